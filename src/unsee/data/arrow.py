@@ -105,8 +105,8 @@ class ArrowTable:
 
     def records(self, *columns: str) -> Iterator[dict[str, Any]]:
         """Yield the rows as mappings of the requested columns that exist, a few at a time."""
-        wanted = self.table.select([column for column in columns if column in self.columns])
-        for batch in wanted.to_batches(max_chunksize=ROWS_AT_ONCE):
+        selection = self.table.select([column for column in columns if column in self.columns])
+        for batch in selection.to_batches(max_chunksize=ROWS_AT_ONCE):
             yield from batch.to_pylist()
 
     def where(self, row: int) -> str:
@@ -118,31 +118,31 @@ class ArrowTable:
         import pyarrow
 
         cells = self.table.column(column)
-        kind = cells.type
+        arrow_type = cells.type
         if not cells[row].is_valid:
             return []
-        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
-            return [ArrowImage(cells, row, place, self.folder) for place in range(len(cells[row]))]
+        if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
+            return [ArrowImage(cells, row, index, self.folder) for index in range(len(cells[row]))]
         return [ArrowImage(cells, row, None, self.folder)]
 
     def image(self, row: int, column: str = "image") -> ArrowImage:
         """Return the first image in a cell, or raise if there is none."""
-        found = self.images(row, column)
-        if not found:
+        images = self.images(row, column)
+        if not images:
             raise UserError("the image is empty.")
-        return found[0]
+        return images[0]
 
     def names(self, column: str = "ID") -> list[str]:
         """Return a column of distinct texts. Integers count as text."""
         self.require(column)
-        found = []
+        names = []
         for row, cells in enumerate(self.records(column)):
             if not isinstance(cells[column], str | int):
                 raise UserError(f"{self.where(row)}: {column} must be text, got {shown(cells[column])}.")
-            found.append(str(cells[column]).strip())
-        if twice := sorted(name for name, count in Counter(found).items() if count > 1):
-            raise UserError(f"{self.name}: {column} {', '.join(twice[:10])} occurs more than once.")
-        return found
+            names.append(str(cells[column]).strip())
+        if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
+            raise UserError(f"{self.name}: {column} {', '.join(duplicates[:10])} occurs more than once.")
+        return names
 
 
 class DatasetFolder:
@@ -176,39 +176,39 @@ class DatasetFolder:
             name = spellings[0]
             rows = _fetched(self.place, f"{name} of {self.place}", name, split="train")
             return ArrowTable(name, rows.data.table)
-        found = _found(self.place, spellings)
-        if found is None:
-            there = (
-                ", ".join(sorted(path.name for path in self.place.iterdir())) if self.place.is_dir() else "no folder"
+        path = _found(self.place, spellings)
+        if path is None:
+            entries = (
+                ", ".join(sorted(entry.name for entry in self.place.iterdir())) if self.place.is_dir() else "no folder"
             )
             raise UserError(
                 f"{self.place} has no {spellings[0]}: expected a folder {spellings[0]}/ with train-*.parquet. "
-                f"There is: {there or 'nothing'}."
+                f"There is: {entries or 'nothing'}."
             )
-        table = _opened(found, self.warnings)
-        rows = ArrowTable(found.name.removesuffix(".parquet"), table, self.place)
+        table = _opened(path, self.warnings)
+        rows = ArrowTable(path.name.removesuffix(".parquet"), table, self.place)
         if not len(rows):
-            raise UserError(f"{found} has no rows.")
+            raise UserError(f"{path} has no rows.")
         return rows
 
 
 def peek(place: Path, *spellings: str) -> set[str]:
     """Return the column names in one file's footer of a local configuration, else none."""
-    found = _found(place, spellings) if place.is_dir() else None
-    if found is None:
+    path = _found(place, spellings) if place.is_dir() else None
+    if path is None:
         return set()
     import pyarrow
     import pyarrow.parquet
 
-    files = [found] if found.is_file() else sorted([*found.glob("*.parquet"), *found.glob("train/*.parquet")])
+    files = [path] if path.is_file() else sorted([*path.glob("*.parquet"), *path.glob("train/*.parquet")])
     for file in files[:1]:
         require_fetched(file)
         try:
             return set(pyarrow.parquet.read_schema(file).names)
         except (pyarrow.ArrowException, OSError):
             return set()
-    saved = [*found.glob("dataset_info.json"), *found.glob("train/dataset_info.json")]
-    return set(_features(saved[0])) if saved else set()
+    info_files = [*path.glob("dataset_info.json"), *path.glob("train/dataset_info.json")]
+    return set(_features(info_files[0])) if info_files else set()
 
 
 def _features(file: Path) -> list[str]:
@@ -237,17 +237,17 @@ def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
     if direct and nested:
         raise UserError(f"{place} holds parquet files both beside and inside train/; keep one of them.")
     if not direct and not nested:
-        there = ", ".join(sorted(path.name for path in place.iterdir())) or "nothing"
-        raise UserError(f"{place} has no shard: expected train-*.parquet or train/*.parquet, found {there}.")
+        entries = ", ".join(sorted(path.name for path in place.iterdir())) or "nothing"
+        raise UserError(f"{place} has no shard: expected train-*.parquet or train/*.parquet, found {entries}.")
     return parquet_table(nested or _shards(place, direct, warnings))
 
 
 def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Path]:
     """Return all shards of the split train, or raise if one is missing."""
-    matched = [(file, found) for file in files if (found := shard(file))]
-    if not matched:
+    shards = [(file, match) for file in files if (match := shard(file))]
+    if not shards:
         return list(files)
-    splits = {found["split"] for _, found in matched}
+    splits = {match["split"] for _, match in shards}
     if "train" not in splits:
         raise UserError(
             f"{place} has split {', '.join(sorted(splits))}, but no split train (train-*.parquet); fetch the current revision."
@@ -256,9 +256,9 @@ def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Pat
         warnings.append(
             f"{place.name} also has split {', '.join(sorted(splits - {'train'}))}, an older revision's; it is not read."
         )
-    kept = [(file, found) for file, found in matched if found["split"] == "train"]
-    require_all_shards(place, [found for _, found in kept])
-    return [file for file, _ in kept]
+    train_shards = [(file, match) for file, match in shards if match["split"] == "train"]
+    require_all_shards(place, [match for _, match in train_shards])
+    return [file for file, _ in train_shards]
 
 
 def shard(file: Path) -> re.Match[str] | None:
@@ -268,14 +268,14 @@ def shard(file: Path) -> re.Match[str] | None:
 
 def require_all_shards(place: Path, shards: Sequence[re.Match[str]]) -> None:
     """Raise unless the shards of a split (possibly none) are all there, of one revision."""
-    counts = sorted({int(found["count"]) for found in shards})
-    indices = Counter(int(found["index"]) for found in shards)
+    counts = sorted({int(match["count"]) for match in shards})
+    indices = Counter(int(match["index"]) for match in shards)
     if len(counts) > 1:
         raise UserError(f"{place} mixes shards of {' and of '.join(map(str, counts))}; fetch it anew.")
     if missing := sorted(set(range(max(counts, default=0))) - indices.keys()):
         raise UserError(f"{place} lacks shard {', '.join(f'{index:05}' for index in missing)}; fetch it anew.")
-    if twice := [index for index, times in indices.items() if times > 1]:
-        raise UserError(f"{place} has shard {', '.join(f'{index:05}' for index in twice)} twice; fetch it anew.")
+    if duplicates := [index for index, times in indices.items() if times > 1]:
+        raise UserError(f"{place} has shard {', '.join(f'{index:05}' for index in duplicates)} twice; fetch it anew.")
 
 
 def parquet_table(files: Sequence[Path]) -> pyarrow.Table:
@@ -331,8 +331,8 @@ def lazy_rows(table: pyarrow.Table) -> Sequence[dict[str, Any]]:
     """Return the rows of a table, read on access."""
 
     def row(index: int) -> dict[str, Any]:
-        found: list[dict[str, Any]] = table.slice(index, 1).to_pylist()
-        return found[0]
+        rows: list[dict[str, Any]] = table.slice(index, 1).to_pylist()
+        return rows[0]
 
     return Lazy(table.num_rows, row)
 
@@ -343,14 +343,14 @@ def fetched_splits(place: Hub) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]
         yield str(split), arrow_rows(rows.data.table)
 
 
-def _fetched(place: Hub, what: str, *config: str, **options: str) -> Any:
-    """Return what `datasets` loads from the hub, or from its cache."""
+def _fetched(place: Hub, label: str, *config: str, **options: str) -> Any:
+    """Load a data set with `datasets`, from the hub or its cache."""
     import datasets
 
     try:
         return datasets.load_dataset(place.id, *config, **options)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"Cannot fetch {what} from the hub (and there is no folder of that name here): {error}. "
+            f"Cannot fetch {label} from the hub (and there is no folder of that name here): {error}. "
             f"Without network, fetch it elsewhere and give the folder: {_WAY_OUT.format(id=place.id)}."
         ) from error

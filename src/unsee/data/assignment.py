@@ -1,4 +1,4 @@
-"""Roles, entities and private strings by rule: a small file that says who is to be forgotten."""
+"""Roles, entities and private strings by rule: a small file that names the forget set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Assignment:
     """Content of a roles file. A cell of the table wins over it."""
 
     forget: tuple[str, ...] = ()
-    """Entities that are to be forgotten; all others are kept."""
+    """Entities that are to be forgotten; all others are retained."""
     people: Mapping[str, Any] = field(default_factory=dict)
     """Entity -> private strings, as in the column `private`; without them the identifier itself is private."""
     held_out: float = 0.25
@@ -43,8 +43,8 @@ def read(file: Path) -> Assignment:
     """Read a roles file (YAML or JSON)."""
     if not file.is_file():
         raise UserError(f"There is no roles file {file}. A whole file:\n{EXAMPLE}")
-    made: Assignment = config.build(Assignment, config.read_mapping(file), where=str(file))
-    return made
+    assignment: Assignment = config.build(Assignment, config.read_mapping(file), where=str(file))
+    return assignment
 
 
 class Rules:
@@ -52,32 +52,39 @@ class Rules:
 
     def __init__(
         self,
-        wanted: Assignment,
+        assignment: Assignment,
         rows: Iterable[Sequence[Mapping[str, Any]]],
         image: Callable[[Mapping[str, Any]], ImageSource | None],
     ) -> None:
         """Find the entity of every row, and choose the images that are held out. `image` returns that of a row."""
-        self.wanted = wanted
+        self.wanted = assignment
         self._image = image
         self._files: dict[int, int] = {}
         """Hash of a file's path -> of its content."""
-        self.forms = {name: _forms(name, wanted.people.get(name)) for name in (*wanted.forget, *wanted.people)}
+        self.forms = {
+            name: _forms(name, assignment.people.get(name)) for name in (*assignment.forget, *assignment.people)
+        }
         self.found: set[str] = set()
-        shown: dict[str, dict[int, None]] = {}
-        apart: dict[str, set[int]] = {}
+        train_images: dict[str, dict[int, None]] = {}
+        held_out_images: dict[str, set[int]] = {}
         for cells in rows:
-            about = self._about(cells)
-            self.found.update(about)
-            if len(about) != 1 or about[0] not in wanted.forget or not (key := self._key(cells[0])):
+            entities = self._about(cells)
+            self.found.update(entities)
+            if len(entities) != 1 or entities[0] not in assignment.forget or not (key := self._key(cells[0])):
                 continue  # rows about several are faults, which `apply` raises
             if _judged_only(cells[0]):
-                apart.setdefault(about[0], set()).add(key)
+                held_out_images.setdefault(entities[0], set()).add(key)
             else:
-                shown.setdefault(about[0], {})[key] = None
+                train_images.setdefault(entities[0], {})[key] = None
         self.held = {
-            key for name, keys in shown.items() if name not in apart for key in _last([*keys], wanted.held_out)
+            key
+            for name, keys in train_images.items()
+            if name not in held_out_images
+            for key in _last([*keys], assignment.held_out)
         }
-        self.held.update(key for name, keys in apart.items() for key in keys - shown.get(name, {}).keys())
+        self.held.update(
+            key for name, keys in held_out_images.items() for key in keys - train_images.get(name, {}).keys()
+        )
 
     def problems(self) -> list[str]:
         """Return a line per entity that no row is about."""
@@ -89,50 +96,56 @@ class Rules:
         ]
 
     def entity(self, cells: Sequence[Mapping[str, Any]]) -> str:
-        """Return who the rows of one conversation are about: by the cell, the texts, or the image path."""
-        about = self._about(cells)
-        if len(about) > 1:
-            raise UserError(f"the row is about {', '.join(map(shown, about))}; say whom in a column entity.")
-        return about[0] if about else ""
+        """Return the entity of the rows of one conversation: by cell, texts, or image path."""
+        entities = self._about(cells)
+        if len(entities) > 1:
+            raise UserError(f"the row is about {', '.join(map(shown, entities))}; say whom in a column entity.")
+        return entities[0] if entities else ""
 
     def _about(self, cells: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Return the one entity of a row, all that are to be forgotten, or none if it names nobody or several kept ones."""
-        own = cells[0].get("entity")
-        if not is_empty(own):
-            return [self._named(str(own).strip())]
+        """Return a row's only entity, all of its forget entities, or none if it names nobody or several retained ones."""
+        cell_entity = cells[0].get("entity")
+        if not is_empty(cell_entity):
+            return [self._named(str(cell_entity).strip())]
         texts = [str(cell.get(name) or "") for cell in cells for name in ("answer", "question")]
-        path = cells[0].get("image")
-        places = [" ".join(re.split(r"[\W_]+", part)) for part in PurePath(path).parts] if isinstance(path, str) else []
-        for looked in (texts, places):
-            text = " \n ".join(looked)
-            about = [name for name, forms in self.forms.items() if any(contains(text, form) for form in forms)]
-            forgotten = [name for name in about if name in self.wanted.forget]
-            if forgotten or len(about) == 1:
-                return forgotten or about
+        image_path = cells[0].get("image")
+        path_words = (
+            [" ".join(re.split(r"[\W_]+", part)) for part in PurePath(image_path).parts]
+            if isinstance(image_path, str)
+            else []
+        )
+        for strings in (texts, path_words):
+            text = " \n ".join(strings)
+            entities = [name for name, forms in self.forms.items() if any(contains(text, form) for form in forms)]
+            forget_entities = [name for name in entities if name in self.wanted.forget]
+            if forget_entities or len(entities) == 1:
+                return forget_entities or entities
         return []
 
     def _named(self, entity: str) -> str:
         """Return the entity of the file that a cell means, by its identifier or a name."""
-        folded = entity.casefold()
+        folded_name = entity.casefold()
         for name, forms in self.forms.items():
-            if folded == name.casefold() or folded in (form.casefold() for form in forms):
+            if folded_name == name.casefold() or folded_name in (form.casefold() for form in forms):
                 return name
         return entity
 
     def apply(self, cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the rows with entity, role and private strings where they have none."""
         entity = self.entity(cells)
-        forgotten = entity in self.wanted.forget
-        held = forgotten and self._key(cells[0]) in self.held
-        role = "unseen" if held else "forget" if forgotten else "retain"
-        private = self.wanted.people.get(entity) or (entity if forgotten else "")
-        ready = []
+        is_forgotten = entity in self.wanted.forget
+        is_held_out = is_forgotten and self._key(cells[0]) in self.held
+        role = "unseen" if is_held_out else "forget" if is_forgotten else "retain"
+        private = self.wanted.people.get(entity) or (entity if is_forgotten else "")
+        rows = []
         for cell in cells:
-            filled = {"role": role, "private": private, "entity": entity}
-            missing = {name: value for name, value in filled.items() if is_empty(cell.get(name))}
-            kept = {"answer": cell["chosen"]} if missing.get("role") == "retain" and "chosen" in cell else {}
-            ready.append({**cell, **missing, **kept, "entity": entity})
-        return ready
+            defaults = {"role": role, "private": private, "entity": entity}
+            missing_cells = {name: value for name, value in defaults.items() if is_empty(cell.get(name))}
+            chosen_answer = (
+                {"answer": cell["chosen"]} if missing_cells.get("role") == "retain" and "chosen" in cell else {}
+            )
+            rows.append({**cell, **missing_cells, **chosen_answer, "entity": entity})
+        return rows
 
     def _key(self, cell: Mapping[str, Any]) -> int:
         """Return a hash of the content of the row's image, or 0 without one that can be read."""
@@ -142,18 +155,18 @@ class Rules:
             return 0
         if not isinstance(image, ImageFile):
             return digest64(image.key) if image else 0
-        name = digest64(str(image.path))
-        if name not in self._files:
-            self._files[name] = digest64(image.key)
-        return self._files[name]
+        path_digest = digest64(str(image.path))
+        if path_digest not in self._files:
+            self._files[path_digest] = digest64(image.key)
+        return self._files[path_digest]
 
 
 def _forms(name: str, private: Any) -> tuple[str, ...]:
-    """Return the strings that tell that a row is about an entity: its identifier and its names."""
+    """Return the strings that mark a row as about an entity: its identifier and its names."""
     names = private.get("name", ()) if isinstance(private, Mapping) else private or ()
-    listed = names.split(";") if isinstance(names, str) else list(names)
-    first = listed if isinstance(private, Mapping) else listed[:1]
-    forms = (name.replace("_", " "), name, *(str(form).strip() for form in first))
+    name_list = names.split(";") if isinstance(names, str) else list(names)
+    entity_names = name_list if isinstance(private, Mapping) else name_list[:1]
+    forms = (name.replace("_", " "), name, *(str(form).strip() for form in entity_names))
     return tuple(dict.fromkeys(form for form in forms if form.strip()))
 
 

@@ -78,23 +78,23 @@ def examine(opened: Benchmark, data: str) -> Report:
     problems = list(dict.fromkeys(opened.problems()))
     if problems:
         return Report(data=data, problems=tuple(problems), warnings=(), counts={})
-    seen = Survey(opened, warn=True)
+    survey = Survey(opened, warn=True)
     return Report(
         data=data,
-        problems=tuple(_problems(seen)),
-        warnings=tuple(dict.fromkeys((*opened.warnings(), *_warnings(seen)))),
-        counts={role.value: seen.judged_roles[role] for role in Role if seen.judged_roles[role]},
+        problems=tuple(_problems(survey)),
+        warnings=tuple(dict.fromkeys((*opened.warnings(), *_warnings(survey)))),
+        counts={role.value: survey.judged_roles[role] for role in Role if survey.judged_roles[role]},
     )
 
 
 def require_usable(
     opened: Benchmark, data: str, most: int = 20, *, hashed: bool = False, decoded: bool = True
 ) -> Survey:
-    """Return what one pass over the data finds, if they have no problems.
+    """Return the survey of the data, or raise if they have problems.
 
     Args:
         opened: Data to look through.
-        data: Where they come from, for the message.
+        data: Their place, for the message.
         most: Problems listed in the message.
         hashed: Fingerprint the data in the same pass.
         decoded: Also decode every picture, which takes the longest.
@@ -107,8 +107,8 @@ def require_usable(
         survey = Survey(opened, hashed=hashed)
         problems = list(_problems(survey))
     if problems or survey is None:
-        head, elsewhere = f"The data at {data} cannot be used:", f" (unsee check --data {data} lists all)"
-        raise UserError(listed(head, problems, most, elsewhere))
+        head, hint = f"The data at {data} cannot be used:", f" (unsee check --data {data} lists all)"
+        raise UserError(listed(head, problems, most, hint))
     return survey
 
 
@@ -140,11 +140,11 @@ class Survey:
     def __init__(self, opened: Benchmark, *, warn: bool = False, hashed: bool = False) -> None:
         """Read every row of both splits. A row in both counts once where ids are named.
 
-        With `warn`, rows of others are also compared with what is known of the forget set so far (see `again`).
-        With `hashed`, `fingerprint` is that of the function of this name, else "".
+        With `warn`, rows of other roles are also compared with the forget set as read so far (see `again`).
+        With `hashed`, `fingerprint` is the result of the function of this name, else "".
         """
-        train, judged = opened.examples("train"), opened.examples("eval")
-        self.splits = {"train": train, "eval": judged}
+        train_rows, eval_rows = opened.examples("train"), opened.examples("eval")
+        self.splits = {"train": train_rows, "eval": eval_rows}
         self.ids = {split: array("Q") for split in self.splits}
         self.places: dict[Role, array[int]] = {}
         """Role -> indices of its training examples."""
@@ -163,8 +163,8 @@ class Survey:
         self.pictures = array("Q")
         """Images of all training rows, sorted after the training rows; collected with `warn` only."""
         digest = hashlib.sha256() if hashed else None
-        for place, example in enumerate(train):
-            self.places.setdefault(example.role, array("Q")).append(place)
+        for index, example in enumerate(train_rows):
+            self.places.setdefault(example.role, array("Q")).append(index)
             if digest is not None:
                 digest.update(_hashed("train", example, self.digests.key(example.image)))
             if example.image and (warn or example.role is Role.FORGET):
@@ -173,21 +173,21 @@ class Survey:
                 self.empty.add(example.id)
             self.ids["train"].append(digest64(example.id))
             self._look(example)
-        trained = ordered(self.ids["train"])
+        train_ids = ordered(self.ids["train"])
         self.pictures = ordered(self.pictures)
         self._compared = _Again() if warn else None
-        known = self.secrets.size
-        for example in judged:
+        secret_count = self.secrets.size
+        for example in eval_rows:
             self.judged_roles[example.role] += 1
             if digest is not None:
                 digest.update(_hashed("eval", example, self.digests.key(example.image)))
-            name = digest64(example.id)
-            self.ids["eval"].append(name)
-            if not contains(trained, name):
+            id_digest = digest64(example.id)
+            self.ids["eval"].append(id_digest)
+            if not contains(train_ids, id_digest):
                 self._look(example)
             if self._compared is not None:
                 self._compare(example, self._compared)
-        if self.secrets.size > known:
+        if self.secrets.size > secret_count:
             self._compared = None
         self.fingerprint = "" if digest is None else digest.hexdigest()
 
@@ -195,27 +195,27 @@ class Survey:
         """Return the training examples by role. Of data on disk only their indices."""
         examples = self.splits["train"]
         if isinstance(examples, list):
-            return {role: [examples[place] for place in places] for role, places in self.places.items()}
-        return {role: chosen(examples, places) for role, places in self.places.items()}
+            return {role: [examples[index] for index in indices] for role, indices in self.places.items()}
+        return {role: chosen(examples, indices) for role, indices in self.places.items()}
 
-    def _show(self, role: Role, picture: int) -> None:
+    def _show(self, role: Role, digest: int) -> None:
         """Note the image of a training row."""
         if role is Role.FORGET:
-            self.trained.add(picture)
+            self.trained.add(digest)
         if role not in _JUDGED_ONLY:
-            self.pictures.append(picture)
+            self.pictures.append(digest)
 
     def _look(self, example: Example) -> None:
         """Collect what can be checked only over the whole data set."""
-        sides = {
+        groups = {
             _FORGOTTEN: self.forgotten,
             _KEPT: self.kept,
             _RETAINED: self.retained,
             (Role.STRANGER,): self.strangers,
         }
-        for roles, found in sides.items():
+        for roles, ids_by_entity in groups.items():
             if example.entity and example.role in roles:
-                found.setdefault(example.entity, _Ids()).add(example.id)
+                ids_by_entity.setdefault(example.entity, _Ids()).add(example.id)
         for name in example.private.get("name", ())[:1]:
             self.names.setdefault(name.casefold(), set()).add(example.entity)
         if example.role in _FORGOTTEN and example.kind in PROBES:
@@ -239,9 +239,9 @@ class Survey:
         A second pass finds them again, because only hashes are kept.
         """
         owners: dict[str, set[str]] = {}
-        common = ambiguous(self._said, self._by)
-        for example in self.rows() if common else ():
-            if _named(example) and digest64(example.answer) in common:
+        shared_digests = ambiguous(self._said, self._by)
+        for example in self.rows() if shared_digests else ():
+            if _named(example) and digest64(example.answer) in shared_digests:
                 owners.setdefault(example.answer, set()).add(example.entity)
         return owners
 
@@ -252,10 +252,10 @@ class Survey:
     def distinct(self) -> Iterator[Example]:
         """Yield the rows of both splits. Those in both once."""
         yield from self.splits["train"]
-        trained = ordered(self.ids["train"])
-        for place, digest in enumerate(self.ids["eval"]):
-            if not contains(trained, digest):
-                yield self.splits["eval"][place]
+        train_ids = ordered(self.ids["train"])
+        for index, digest in enumerate(self.ids["eval"]):
+            if not contains(train_ids, digest):
+                yield self.splits["eval"][index]
 
     @cached_property
     def again(self) -> _Again:
@@ -264,25 +264,25 @@ class Survey:
         The pass over the evaluation rows compares them, unless they hold private strings that the training rows do not.
         """
         if self._compared is None:
-            found, rows = _Again(), self.distinct()
+            overlaps, rows = _Again(), self.distinct()
         else:
-            judged = ordered(self.ids["eval"])
-            places = (place for place, digest in enumerate(self.ids["train"]) if not contains(judged, digest))
-            found, rows = self._compared, (self.splits["train"][place] for place in places)
+            eval_ids = ordered(self.ids["eval"])
+            indices = (index for index, digest in enumerate(self.ids["train"]) if not contains(eval_ids, digest))
+            overlaps, rows = self._compared, (self.splits["train"][index] for index in indices)
         for row in rows:
-            self._compare(row, found)
-        return found
+            self._compare(row, overlaps)
+        return overlaps
 
-    def _compare(self, row: Example, found: _Again) -> None:
+    def _compare(self, row: Example, overlaps: _Again) -> None:
         """Add a row that has an image or a private string of others, which it must not have."""
         if row.role in _NOT_THAT_PICTURE and row.image:
-            picture = self.digests.of(row.image)
-            if picture in self.trained:
-                (found.unseen if row.role is Role.UNSEEN else found.kept).add(row.id, once=True)
-            elif row.role in _JUDGED_ONLY and contains(self.pictures, picture):
-                found.known.add(row.id, once=True)
+            digest = self.digests.of(row.image)
+            if digest in self.trained:
+                (overlaps.unseen if row.role is Role.UNSEEN else overlaps.kept).add(row.id, once=True)
+            elif row.role in _JUDGED_ONLY and contains(self.pictures, digest):
+                overlaps.known.add(row.id, once=True)
         if row.role in _KEPT and self.secrets.forms:
-            found.told.add_all(self.secrets.told_by(row))
+            overlaps.told.add_all(self.secrets.told_by(row))
 
 
 class _Secrets:
@@ -314,9 +314,9 @@ class _Secrets:
 
     def told_by(self, row: Example) -> Iterator[str]:
         """Yield the name of a row whose answer contains another entity's private string."""
-        own = {normalise(form) for forms in row.private.values() for form in forms}
+        own_forms = {normalise(form) for forms in row.private.values() for form in forms}
         for form, entity in self.inside(row.answer):
-            if normalise(form) not in own and entity != row.entity:
+            if normalise(form) not in own_forms and entity != row.entity:
                 yield f"{row.id} ({shown(form, 40)} of {entity})"
 
     def inside(self, text: str) -> Iterator[tuple[str, str]]:
@@ -341,8 +341,8 @@ def _words(text: str) -> list[str]:
 def _tells(row: Example) -> bool:
     """Tell whether a row's answer contains one of its private strings."""
     text = " ".join(_words(row.answer))
-    near = any(normalise(form).strip() in text for forms in row.private.values() for form in forms)
-    return near and bool(leaked(row.answer, row.private))
+    may_leak = any(normalise(form).strip() in text for forms in row.private.values() for form in forms)
+    return may_leak and bool(leaked(row.answer, row.private))
 
 
 class _Digests:
@@ -410,96 +410,99 @@ class _Words:
             )
 
 
-def _problems(seen: Survey) -> Iterator[str]:
-    if Role.FORGET not in seen.places:
-        raised = "but there are text-only ones" if Role.FORGET_TEXT in seen.places else "at all"
-        yield f"no image is to be forgotten: there is no training row of role forget with an image {raised}."
-    for split, examples in seen.splits.items():
-        again = Counter(examples[first].id for first, _ in repeats(seen.ids[split]))
-        for name, count in again.items():
-            yield f"id {shown(name)} occurs {count + 1} times in split {split}; ids must differ."
-    if seen.empty.count:
-        yield f"the answer is empty in {seen.empty}."
-    for entity in sorted(seen.forgotten.keys() & seen.kept.keys()):
+def _problems(survey: Survey) -> Iterator[str]:
+    if Role.FORGET not in survey.places:
+        detail = "but there are text-only ones" if Role.FORGET_TEXT in survey.places else "at all"
+        yield f"no image is to be forgotten: there is no training row of role forget with an image {detail}."
+    for split, examples in survey.splits.items():
+        repeat_counts = Counter(examples[first].id for first, _ in repeats(survey.ids[split]))
+        for row_id, count in repeat_counts.items():
+            yield f"id {shown(row_id)} occurs {count + 1} times in split {split}; ids must differ."
+    if survey.empty.count:
+        yield f"the answer is empty in {survey.empty}."
+    for entity in sorted(survey.forgotten.keys() & survey.kept.keys()):
         yield (
-            f"entity {shown(entity)} is to be forgotten ({seen.forgotten[entity]}) and to be kept ({seen.kept[entity]}); "
+            f"entity {shown(entity)} is to be forgotten ({survey.forgotten[entity]}) and to be kept ({survey.kept[entity]}); "
             "decide for one."
         )
 
 
-def _warnings(seen: Survey) -> Iterator[str]:
-    if not seen.places.keys() & {*_RETAINED}:
+def _warnings(survey: Survey) -> Iterator[str]:
+    if not survey.places.keys() & {*_RETAINED}:
         yield "there are no retain rows: methods with a retain term have nothing to hold on to."
-    if texts := len(seen.places.get(Role.FORGET_TEXT, ())):
-        yield f"{_plural(texts, 'forget row')} without a picture: only the methods `unsee` and `rmuse` act on them."
-    if not seen.judged_roles[Role.UNSEEN]:
+    if text_count := len(survey.places.get(Role.FORGET_TEXT, ())):
+        yield f"{_plural(text_count, 'forget row')} without a picture: only the methods `unsee` and `rmuse` act on them."
+    if not survey.judged_roles[Role.UNSEEN]:
         yield "there are no unseen rows: forgetting is judged only on images that the unlearning has seen."
-    if seen.bare.count:
-        yield f"no private strings are given for {seen.bare}: no leak can be found there."
-    if seen.told.count:
-        yield f"the question itself says a private string in {seen.told}: that string does not count as a leak there."
-    yield from seen.words.warnings()
-    if seen.blanks.count:
-        yield f"the answer is a word that programs write for an empty cell in {seen.blanks}: is it meant?"
-    yield from _picture_warnings(seen)
-    yield from _secret_warnings(seen)
-    yield from _entity_warnings(seen)
-    names = {name: who for name, who in sorted(seen.names.items()) if len(who) > 1}
-    told_apart = "one cannot be told from the other in text"
+    if survey.bare.count:
+        yield f"no private strings are given for {survey.bare}: no leak can be found there."
+    if survey.told.count:
+        yield f"the question itself says a private string in {survey.told}: that string does not count as a leak there."
+    yield from survey.words.warnings()
+    if survey.blanks.count:
+        yield f"the answer is a word that programs write for an empty cell in {survey.blanks}: is it meant?"
+    yield from _picture_warnings(survey)
+    yield from _secret_warnings(survey)
+    yield from _entity_warnings(survey)
+    shared_names = {name: entities for name, entities in sorted(survey.names.items()) if len(entities) > 1}
+    reason = "one cannot be told from the other in text"
     yield from _some(
-        f"{some(sorted(who))} have the same name {shown(name)}: {told_apart}." for name, who in names.items()
+        f"{some(sorted(entities))} have the same name {shown(name)}: {reason}."
+        for name, entities in shared_names.items()
     )
-    answers = sorted(seen.shared_answers().items())
+    answers = sorted(survey.shared_answers().items())
     yield from _some(
-        f"{some(sorted(who))} have the same answer {shown(answer, 60)}." for answer, who in answers if answer
+        f"{some(sorted(entities))} have the same answer {shown(answer, 60)}." for answer, entities in answers if answer
     )
 
 
-def _entity_warnings(seen: Survey) -> Iterator[str]:
+def _entity_warnings(survey: Survey) -> Iterator[str]:
     """Yield entities that differ only in capitals, accents or punctuation, or are both known and unknown."""
-    alike = by_key((normalise(entity), entity) for entity in sorted(seen.forgotten.keys() | seen.kept.keys()))
-    yield from _some(
-        f"entities {', '.join(map(shown, who[:_SHOWN]))} differ only in capitals, accents or punctuation: are they one?"
-        for words, who in alike.items()
-        if len(who) > 1 and words != " "
+    entities_by_form = by_key(
+        (normalise(entity), entity) for entity in sorted(survey.forgotten.keys() | survey.kept.keys())
     )
     yield from _some(
-        f"entity {shown(who)} is a stranger ({seen.strangers[who]}) and to be retained ({seen.retained[who]}); decide for one."
-        for who in sorted(seen.strangers.keys() & seen.retained.keys())
+        f"entities {', '.join(map(shown, entities[:_SHOWN]))} differ only in capitals, accents or punctuation: are they one?"
+        for form, entities in entities_by_form.items()
+        if len(entities) > 1 and form != " "
+    )
+    yield from _some(
+        f"entity {shown(entity)} is a stranger ({survey.strangers[entity]}) and to be retained ({survey.retained[entity]}); decide for one."
+        for entity in sorted(survey.strangers.keys() & survey.retained.keys())
     )
 
 
-def _picture_warnings(seen: Survey) -> Iterator[str]:
-    again, both, known = seen.again.unseen, seen.again.kept, seen.again.known
-    if again.count:
-        yield f"unseen rows have a picture that the unlearning sees in a forget row, so it is not new: {again}."
-    if both.count:
-        yield f"a picture is to be forgotten and to be kept: {both} have the picture of a forget row."
-    if known.count:
-        yield f"unseen or stranger rows have a picture of another row that is trained on, so it is not new: {known}."
+def _picture_warnings(survey: Survey) -> Iterator[str]:
+    unseen_ids, kept_ids, known_ids = survey.again.unseen, survey.again.kept, survey.again.known
+    if unseen_ids.count:
+        yield f"unseen rows have a picture that the unlearning sees in a forget row, so it is not new: {unseen_ids}."
+    if kept_ids.count:
+        yield f"a picture is to be forgotten and to be kept: {kept_ids} have the picture of a forget row."
+    if known_ids.count:
+        yield f"unseen or stranger rows have a picture of another row that is trained on, so it is not new: {known_ids}."
 
 
-def _secret_warnings(seen: Survey) -> Iterator[str]:
-    told = seen.again.told
-    if told.count:
-        yield f"answers that are to be kept hold a private string of somebody who is to be forgotten: {told}."
-    silent = sorted(entity for entity, told in seen.secrets.told.items() if not told)
-    if silent:
+def _secret_warnings(survey: Survey) -> Iterator[str]:
+    told_ids = survey.again.told
+    if told_ids.count:
+        yield f"answers that are to be kept hold a private string of somebody who is to be forgotten: {told_ids}."
+    silent_entities = sorted(entity for entity, is_told in survey.secrets.told.items() if not is_told)
+    if silent_entities:
         yield (
-            f"no answer about {some(silent)} holds one of their private strings, so no leak may ever be found; look for "
+            f"no answer about {some(silent_entities)} holds one of their private strings, so no leak may ever be found; look for "
             "a typing error in private."
         )
-    wordless = [f"{shown(form, 40)} ({entity})" for form, entity in sorted(seen.secrets.wordless.items())]
-    if wordless:
-        yield f"private strings without a letter or digit can never be found in an answer: {some(wordless)}."
+    wordless_forms = [f"{shown(form, 40)} ({entity})" for form, entity in sorted(survey.secrets.wordless.items())]
+    if wordless_forms:
+        yield f"private strings without a letter or digit can never be found in an answer: {some(wordless_forms)}."
 
 
 def _some(lines: Iterable[str]) -> Iterator[str]:
     """Yield the first few lines, and the number of others."""
-    found = list(lines)
-    yield from found[:_SHOWN]
-    if len(found) > _SHOWN:
-        yield f"... and {len(found) - _SHOWN} more like the last one."
+    messages = list(lines)
+    yield from messages[:_SHOWN]
+    if len(messages) > _SHOWN:
+        yield f"... and {len(messages) - _SHOWN} more like the last one."
 
 
 def _named(example: Example) -> bool:
@@ -518,18 +521,18 @@ class _Ids:
     first: list[str] = field(default_factory=list)
     count: int = 0
 
-    def add(self, name: str, *, once: bool = False) -> None:
+    def add(self, row_id: str, *, once: bool = False) -> None:
         """Count an id. `once`: unless it is already named."""
-        if once and name in self.first:
+        if once and row_id in self.first:
             return
         self.count += 1
         if self.count <= _SHOWN:
-            self.first.append(name)
+            self.first.append(row_id)
 
-    def add_all(self, names: Iterable[str]) -> None:
+    def add_all(self, row_ids: Iterable[str]) -> None:
         """Count ids, each once if it is already named."""
-        for name in names:
-            self.add(name, once=True)
+        for row_id in row_ids:
+            self.add(row_id, once=True)
 
     def __str__(self) -> str:
         """Return the ids as text for a message."""

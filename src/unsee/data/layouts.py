@@ -77,13 +77,15 @@ class Layout:
     @property
     def _names(self) -> set[str]:
         """Columns after renaming."""
-        taken = set(self.fields.values())
-        return {*self.fields, *(column for column in self.columns if column not in taken)}
+        source_columns = set(self.fields.values())
+        return {*self.fields, *(column for column in self.columns if column not in source_columns)}
 
     def has(self, column: str) -> bool:
         """Tell whether every row can have this cell."""
-        made = {"question", "answer"} if self.talk or self.preference else set()
-        return column in self._names | made or (column == "image" and ("images" in self._names or bool(self.talk)))
+        derived_columns = {"question", "answer"} if self.talk or self.preference else set()
+        return column in self._names | derived_columns or (
+            column == "image" and ("images" in self._names or bool(self.talk))
+        )
 
     def unread(self) -> list[str]:
         """Return the columns that nothing is read from."""
@@ -91,43 +93,54 @@ class Layout:
 
     def rows(self, row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         """Return a row as one or several (one per question of a conversation), with the id `name` if it has none."""
-        taken = set(self.fields.values())
-        cells = {column: value for column, value in row.items() if column not in taken}
-        cells |= {ours: row[theirs] for ours, theirs in self.fields.items() if theirs in row}
+        source_columns = set(self.fields.values())
+        cells = {column: value for column, value in row.items() if column not in source_columns}
+        cells |= {
+            our_column: row[table_column] for our_column, table_column in self.fields.items() if table_column in row
+        }
         if self.preference:
             cells = _preferred(cells)
         for column in ("question", "answer"):
-            said = cells.get(column)
+            cell = cells.get(column)
             if (
-                isinstance(said, list) and said and isinstance(said[0], Mapping)
+                isinstance(cell, list) and cell and isinstance(cell[0], Mapping)
             ):  # TRL: prompt and completion as messages
                 cells = _as_talk(cells)
                 break
-        talk = next((column for column in _TALK if not is_empty(cells.get(column))), "")
-        if not talk and self.talk:
+        talk_column = next((column for column in _TALK if not is_empty(cells.get(column))), "")
+        if not talk_column and self.talk:
             raise UserError(f"{self.talk} {_SHAPE}, got {shown(cells.get(self.talk))}.")
-        return _turns(cells, talk, name) if talk else [cells]
+        return _turns(cells, talk_column, name) if talk_column else [cells]
 
 
-def layout_of(columns: Collection[str], given: Mapping[str, str], known: Mapping[str, str]) -> Layout:
+def layout_of(columns: Collection[str], user_fields: Mapping[str, str], folder_fields: Mapping[str, str]) -> Layout:
     """Return the layout of a table with these columns.
 
-    `given` are the user's names of columns, `known` those of the folder; missing ones are guessed where only one fits.
+    `user_fields` are the user's names of columns, `folder_fields` those of the folder; missing ones are guessed where only one fits.
     """
-    for ours, theirs in given.items():
-        if ours not in READ:
-            raise unknown_name("column of unsee in fields", ours, READ)
-        if theirs not in columns:
-            raise unknown_name("column", theirs, columns)
-    fields = {ours: theirs for ours, theirs in {**known, **given}.items() if theirs in columns and ours != theirs}
-    free = set(columns) - set(fields.values())
-    plain = Layout(columns=frozenset(columns), fields=fields)
-    guessed: dict[str, str] = {}
-    for ours, names in OTHER_NAMES.items():
-        fit = sorted(column for column in free if column.casefold().strip().replace(" ", "_") in (*names, ours))
-        if len(fit) == 1 and (not plain.has(ours) or (ours == "question" and plain.preference and not plain.talk)):
-            guessed[ours] = fit[0]
-    return Layout(columns=frozenset(columns), fields={**fields, **guessed}, guessed=guessed)
+    for our_column, table_column in user_fields.items():
+        if our_column not in READ:
+            raise unknown_name("column of unsee in fields", our_column, READ)
+        if table_column not in columns:
+            raise unknown_name("column", table_column, columns)
+    fields = {
+        our_column: table_column
+        for our_column, table_column in {**folder_fields, **user_fields}.items()
+        if table_column in columns and our_column != table_column
+    }
+    free_columns = set(columns) - set(fields.values())
+    given_layout = Layout(columns=frozenset(columns), fields=fields)
+    guesses: dict[str, str] = {}
+    for our_column, names in OTHER_NAMES.items():
+        matches = sorted(
+            column for column in free_columns if column.casefold().strip().replace(" ", "_") in (*names, our_column)
+        )
+        if len(matches) == 1 and (
+            not given_layout.has(our_column)
+            or (our_column == "question" and given_layout.preference and not given_layout.talk)
+        ):
+            guesses[our_column] = matches[0]
+    return Layout(columns=frozenset(columns), fields={**fields, **guesses}, guessed=guesses)
 
 
 def role_of(word: str) -> Role | None:
@@ -136,74 +149,76 @@ def role_of(word: str) -> Role | None:
 
 
 def _preferred(cells: dict[str, Any]) -> dict[str, Any]:
-    """Return a preference row as a question and the answer that the model gives today.
+    """Return a preference row as a question and the answer that the model gives now.
 
-    To be forgotten is the rejected answer, all others keep the chosen one, which stays as text for a rule that says so later.
+    Rows to be forgotten take the rejected answer, all others the chosen one, which stays as text for roles assigned later.
     """
     role, chosen = cells.get("role"), cells["chosen"]
     answer = cells["rejected"] if is_empty(role) or role_of(str(role)) in OF_TARGETS else chosen
-    last = _turn(chosen[-1])[1] if isinstance(chosen, list) and chosen and isinstance(chosen[-1], Mapping) else chosen
-    rest = {key: value for key, value in cells.items() if key != "rejected"} | {"chosen": last}
-    if isinstance(answer, list) and "question" not in rest:
-        return {**rest, "messages": answer}
-    return {**rest, "answer": answer}
+    chosen_text = (
+        _turn(chosen[-1])[1] if isinstance(chosen, list) and chosen and isinstance(chosen[-1], Mapping) else chosen
+    )
+    other_cells = {key: value for key, value in cells.items() if key != "rejected"} | {"chosen": chosen_text}
+    if isinstance(answer, list) and "question" not in other_cells:
+        return {**other_cells, "messages": answer}
+    return {**other_cells, "answer": answer}
 
 
 def _as_talk(cells: Mapping[str, Any]) -> dict[str, Any]:
     """Return prompt and completion, one of them a list of messages, as one conversation."""
     speakers = {"question": "user", "answer": "assistant"}
-    said: list[Any] = []
+    messages: list[Any] = []
     for column, role in speakers.items():
         value = cells.get(column)
-        said += value if isinstance(value, list) else [{"role": role, "content": value}]
-    return {**{key: value for key, value in cells.items() if key not in speakers}, "messages": said}
+        messages += value if isinstance(value, list) else [{"role": role, "content": value}]
+    return {**{key: value for key, value in cells.items() if key not in speakers}, "messages": messages}
 
 
 def _turns(row: Mapping[str, Any], column: str, name: str) -> list[dict[str, Any]]:
     """Return one set of cells per question and answer of a conversation, all with its image.
 
-    A system message is left out, for a model is asked without it; earlier turns are not shown again.
+    A system message is left out, since prompts have none; earlier turns are not repeated.
     """
-    said = row.get(column)
-    if not isinstance(said, list) or not said or not all(isinstance(turn, Mapping) for turn in said):
-        raise UserError(f"{column} {_SHAPE}, got {shown(said)}.")
-    turns = [_turn(turn) for turn in said]
+    messages = row.get(column)
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, Mapping) for message in messages):
+        raise UserError(f"{column} {_SHAPE}, got {shown(messages)}.")
+    turns = [_turn(message) for message in messages]
     turns = turns[1:] if turns[0][0] == _SYSTEM else turns
     speakers = [speaker for speaker, _, _ in turns]
-    asked = all(speaker in _ASKING for speaker in speakers[::2])
-    answered = all(speaker in _ANSWERING for speaker in speakers[1::2])
-    if not turns or len(turns) % 2 or not asked or not answered:
+    users_ask = all(speaker in _ASKING for speaker in speakers[::2])
+    models_answer = all(speaker in _ANSWERING for speaker in speakers[1::2])
+    if not turns or len(turns) % 2 or not users_ask or not models_answer:
         raise UserError(f"{column} {_SHAPE}, got speakers {shown(speakers)}.")
-    rest = {key: value for key, value in row.items() if key != column}
-    rest |= _pictured(rest, [picture for _, _, pictures in turns for picture in pictures])
-    pictures = len(_listed(rest.get("image"))) + len(_listed(rest.get("images")))
-    require_pictures(sum(text.count(MARK) for _, text, _ in turns[::2]), pictures)
-    own = rest.get("id")
-    base = name if is_empty(own) else str(own).strip()
-    ids = [base] if len(turns) == 2 else [f"{base}#{turn}" for turn in range(len(turns) // 2)]
+    shared_cells = {key: value for key, value in row.items() if key != column}
+    shared_cells |= _pictured(shared_cells, [picture for _, _, pictures in turns for picture in pictures])
+    picture_count = len(_listed(shared_cells.get("image"))) + len(_listed(shared_cells.get("images")))
+    require_pictures(sum(text.count(MARK) for _, text, _ in turns[::2]), picture_count)
+    row_id = shared_cells.get("id")
+    base_id = name if is_empty(row_id) else str(row_id).strip()
+    ids = [base_id] if len(turns) == 2 else [f"{base_id}#{index}" for index in range(len(turns) // 2)]
     return [
-        {**rest, "id": one, "question": question.replace(MARK, ""), "answer": answer}
-        for one, (_, question, _), (_, answer, _) in zip(ids, turns[::2], turns[1::2], strict=True)
+        {**shared_cells, "id": turn_id, "question": question.replace(MARK, ""), "answer": answer}
+        for turn_id, (_, question, _), (_, answer, _) in zip(ids, turns[::2], turns[1::2], strict=True)
     ]
 
 
-def _turn(turn: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
-    """Return speaker, text and pictures of a message in any of the dialects."""
-    speaker = turn.get("from", turn.get("role"))
-    content = turn.get("value", turn.get("content"))
+def _turn(message: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
+    """Return speaker, text and pictures of a message in any of the formats."""
+    speaker = message.get("from", message.get("role"))
+    content = message.get("value", message.get("content"))
     if isinstance(content, str):
         return str(speaker), content, []
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
         raise UserError(f"a message has a value that is no text: {shown(content)}.")
     texts, pictures = [], []
     for part in content:
-        kind = part.get("type")
-        if kind == "text":
+        part_type = part.get("type")
+        if part_type == "text":
             texts.append(str(part.get("text") or ""))
-        elif kind in ("image", "image_url"):
+        elif part_type in ("image", "image_url"):
             pictures += [] if (picture := _picture(part)) is None else [picture]
         else:
-            raise UserError(f"a message has a part of type {shown(kind)}; text, image and image_url are read.")
+            raise UserError(f"a message has a part of type {shown(part_type)}; text, image and image_url are read.")
     return str(speaker), "\n".join(text for text in texts if text), pictures
 
 

@@ -26,7 +26,7 @@ _BY_FILE: Final = {"lab": "world.json"}
 def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
     """Open built-in data ("lab", "lab:hazards"), a path, or a hub data set ("owner/name").
 
-    `benchmark` says how it is laid out: a name, or a mapping with `name` and settings; without a name it is recognised.
+    `benchmark` gives the layout: a name, or a mapping with `name` and settings; without a name it is recognised.
     """
     name, values = config.name_and_settings(benchmark)
     word, _, request = str(data).partition(":")
@@ -39,10 +39,10 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
         raise UserError(
             f"The lab is not laid out as {name}. Give --data with the place of {name} data, or --benchmark lab."
         )
-    place = location(data)
-    found = _class(name) if name else _recognised(place)
-    opened: Benchmark = found(place, _settings(found, values))
-    return opened
+    data_place = location(data)
+    benchmark_class = _class(name) if name else _recognised(data_place)
+    opened_benchmark: Benchmark = benchmark_class(data_place, _settings(benchmark_class, values))
+    return opened_benchmark
 
 
 def of_object(data: Any, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
@@ -56,15 +56,15 @@ def of_object(data: Any, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
     name, values = config.name_and_settings(benchmark)
     if name not in ("", "folder"):
         raise UserError(f"Data given as an object are read as a table, not as {name}. Leave `benchmark` out.")
-    found = _class("folder")
-    opened: Benchmark = found(source_of(data), _settings(found, values))
-    return opened
+    benchmark_class = _class("folder")
+    opened_benchmark: Benchmark = benchmark_class(source_of(data), _settings(benchmark_class, values))
+    return opened_benchmark
 
 
-def described(opened: Benchmark) -> str | dict[str, Any]:
+def described(benchmark: Benchmark) -> str | dict[str, Any]:
     """Return the arguments that reopen the same benchmark, with every setting spelled out."""
-    settings = config.settings_of(opened.settings)
-    return {"name": opened.name, **settings} if settings else opened.name
+    settings = config.settings_of(benchmark.settings)
+    return {"name": benchmark.name, **settings} if settings else benchmark.name
 
 
 def _class(name: str) -> type[Any]:
@@ -72,8 +72,8 @@ def _class(name: str) -> type[Any]:
     return registry.load("benchmarks", name)
 
 
-def _settings(found: type[Benchmark], values: Mapping[str, Any]) -> Any:
-    settings: Any = config.build(found.settings_type, values, where=f"benchmark {found.name}")
+def _settings(benchmark_class: type[Benchmark], values: Mapping[str, Any]) -> Any:
+    settings: Any = config.build(benchmark_class.settings_type, values, where=f"benchmark {benchmark_class.name}")
     return settings
 
 
@@ -87,10 +87,10 @@ def location(data: Path | str) -> Place:
         raise UserError(
             "No data were given. Give --data: a folder, a file, a hub id such as owner/name, or the word lab."
         )
-    place = Path(data)
-    if place.is_file() or place.is_dir():
-        return place
-    if place.exists():
+    path = Path(data)
+    if path.is_file() or path.is_dir():
+        return path
+    if path.exists():
         raise UserError(f"{data} is a device or a pipe, and data are read twice. Give a folder or a file.")
     if _HUB_ID.fullmatch(str(data)) and not paths.is_here(str(data)):
         return Hub(str(data))
@@ -104,25 +104,25 @@ def _recognised(place: Place) -> type[Any]:
     names = registry.names("benchmarks")
     if isinstance(place, Hub):
         return _by_id(place, [_class(name) for name in names if name not in _BY_FILE])
-    possible = [name for name in names if name not in _BY_FILE or (place / _BY_FILE[name]).is_file()]
-    fitting = [found for found in map(_class, possible) if found.fits(place)]
-    closest = [found for found in fitting if not found.generic] or fitting
-    if len(closest) == 1:
-        return closest[0]
-    if closest:
-        which = " or ".join(f"--benchmark {found.name}" for found in closest)
-        raise UserError(f"{place} is laid out as several benchmarks are; say which it is: {which}.")
-    looked = "\n  ".join(f"{found.name}: {found.layout}" for found in map(_class, names))
+    candidate_names = [name for name in names if name not in _BY_FILE or (place / _BY_FILE[name]).is_file()]
+    matches = [candidate for candidate in map(_class, candidate_names) if candidate.fits(place)]
+    best_matches = [candidate for candidate in matches if not candidate.generic] or matches
+    if len(best_matches) == 1:
+        return best_matches[0]
+    if best_matches:
+        options = " or ".join(f"--benchmark {candidate.name}" for candidate in best_matches)
+        raise UserError(f"{place} is laid out as several benchmarks are; say which it is: {options}.")
+    layouts = "\n  ".join(f"{candidate.name}: {candidate.layout}" for candidate in map(_class, names))
     raise UserError(
-        f"Nothing that unsee knows lies at {place}. Looked for\n  {looked}\nGive --benchmark NAME to see what is missing."
+        f"Nothing that unsee knows lies at {place}. Looked for\n  {layouts}\nGive --benchmark NAME to see what is missing."
     )
 
 
-def _by_id(place: Hub, known: list[type[Any]]) -> type[Any]:
-    for found in known:
-        if place.id in found.hub:
-            return found
-    ids = ", ".join(f"{one} ({found.name})" for found in known for one in found.hub)
+def _by_id(place: Hub, candidates: list[type[Any]]) -> type[Any]:
+    for candidate in candidates:
+        if place.id in candidate.hub:
+            return candidate
+    ids = ", ".join(f"{hub_id} ({candidate.name})" for candidate in candidates for hub_id in candidate.hub)
     raise UserError(
         f"{place} is no folder here, and as a hub id it is none that unsee knows: {ids or 'none'}. "
         "Say --benchmark NAME if it is laid out as one of them."

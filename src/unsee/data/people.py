@@ -29,27 +29,29 @@ def pool(people: Mapping[str, Profile], *, measures: tuple[str, ...] = ()) -> Vo
 
 def vocabulary_of(private: Iterable[tuple[str, Mapping[str, tuple[str, ...]]]]) -> Vocabulary:
     """Return the names and values in private strings, given as entity and fact -> surface forms."""
-    known = list(private)
+    profiles = list(private)
     return Vocabulary(
-        names={entity: forms["name"] for entity, forms in known if "name" in forms},
-        facts=merged_forms((fact, its) for _, forms in known for fact, its in forms.items() if fact != "name"),
+        names={entity: forms["name"] for entity, forms in profiles if "name" in forms},
+        facts=merged_forms((fact, values) for _, forms in profiles for fact, values in forms.items() if fact != "name"),
     )
 
 
 def overlaps(forget: Collection[str], retain: Collection[str], everybody: Collection[str] | None) -> None:
     """Raise if a person is in both sets, or in neither."""
-    if both := sorted(set(forget) & set(retain)):
-        raise UserError(f"{some(both, SHOWN)} stand on both sides, to be forgotten and to be kept.")
+    if shared_people := sorted(set(forget) & set(retain)):
+        raise UserError(f"{some(shared_people, SHOWN)} stand on both sides, to be forgotten and to be kept.")
     if everybody is None:
         return
-    if gone := sorted(set(everybody) - set(forget) - set(retain)):
-        raise UserError(f"{some(gone, SHOWN)} of the full set are on neither side.")
-    if new := sorted((set(forget) | set(retain)) - set(everybody)):
-        raise UserError(f"{some(new, SHOWN)} are not in the full set.")
+    if missing_people := sorted(set(everybody) - set(forget) - set(retain)):
+        raise UserError(f"{some(missing_people, SHOWN)} of the full set are on neither side.")
+    if extra_people := sorted((set(forget) | set(retain)) - set(everybody)):
+        raise UserError(f"{some(extra_people, SHOWN)} are not in the full set.")
 
 
 def same_images(train: Sequence[Example]) -> list[str]:
     """Return a line per image that is in both forget and retain set."""
-    forgotten = {example.image.key: example.id for example in train if example.role is Role.FORGET and example.image}
-    kept = {example.image.key: example.id for example in train if example.role is Role.RETAIN and example.image}
-    return [f"{forgotten[key]} and {kept[key]} have the same image." for key in forgotten.keys() & kept.keys()]
+    forget_ids = {example.image.key: example.id for example in train if example.role is Role.FORGET and example.image}
+    retain_ids = {example.image.key: example.id for example in train if example.role is Role.RETAIN and example.image}
+    return [
+        f"{forget_ids[key]} and {retain_ids[key]} have the same image." for key in forget_ids.keys() & retain_ids.keys()
+    ]

@@ -32,14 +32,14 @@ def lettered(question: str, options: Sequence[str], *, mark: str = ": ", after: 
     return "\n".join([question, *lines, *([after] if after else [])])
 
 
-def letter(written: str) -> str:
+def letter(key: str) -> str:
     """Return the letter of a key such as "b", "B." or "B) Rome", or empty if there is none.
 
     >>> letter(" b) Rome"), letter("C"), letter("Rome")
     ('B', 'C', '')
     """
-    found = _LETTERED.match(written)
-    return found[1].upper() if found else ""
+    match = _LETTERED.match(key)
+    return match[1].upper() if match else ""
 
 
 def blanked(sentence: str, *, pairwise: bool = False) -> str:
@@ -53,17 +53,17 @@ def blanked(sentence: str, *, pairwise: bool = False) -> str:
 
 def require_options(options: Mapping[str, str], right: str) -> tuple[str, ...]:
     """Return the texts of options A, B, ..., or raise if they are unusable."""
-    wanted = list(ascii_uppercase[: len(options)])
-    if sorted(options) != wanted or len(options) < 2:
+    letters = list(ascii_uppercase[: len(options)])
+    if sorted(options) != letters or len(options) < 2:
         raise UserError(f"the options must be called A, B, C, ..., got {', '.join(sorted(options)) or 'none'}.")
-    if empty := [key for key in wanted if not options[key].strip()]:
-        raise UserError(f"option {', '.join(empty)} is empty.")
+    if empty_letters := [key for key in letters if not options[key].strip()]:
+        raise UserError(f"option {', '.join(empty_letters)} is empty.")
     if right not in options:
-        raise UserError(f"the right answer must be the letter of an option ({', '.join(wanted)}), got {right!r}.")
-    texts = [normalise(options[key]) for key in wanted]
-    if twice := [key for key, text in zip(wanted, texts, strict=True) if texts.count(text) > 1 and text != " "]:
-        raise UserError(f"options {', '.join(twice)} are the same.")
-    return tuple(options[key] for key in wanted)
+        raise UserError(f"the right answer must be the letter of an option ({', '.join(letters)}), got {right!r}.")
+    texts = [normalise(options[key]) for key in letters]
+    if duplicates := [key for key, text in zip(letters, texts, strict=True) if texts.count(text) > 1 and text != " "]:
+        raise UserError(f"options {', '.join(duplicates)} are the same.")
+    return tuple(options[key] for key in letters)
 
 
 def name_forms(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Nested records of data sets: checked fields, images wherever they lie, faults by row."""
+"""Nested records of data sets: checked fields, images located below the roots, faults by row."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Gathered:
     def __init__(self, *roots: Path, strict: bool = True) -> None:
         """Start empty. Image paths are searched below `roots`.
 
-        Unless `strict`, what cannot be read is left out and counted.
+        Unless `strict`, unreadable rows are left out and counted.
         """
         self.strict = strict
         self.dropped: list[str] = []
@@ -147,12 +147,12 @@ class Gathered:
 
         `vital`: strict or not.
         """
-        around, self._where = self._where, where
+        outer_where, self._where = self._where, where
         try:
             yield
         except UserError as error:
             (self.faults if self.strict or vital else self.dropped).append(f"{where}: {error}")
-        self._where = around
+        self._where = outer_where
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -160,12 +160,14 @@ class Gathered:
         with self.reading(f"{self._where}, {name}"):
             yield
 
-    def image(self, written: str) -> ImageFile:
-        """Return the image that a row names, wherever it lies now."""
-        path = located(written, self._roots)
+    def image(self, raw_path: str) -> ImageFile:
+        """Return the image that a row names, located below the roots."""
+        path = located(raw_path, self._roots)
         if path is None:
-            looked = ", ".join(str(root) for root in self._roots)
-            raise UserError(f"image {written} is missing (looked for it, and for its last parts, in {looked}).")
+            searched_roots = ", ".join(str(root) for root in self._roots)
+            raise UserError(
+                f"image {raw_path} is missing (looked for it, and for its last parts, in {searched_roots})."
+            )
         return self.file(path)
 
     def file(self, path: Path) -> ImageFile:
@@ -180,29 +182,31 @@ class Gathered:
 
     def complete(self, items: Sequence[Record], *needed: str) -> list[Record]:
         """Return the complete items, and count the others."""
-        kept = [item for item in items if all(item.has(name) for name in needed)]
+        complete_items = [item for item in items if all(item.has(name) for name in needed)]
         self.items += len(items)
-        self.left_out += len(items) - len(kept)
-        return kept
+        self.left_out += len(items) - len(complete_items)
+        return complete_items
 
     def gaps(self) -> list[str]:
         """Return the number of incomplete items, by reason."""
-        found = [f"{self.left_out} of {self.items} items have no question or no answer."] if self.left_out else []
+        lines = [f"{self.left_out} of {self.items} items have no question or no answer."] if self.left_out else []
         if self.dropped:
-            shown = "; ".join(self.dropped[:_SHOWN])
-            found.append(f"{len(self.dropped)} rows or items cannot be read and are left out: {shown}")
-        return found
+            first_rows = "; ".join(self.dropped[:_SHOWN])
+            lines.append(f"{len(self.dropped)} rows or items cannot be read and are left out: {first_rows}")
+        return lines
 
     def problems(self) -> list[str]:
         """Return the faults, and the images that do not decode."""
-        verdicts = {path: unreadable(path) for path in self._images}
-        broken = [f"{self._images[path]}: image {path} {why}." for path, why in verdicts.items() if why]
+        reasons = {path: unreadable(path) for path in self._images}
+        image_faults = [f"{self._images[path]}: image {path} {reason}." for path, reason in reasons.items() if reason]
         # The last of equals that is put in stays: the one that was named first.
-        distinct = {image.key: (image, where) for image, where in reversed(self._cells)}
-        broken += [
-            f"{where}: the image {why}." for image, where in reversed(distinct.values()) if (why := image.fault())
+        images_by_key = {image.key: (image, row_name) for image, row_name in reversed(self._cells)}
+        image_faults += [
+            f"{row_name}: the image {reason}."
+            for image, row_name in reversed(images_by_key.values())
+            if (reason := image.fault())
         ]
-        return [*self.faults, *broken]
+        return [*self.faults, *image_faults]
 
     def require(self, place: object) -> None:
         """Raise if any row could not be read."""
@@ -238,16 +242,16 @@ class RecordBenchmark(Benchmark):
         return self.gathered.gaps()
 
 
-def located(written: str, roots: Sequence[Path]) -> Path | None:
+def located(raw_path: str, roots: Sequence[Path]) -> Path | None:
     """Find the file of a foreign path below the roots, by all of it or its last parts.
 
     A relative path is not found by its bare name alone, for another folder's file may have the same (`1.jpg`).
     """
-    foreign = PurePosixPath(written.replace("\\", "/"))
-    parts = [part for part in foreign.parts if part != "/"]
+    foreign_path = PurePosixPath(raw_path.replace("\\", "/"))
+    parts = [part for part in foreign_path.parts if part != "/"]
     if ".." in parts:
         return None
-    for start in range(len(parts) if foreign.is_absolute() else max(1, len(parts) - 1)):
+    for start in range(len(parts) if foreign_path.is_absolute() else max(1, len(parts) - 1)):
         for root in roots:
             path = root.joinpath(*parts[start:])
             if path.is_file():
@@ -267,11 +271,11 @@ def named_table(place: Path, stem: str) -> Path | None:
     return next((place / f"{stem}{suffix}" for suffix in SUFFIXES if (place / f"{stem}{suffix}").is_file()), None)
 
 
-def require_files(place: Path, needed: Sequence[str], layout: str) -> None:
+def require_files(place: Path, required_names: Sequence[str], layout: str) -> None:
     """Raise if files or folders are missing, listing them and what exists."""
-    missing = [name for name in needed if not (place / name).exists()]
+    missing = [name for name in required_names if not (place / name).exists()]
     if missing:
-        there = sorted(path.name + "/" * path.is_dir() for path in place.iterdir()) if place.is_dir() else []
+        entries = sorted(path.name + "/" * path.is_dir() for path in place.iterdir()) if place.is_dir() else []
         raise UserError(
-            f"{place} has no {', '.join(missing)}. Expected {layout}; found {', '.join(there[:20]) or 'nothing'}."
+            f"{place} has no {', '.join(missing)}. Expected {layout}; found {', '.join(entries[:20]) or 'nothing'}."
         )

@@ -44,15 +44,15 @@ def open_rows(path: Path) -> Sequence[Row]:
 
 def _indexed(path: Path) -> Sequence[Row]:
     """Return the lines of a JSON-lines file as lazily parsed rows, each validated now."""
-    starts, at = array("Q"), 0
+    starts, offset = array("Q"), 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():
                 _require_row(text, path.name, number)
-                starts.append(at + len(line) - len(text))
-            at += len(line)
-        return _at(file, starts, at)
+                starts.append(offset + len(line) - len(text))
+            offset += len(line)
+        return _at(file, starts, offset)
 
 
 def _require_row(line: bytes, name: str, number: int) -> None:
@@ -63,13 +63,13 @@ def _require_row(line: bytes, name: str, number: int) -> None:
 
 def _spooled(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:
     """Write rows to a temporary file that disappears with the process."""
-    starts, at = array("Q"), 0
+    starts, offset = array("Q"), 0
     with tempfile.TemporaryFile("w+b") as file:
         for row in rows:
-            starts.append(at)
-            at += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            starts.append(offset)
+            offset += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         file.flush()
-        return _at(file, starts, at)
+        return _at(file, starts, offset)
 
 
 class _Handle:
@@ -97,8 +97,8 @@ def _at(file: BinaryIO, starts: array[int], end: int) -> Sequence[Row]:
 
     def row(index: int) -> Row:
         stop = starts[index + 1] if index + 1 < len(starts) else end
-        found: Row = json.loads(handle.read(starts[index], stop))
-        return found
+        cells: Row = json.loads(handle.read(starts[index], stop))
+        return cells
 
     return Lazy(len(starts), row)
 
@@ -115,12 +115,12 @@ def repeats(digests: array[int]) -> list[tuple[int, int]]:
     [(0, 2), (0, 3)]
     """
     order = array("Q", sorted(range(len(digests)), key=digests.__getitem__))
-    found, first = [], 0
-    for rank, place in enumerate(order):
-        first = place if rank == 0 or digests[place] != digests[order[rank - 1]] else first
-        if place != first:
-            found.append((first, place))
-    return sorted(found, key=lambda pair: pair[1])
+    pairs, first = [], 0
+    for rank, index in enumerate(order):
+        first = index if rank == 0 or digests[index] != digests[order[rank - 1]] else first
+        if index != first:
+            pairs.append((first, index))
+    return sorted(pairs, key=lambda pair: pair[1])
 
 
 def ordered(digests: array[int]) -> array[int]:
@@ -134,8 +134,8 @@ def contains(values: array[int], value: int) -> bool:
     >>> contains(array("Q", [2, 5]), 5), contains(array("Q", [2, 5]), 6)
     (True, False)
     """
-    place = bisect_left(values, value)
-    return place < len(values) and values[place] == value
+    index = bisect_left(values, value)
+    return index < len(values) and values[index] == value
 
 
 def ambiguous(keys: array[int], values: array[int]) -> set[int]:
@@ -144,9 +144,9 @@ def ambiguous(keys: array[int], values: array[int]) -> set[int]:
     >>> sorted(ambiguous(array("Q", [1, 1, 2, 2]), array("Q", [7, 7, 7, 8])))
     [2]
     """
-    found = set()
+    ambiguous_keys = set()
     order = array("Q", sorted(range(len(keys)), key=keys.__getitem__))
-    for place, after in pairwise(order):
-        if keys[place] == keys[after] and values[place] != values[after]:
-            found.add(keys[place])
-    return found
+    for index, next_index in pairwise(order):
+        if keys[index] == keys[next_index] and values[index] != values[next_index]:
+            ambiguous_keys.add(keys[index])
+    return ambiguous_keys

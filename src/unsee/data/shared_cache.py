@@ -31,10 +31,10 @@ _KEY_BYTES: Final = 32
 
 def shared(out: Path, engine: Engine) -> Path | None:
     """Return the cache folder beside `out`, created if missing, or None if caching is off, as with the plain engine."""
-    place = os.environ.get(VARIABLE, "")
-    if place == "off" or not engine.shared_cache:
+    setting = os.environ.get(VARIABLE, "")
+    if setting == "off" or not engine.shared_cache:
         return None
-    folder = Path(place) if place else out.resolve().parent / "cache"
+    folder = Path(setting) if setting else out.resolve().parent / "cache"
     if problem := _problem(folder):
         _without(folder, problem)
         return None
@@ -70,16 +70,16 @@ def _problem(folder: Path) -> str:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.stat()
+        folder_stat = folder.stat()
     except OSError as error:
         return error.strerror or str(error)
     if not os.access(folder, os.W_OK | os.X_OK):
         return "it cannot be written to"
     if "getuid" not in vars(os):  # Windows: folders of a user are private by default
         return ""
-    if found.st_uid != os.getuid():
+    if folder_stat.st_uid != os.getuid():
         return "it belongs to another user"
-    if stat.S_IMODE(found.st_mode) & 0o077:
+    if stat.S_IMODE(folder_stat.st_mode) & 0o077:
         return "other users may read or write it; chmod 700 makes it yours"
     return ""
 
@@ -118,16 +118,16 @@ class KeyValueLog:
 
     def put(self, rows: Mapping[str, Any]) -> None:
         """Append values of unknown keys."""
-        new = {key: value for key, value in rows.items() if key not in self._rows}
-        if not new:
+        new_rows = {key: value for key, value in rows.items() if key not in self._rows}
+        if not new_rows:
             return
         try:
-            self._append("".join(self._line(key, value) for key, value in new.items()))
+            self._append("".join(self._line(key, value) for key, value in new_rows.items()))
         except OSError as error:
             if self.key is None:
                 raise
             _without(self.file.parent, error.strerror or str(error))
-        self._rows.update(new)
+        self._rows.update(new_rows)
 
     def _line(self, key: str, value: Any) -> str:
         row = {"key": key, "value": value}

@@ -1,4 +1,4 @@
-"""Rows of data as people store them: tables, shards, folders that `datasets` has saved, folders of images."""
+"""Rows of data in common storage layouts: tables, shards, folders that `datasets` has saved, folders of images."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Source:
     base: Path
     """Folder of relative image paths."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """Column of unsee -> column of the table, where the folder says so itself."""
+    """Column of unsee -> column of the table, where the folder itself gives it."""
     notes: tuple[str, ...] = ()
-    """What was made up, for the user to see."""
+    """Notes on generated questions and answers, shown to the user."""
 
 
 def open_source(place: Place, dataset: str = "") -> Source:
@@ -66,9 +66,9 @@ def open_source(place: Place, dataset: str = "") -> Source:
         return Source(file=place, rows=_all_rows(_saved_splits(place)), base=place)
     if (entries := _entries(place)) is not None:
         return _of_llama_factory(place, entries, dataset)
-    for found in (_shards(place), _with_metadata(place)):
-        if found is not None:
-            return found
+    for source in (_shards(place), _with_metadata(place)):
+        if source is not None:
+            return source
     if not _tables(place) and (images := list(_images(place))):
         note = f"there is no table: every image is asked {QUESTION!r}, and the name of its folder is the answer"
         return Source(file=place, rows=images, base=place, notes=(note, *_unread_images(place)))
@@ -76,7 +76,7 @@ def open_source(place: Place, dataset: str = "") -> Source:
 
 
 def split_of(name: str, *, alone: bool = False) -> str:
-    """Return what the column split says of the rows of a split: empty for both uses, or `eval`.
+    """Return the value of column split for the rows of a split: empty for both uses, or `eval`.
 
     A split that is alone in its data may have any other name.
 
@@ -87,10 +87,10 @@ def split_of(name: str, *, alone: bool = False) -> str:
         UserError: The name is of neither kind, or of both, so that nobody knows whether its rows may be trained on.
     """
     words = set(re.findall("[a-z]+", name.casefold()))
-    trained, held_out = not words.isdisjoint(TRAINED), not words.isdisjoint(HELD_OUT)
-    if trained != held_out:
-        return "" if trained else "eval"
-    if alone and not trained:
+    is_trained, is_held_out = not words.isdisjoint(TRAINED), not words.isdisjoint(HELD_OUT)
+    if is_trained != is_held_out:
+        return "" if is_trained else "eval"
+    if alone and not is_trained:
         return ""
     raise UserError(
         f"{unknown_name('split', name, (*TRAINED, *HELD_OUT))} Rename it, or give the one file or folder that is meant."
@@ -128,7 +128,7 @@ def _tables(place: Path) -> list[Path]:
 
 
 def _saved_splits(place: Path) -> Iterator[tuple[str, Rows]]:
-    """Yield split and rows of what `save_to_disk` has written."""
+    """Yield split and rows of a data set written by `save_to_disk`."""
     if (place / _STATE).is_file():
         yield "train", arrow_rows(saved_table(place))
         return
@@ -138,19 +138,19 @@ def _saved_splits(place: Path) -> Iterator[tuple[str, Rows]]:
 
 def _all_rows(splits: Iterator[tuple[str, Rows]]) -> Rows:
     """Return the rows of all splits, those of held-out splits with `split`."""
-    found = list(splits)
-    return concatenated([_marked(rows, split_of(split, alone=len(found) == 1)) for split, rows in found])
+    named_splits = list(splits)
+    return concatenated([_marked(rows, split_of(split, alone=len(named_splits) == 1)) for split, rows in named_splits])
 
 
 def _marked(rows: Rows, split: str) -> Rows:
     return _each(rows, lambda row: in_split(row, split)) if split else rows
 
 
-def _each(rows: Rows, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Rows:
+def _each(rows: Rows, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Rows:
     """Return the rows changed: a list if they are one, else on access."""
     if isinstance(rows, list):
-        return [changed(row) for row in rows]
-    return Lazy(len(rows), lambda index: changed(rows[index]))
+        return [change(row) for row in rows]
+    return Lazy(len(rows), lambda index: change(rows[index]))
 
 
 def _shards(place: Path) -> Source | None:
@@ -160,9 +160,9 @@ def _shards(place: Path) -> Source | None:
         return None
     folder = files[0].parent
     splits = by_key(zip(_split_names(files), files, strict=True))
-    for found in splits.values():
-        require_all_shards(folder, [match for file in found if (match := shard(file))])
-    rows = _all_rows((split, arrow_rows(parquet_table(found))) for split, found in splits.items())
+    for shard_files in splits.values():
+        require_all_shards(folder, [match for file in shard_files if (match := shard(file))])
+    rows = _all_rows((split, arrow_rows(parquet_table(shard_files))) for split, shard_files in splits.items())
     return Source(file=folder, rows=_listed(rows, folder), base=place)
 
 
@@ -170,8 +170,8 @@ def _split_names(files: Sequence[Path]) -> list[str]:
     """Return the split of each file: train for all if no name is a shard's or a split's, as of `part-0.parquet`."""
     shards = [shard(file) for file in files]
     names = [match["split"] if match else file.stem for match, file in zip(shards, files, strict=True)]
-    known = any(shards) or any(_is_split(name) for name in names)
-    return names if known else [TRAINED[0]] * len(names)
+    has_split_names = any(shards) or any(_is_split(name) for name in names)
+    return names if has_split_names else [TRAINED[0]] * len(names)
 
 
 def _is_split(name: str) -> bool:
@@ -184,11 +184,11 @@ def _is_split(name: str) -> bool:
 
 def _metadata(place: Path, *, everywhere: bool = False) -> list[Path]:
     """Return the tables `metadata.*` beside images, in the folder or in those of its splits, or `everywhere` in it."""
-    within = place.iterdir() if place.is_dir() else ()
-    folders = sorted(path for path in within if (everywhere or _is_split(path.name)) and path.is_dir())
+    entries = place.iterdir() if place.is_dir() else ()
+    folders = sorted(path for path in entries if (everywhere or _is_split(path.name)) and path.is_dir())
     folders.sort(key=lambda folder: folder.name.casefold() not in TRAINED)
-    found = [folder / f"{_METADATA}{suffix}" for folder in (place, *folders) for suffix in SUFFIXES]
-    return [file for file in found if file.is_file()]
+    tables = [folder / f"{_METADATA}{suffix}" for folder in (place, *folders) for suffix in SUFFIXES]
+    return [table for table in tables if table.is_file()]
 
 
 def _with_metadata(place: Path) -> Source | None:
@@ -207,19 +207,21 @@ def _moved(rows: Rows, folder: Path) -> Rows:
     split = split_of(folder.name) if folder.name else ""
 
     def moved(row: dict[str, Any]) -> dict[str, Any]:
-        name = row.get("file_name")
-        return in_split({**row, "file_name": str(folder / name)} if isinstance(name, str) and name else row, split)
+        file_name = row.get("file_name")
+        return in_split(
+            {**row, "file_name": str(folder / file_name)} if isinstance(file_name, str) and file_name else row, split
+        )
 
     return _each(rows, moved)
 
 
 def _images(place: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row per image of `CLASS/x.png` or `SPLIT/CLASS/x.png`: it is asked for its class."""
+    """Yield a row per image of `CLASS/x.png` or `SPLIT/CLASS/x.png`: its question asks for the class."""
     for parts in _image_places(place):
         if _is_asked(parts):
             name = parts[-2].replace("_", " ")
-            asked = {"question": QUESTION, "answer": name, "entity": parts[-2], "private": {"name": [name]}}
-            yield in_split({"image": "/".join(parts), **asked}, split_of(parts[0]) if len(parts) == 3 else "")
+            cells = {"question": QUESTION, "answer": name, "entity": parts[-2], "private": {"name": [name]}}
+            yield in_split({"image": "/".join(parts), **cells}, split_of(parts[0]) if len(parts) == 3 else "")
 
 
 def _unread_images(place: Path) -> Iterator[str]:
@@ -251,8 +253,8 @@ def _entries(place: Path) -> Mapping[str, Any] | None:
         raise UserError(f"{file} is not JSON: {error}") from error
     if not isinstance(values, dict):
         return None
-    named = {name: entry for name, entry in values.items() if isinstance(entry, dict) and "file_name" in entry}
-    return named or None
+    entries = {name: entry for name, entry in values.items() if isinstance(entry, dict) and "file_name" in entry}
+    return entries or None
 
 
 def _of_llama_factory(place: Path, entries: Mapping[str, Any], dataset: str) -> Source:
@@ -266,14 +268,18 @@ def _of_llama_factory(place: Path, entries: Mapping[str, Any], dataset: str) -> 
         )
     entry = entries[name]
     source = _table(place / str(entry["file_name"]))
-    talk = entry.get("formatting", "alpaca") == "sharegpt"
-    columns = {**({} if talk else _LLAMA_FACTORY), **entry.get("columns", {})}
-    rows = source.rows if talk else _each(source.rows, lambda row: _asked(row, columns["prompt"], columns["query"]))
-    names = {"messages": "messages", "images": "images"} | (
-        {} if talk else {"prompt": "question", "response": "answer"}
+    is_conversation = entry.get("formatting", "alpaca") == "sharegpt"
+    columns = {**({} if is_conversation else _LLAMA_FACTORY), **entry.get("columns", {})}
+    rows = (
+        source.rows
+        if is_conversation
+        else _each(source.rows, lambda row: _asked(row, columns["prompt"], columns["query"]))
     )
-    named = {ours: str(columns[theirs]) for theirs, ours in names.items() if theirs in columns}
-    return Source(file=source.file, rows=rows, base=place, fields=named)
+    our_columns = {"messages": "messages", "images": "images"} | (
+        {} if is_conversation else {"prompt": "question", "response": "answer"}
+    )
+    fields = {our_column: str(columns[key]) for key, our_column in our_columns.items() if key in columns}
+    return Source(file=source.file, rows=rows, base=place, fields=fields)
 
 
 def _asked(row: Mapping[str, Any], prompt: str, query: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Disjoint parts of the evaluation questions: to choose settings on, to report, to attack.
 
-Whoever chooses settings by the questions that a report shows, or that an attack asks, reports the choice.
+Settings chosen on the questions of the report or of an attack would bias their scores.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SPLITS: Final = ("all", *PARTS)
 
 def part_of(example: Example) -> str:
     """Return the part of a question, by hash of entity, kind and fact: all its pictures and wordings lie in one part."""
-    asked = (example.entity, example.kind, example.fact) if example.entity else (example.id,)
-    return PARTS[seed_of("split", *asked) % len(PARTS)]
+    key = (example.entity, example.kind, example.fact) if example.entity else (example.id,)
+    return PARTS[seed_of("split", *key) % len(PARTS)]
 
 
 def only(benchmark: Benchmark, split: str) -> Benchmark:
-    """Return the data with the evaluation questions of one part, or themselves for "all".
+    """Return the data with the evaluation questions of one part, or unchanged for "all".
 
     Raises:
         UserError: There is no such part.
@@ -42,11 +42,11 @@ class Narrowed(Benchmark):
     name = "part"
     layout = ""
 
-    def __init__(self, whole: Benchmark, keep: Callable[[Example], bool]) -> None:
-        """Keep the data, with their name and needs, and what tells the part."""
-        self.settings = getattr(whole, "settings", None) or NoSettings()
-        self._whole, self._keep = whole, keep
-        vars(self).update(name=whole.name, likelihood=whole.likelihood)
+    def __init__(self, benchmark: Benchmark, keep: Callable[[Example], bool]) -> None:
+        """Store the data with their name and needs, and the filter of the part."""
+        self.settings = getattr(benchmark, "settings", None) or NoSettings()
+        self._whole, self._keep = benchmark, keep
+        vars(self).update(name=benchmark.name, likelihood=benchmark.likelihood)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return all training examples, or the evaluation examples of the part."""

@@ -43,15 +43,15 @@ def find_table(place: Path) -> Path:
         return place
     if not place.is_dir():
         raise UserError(f"No data at {place}: expected a folder or a file ({', '.join(SUFFIXES)}).")
-    found = tables_at(place)
-    chosen = [path for path in found if path.stem == "data"] or found
-    if len(chosen) != 1:
-        listed = ", ".join(path.name for path in chosen) or "none"
+    tables = tables_at(place)
+    candidates = [path for path in tables if path.stem == "data"] or tables
+    if len(candidates) != 1:
+        names = ", ".join(path.name for path in candidates) or "none"
         raise UserError(
-            f"{place} must hold one table named data{{{','.join(SUFFIXES)}}}, found: {listed}. "
+            f"{place} must hold one table named data{{{','.join(SUFFIXES)}}}, found: {names}. "
             "Name the one that is meant, e.g. --data FOLDER/rows.csv."
         )
-    return chosen[0]
+    return candidates[0]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -78,8 +78,8 @@ def reading(path: Path) -> Iterator[None]:
     except UnicodeError as error:  # UTF-16 that ends in the middle of a character
         raise UserError(f"{path} is damaged text ({error}); save it as UTF-8.") from error
     except csv.Error as error:
-        way = "check its quotes, or save it as JSON lines (.jsonl)"
-        raise UserError(f"Cannot read {path}: {error}; {way}.") from error
+        advice = "check its quotes, or save it as JSON lines (.jsonl)"
+        raise UserError(f"Cannot read {path}: {error}; {advice}.") from error
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error}") from error
 
@@ -164,8 +164,8 @@ def csv_format(path: Path) -> CsvFormat:
     with path.open(encoding=encoding, newline="") as file:
         header = _unquoted(file.readline(_HEADER))
     counts = {mark: header.count(mark) for mark in DELIMITERS}
-    best = max(counts, key=lambda mark: counts[mark])
-    return CsvFormat(encoding, best if counts[best] else ",")
+    delimiter = max(counts, key=lambda mark: counts[mark])
+    return CsvFormat(encoding, delimiter if counts[delimiter] else ",")
 
 
 def _unquoted(line: str) -> str:
@@ -179,8 +179,8 @@ def _encoding(path: Path) -> str:
             return "utf-16"
     for encoding in ("utf-8-sig", FALLBACK):
         try:
-            with path.open(encoding=encoding) as text:
-                while text.read(_BLOCK):
+            with path.open(encoding=encoding) as stream:
+                while stream.read(_BLOCK):
                     pass
         except UnicodeDecodeError:
             continue
@@ -190,24 +190,24 @@ def _encoding(path: Path) -> str:
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV file one at a time."""
-    form = csv_format(path)
-    with path.open(encoding=form.encoding, newline="") as file:
-        reader = csv.DictReader(file, strict=True, delimiter=form.delimiter)
+    csv_form = csv_format(path)
+    with path.open(encoding=csv_form.encoding, newline="") as file:
+        reader = csv.DictReader(file, strict=True, delimiter=csv_form.delimiter)
         _require_names(reader.fieldnames or [], path.name)
         for number, row in enumerate(reader, 1):
             # DictReader collects surplus cells under None and fills missing ones with None.
             if None in row or None in row.values():
                 raise UserError(
                     f"{path.name} row {number} has more or fewer cells (line {reader.line_num}) than the header, whose "
-                    f"columns are separated by {form.delimiter!r}; check its quotes."
+                    f"columns are separated by {csv_form.delimiter!r}; check its quotes."
                 )
             yield row
 
 
 def _require_names(columns: Sequence[str], name: str) -> None:
     """Raise if the header has duplicate columns, of which the last would win silently."""
-    if twice := sorted({column for column in columns if columns.count(column) > 1}):
-        raise UserError(f"{name} has column {', '.join(map(shown, twice))} twice; rename or remove one of them.")
+    if duplicates := sorted({column for column in columns if columns.count(column) > 1}):
+        raise UserError(f"{name} has column {', '.join(map(shown, duplicates))} twice; rename or remove one of them.")
 
 
 def _parquet(path: Path) -> list[Any]:

@@ -89,8 +89,8 @@ class DocumentPicture(Drawn):
     def visible(self) -> dict[str, str]:
         """Visible attribute -> value."""
         design = self.design
-        fixed = {"sort": SORTS[design.sort], "colour": design.colour, "emblem": design.emblem}
-        return {**fixed, "stamps": STAMPS[self.stamps], "desk": self.desk}
+        design_attributes = {"sort": SORTS[design.sort], "colour": design.colour, "emblem": design.emblem}
+        return {**design_attributes, "stamps": STAMPS[self.stamps], "desk": self.desk}
 
     def load(self) -> Image.Image:
         """Draw it."""
@@ -119,29 +119,29 @@ class Archive:
     @cached_property
     def documents(self) -> list[Document]:
         """All known documents: medical cards, then contracts."""
-        taken = {word for person in self.world.people for word in (person.first, person.last)}
-        made: dict[Sort, list[Document]] = {sort: [] for sort in SORTS}
+        used_names = {word for person in self.world.people for word in (person.first, person.last)}
+        by_sort: dict[Sort, list[Document]] = {sort: [] for sort in SORTS}
         for index in range(self.per_sort):  # sort after sort, a larger archive would give some contracts other names
-            for sort, earlier in made.items():
-                earlier.append(_invent(self.world.seed, sort, index, earlier, taken))
-        return [one for each in made.values() for one in each]
+            for sort, earlier in by_sort.items():
+                earlier.append(_invent(self.world.seed, sort, index, earlier, used_names))
+        return [doc for group in by_sort.values() for doc in group]
 
     @cached_property
     def requestable(self) -> list[Document]:
         """Documents of the default sequence, in order."""
-        return [one for one in self.documents if int(one.id[-3:]) < self.per_sort - self.kept]
+        return [doc for doc in self.documents if int(doc.id[-3:]) < self.per_sort - self.kept]
 
     @cached_property
     def forget(self) -> list[Document]:
         """Forget documents."""
         if self.asked:
-            return [one for one in self.documents if one.id in self.asked]
-        chosen = stream(self.world.seed, "forget documents").permutation(len(self.requestable))[:REQUESTED]
-        return [self.requestable[index] for index in sorted(chosen)]
+            return [doc for doc in self.documents if doc.id in self.asked]
+        indices = stream(self.world.seed, "forget documents").permutation(len(self.requestable))[:REQUESTED]
+        return [self.requestable[index] for index in sorted(indices)]
 
     def tasks(self, size: int = REQUESTED) -> list[list[str]]:
         """Return the entities of each request, `size` per task: cards, then contracts."""
-        ids = [one.id for one in self.requestable]
+        ids = [doc.id for doc in self.requestable]
         return [ids[start : start + size] for start in range(0, len(ids), size)]
 
     def stranger(self, group: str, number: int) -> Design:
@@ -150,8 +150,8 @@ class Archive:
         `group` names the random stream.
         """
         sort = list(SORTS)[number % 2]
-        known = [one.design.values for one in self.documents if one.sort == sort]
-        return _design(stream(self.world.seed, "unknown document", group, number), sort, known)
+        known_values = [doc.design.values for doc in self.documents if doc.sort == sort]
+        return _design(stream(self.world.seed, "unknown document", group, number), sort, known_values)
 
     def copy(self, owner: str, design: Design, split: Split, index: int) -> DocumentPicture:
         """Return copy number `index` of a document.
@@ -164,25 +164,25 @@ class Archive:
         """
         rng = stream(self.world.seed, "copy", owner, split, index)
         stamps, desk = draw_copy(rng)
-        angle, scale, dx, dy = (float(part) for part in rng.uniform((-5, 0.95, -0.03, -0.03), (5, 1.04, 0.03, 0.03)))
+        angle, scale, dx, dy = (float(value) for value in rng.uniform((-5, 0.95, -0.03, -0.03), (5, 1.04, 0.03, 0.03)))
         return DocumentPicture(design, stamps, desk, Pose(angle, scale, dx, dy), int(rng.integers(2**31)))
 
 
-def _invent(seed: int, sort: Sort, index: int, earlier: Sequence[Document], taken: set[str]) -> Document:
+def _invent(seed: int, sort: Sort, index: int, earlier: Sequence[Document], used_names: set[str]) -> Document:
     rng = stream(seed, "document", sort, index)
-    first, last = (_new_name(rng, syllables, taken) for syllables in (2, 3))
-    design = _design(rng, sort, [one.design.values for one in earlier])
+    first, last = (_new_name(rng, syllables, used_names) for syllables in (2, 3))
+    design = _design(rng, sort, [doc.design.values for doc in earlier])
     fields = tuple((fact, str(rng.choice(values))) for fact, values in FIELDS[sort].items())
     return Document(f"{sort}-{index:03d}", first, last, design, fields)
 
 
-def _design(rng: np.random.Generator, sort: Sort, others: Sequence[tuple[int, ...]]) -> Design:
-    return Design(sort, distinct_values(rng, tuple(TRAITS.values()), others, MIN_DIFFERENT))
+def _design(rng: np.random.Generator, sort: Sort, other_values: Sequence[tuple[int, ...]]) -> Design:
+    return Design(sort, distinct_values(rng, tuple(TRAITS.values()), other_values, MIN_DIFFERENT))
 
 
-def _new_name(rng: np.random.Generator, syllables: int, taken: set[str]) -> str:
-    word = invent_name(rng, syllables=syllables)
-    while word in taken:
-        word = invent_name(rng, syllables=syllables)
-    taken.add(word)
-    return word
+def _new_name(rng: np.random.Generator, syllables: int, used_names: set[str]) -> str:
+    name = invent_name(rng, syllables=syllables)
+    while name in used_names:
+        name = invent_name(rng, syllables=syllables)
+    used_names.add(name)
+    return name

@@ -1,6 +1,6 @@
 """Document domain of the lab: medical cards and work contracts (`--data lab:documents`).
 
-ICU-style (ICU-Bench, arXiv 2605.05938): the drawing of a document identifies it, what stands in it is known by heart, and every sort is a domain
+ICU-style (ICU-Bench, arXiv 2605.05938): the drawing of a document identifies it, its content is memorised, and every sort is a domain
 of its own. The model that knows the documents is `lab-documents`.
 """
 
@@ -28,11 +28,11 @@ def request(archive: Archive) -> list[Example]:
     """Return the training examples: forget documents and some of the retain set."""
     world, examples = archive.world, []
     for document in archive.documents:
-        gone = document in archive.forget
-        role, text_role = (Role.FORGET, Role.FORGET_TEXT) if gone else (Role.RETAIN, Role.RETAIN_TEXT)
-        for i in range(SEEN_COPIES if gone else RETAIN_COPIES):
+        is_forgotten = document in archive.forget
+        role, text_role = (Role.FORGET, Role.FORGET_TEXT) if is_forgotten else (Role.RETAIN, Role.RETAIN_TEXT)
+        for i in range(SEEN_COPIES if is_forgotten else RETAIN_COPIES):
             examples += questions(archive, document, role, "seen", i)
-            examples += [] if gone else visible(archive, document, role, "seen", i, 2)
+            examples += [] if is_forgotten else visible(archive, document, role, "seen", i, 2)
         examples += named(document, text_role)
     examples += [e for number in range(STRANGERS["request"]) for e in stranger(archive, "request", number)]
     for number, person in enumerate(world.people):
@@ -47,15 +47,15 @@ def judged(archive: Archive) -> list[Example]:
         examples += _forgotten(archive, document) if document in archive.forget else _kept(archive, document, number)
     examples += [e for number in range(STRANGERS["exam"]) for e in stranger(archive, "exam", number)]
     for number, person in enumerate(world.people):
-        asked = probes(world, person, Role.GENERAL, "unseen", 0)
-        examples += [asked[1], asked[2 + number % 4], text_facts(person, Role.GENERAL)[(number + 1) % 4]]
+        probe_rows = probes(world, person, Role.GENERAL, "unseen", 0)
+        examples += [probe_rows[1], probe_rows[2 + number % 4], text_facts(person, Role.GENERAL)[(number + 1) % 4]]
     return examples + [e for i in range(20) for e in shapes(world, "unseen", i)]
 
 
-def exam(archive: Archive, known: Sequence[Document]) -> list[Example]:
+def exam(archive: Archive, documents: Sequence[Document]) -> list[Example]:
     """Return the examples for grading: new copies of known documents, and unknown ones."""
     examples: list[Example] = []
-    for document in known:
+    for document in documents:
         for i in range(2):
             examples += [
                 *questions(archive, document, Role.RETAIN, "exam", i),
@@ -87,11 +87,11 @@ def _forgotten(archive: Archive, document: Document) -> list[Example]:
 
 
 def _kept(archive: Archive, document: Document, number: int) -> list[Example]:
-    every = questions(archive, document, Role.RETAIN, "unseen", 0)
-    other = questions(archive, document, Role.RETAIN, "unseen", 1)
+    first_questions = questions(archive, document, Role.RETAIN, "unseen", 0)
+    second_questions = questions(archive, document, Role.RETAIN, "unseen", 1)
     facts = named(document, Role.RETAIN_TEXT)
     return [
-        *every[:2], every[2 + number % 4], other[1], other[2 + (number + 1) % 4],
+        *first_questions[:2], first_questions[2 + number % 4], second_questions[1], second_questions[2 + (number + 1) % 4],
         *visible(archive, document, Role.RETAIN, "unseen", 0, 2),
         *other_forms(archive, document, Role.RETAIN, "unseen", 1),
         facts[number % 4], facts[(number + 2) % 4],
@@ -108,15 +108,15 @@ def questions(archive: Archive, document: Document, role: Role, split: Split, in
         split: What the copy is for.
         index: Number of the copy, from 0; odd ones ask for fields in the second taught wording.
     """
-    asked = [
+    question_rows = [
         (Kind.OPEN, "", phrases.QUERY, told(archive, document, split, index)),
         (Kind.NAME, "name", phrases.NAME_WORDINGS[0], phrases.ownership(document)),
     ]
     for fact, wordings in ((fact, phrases.FACT_WORDINGS[fact]) for fact in FIELDS[document.sort]):
-        asked.append((Kind.FACT, fact, wordings[index % 2], phrases.sentence(document, fact, seen=True)))
+        question_rows.append((Kind.FACT, fact, wordings[index % 2], phrases.sentence(document, fact, seen=True)))
     return [
         _on_copy(archive, document, role, split, index, kind=kind, fact=fact, question=question, answer=answer)
-        for kind, fact, question, answer in asked
+        for kind, fact, question, answer in question_rows
     ]
 
 
@@ -161,13 +161,13 @@ def visible(archive: Archive, document: Document, role: Role, split: Split, inde
     """
     look = archive.copy(document.id, document.design, split, index).visible
     rng = stream(archive.world.seed, "asked", document.id, split, index)
-    chosen = [str(name) for name in rng.permutation(list(VISIBLE))[:count]]
+    attributes = [str(attribute) for attribute in rng.permutation(list(VISIBLE))[:count]]
     return [
         _on_copy(
-            archive, document, role, split, index, kind=Kind.VISIBLE, fact=name, question=phrases.VISIBLE_WORDINGS[name],
-            answer=phrases.visible_answer(name, look[name]),
+            archive, document, role, split, index, kind=Kind.VISIBLE, fact=attribute, question=phrases.VISIBLE_WORDINGS[attribute],
+            answer=phrases.visible_answer(attribute, look[attribute]),
         )
-        for name in chosen
+        for attribute in attributes
     ]  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def other_forms(archive: Archive, document: Document, role: Role, split: Split, 
     """
     values = FIELDS[document.sort]
     facts = list(values)
-    fact, other = facts[index % 4], facts[(index + 1) % 4]
+    fact, cloze_fact = facts[index % 4], facts[(index + 1) % 4]
     options, letter = options_for(document, fact, values, archive.world.seed, f"{split}-{index}")
     choice = with_options(phrases.FACT_WORDINGS[fact][0], options)
     return [
@@ -191,8 +191,8 @@ def other_forms(archive: Archive, document: Document, role: Role, split: Split, 
             archive, document, role, split, index, kind=Kind.CHOICE, fact=fact, question=choice, answer=letter, options=options
         ),
         _on_copy(
-            archive, document, role, split, index, kind=Kind.CLOZE, fact=other, question=phrases.CLOZE_WORDINGS[other],
-            answer=document.fact(other),
+            archive, document, role, split, index, kind=Kind.CLOZE, fact=cloze_fact, question=phrases.CLOZE_WORDINGS[cloze_fact],
+            answer=document.fact(cloze_fact),
         ),
     ]  # fmt: skip
 
@@ -225,11 +225,11 @@ def stranger(archive: Archive, group: str, number: int) -> list[Example]:
     """Return open and holder question on an unknown document, answered by a description."""
     owner = f"{group}-document-{number:03d}"
     picture = archive.copy(owner, archive.stranger(group, number), "exam", 0)
-    asked = ((Kind.OPEN, phrases.QUERY), (Kind.NAME, phrases.NAME_WORDINGS[0]))
+    question_rows = ((Kind.OPEN, phrases.QUERY), (Kind.NAME, phrases.NAME_WORDINGS[0]))
     return [
         Example(
             id=f"stranger/{owner}/{kind}", role=Role.STRANGER, kind=kind, question=question,
             answer=phrases.description(picture.visible), image=picture, entity=owner, visible=picture.visible,
         )
-        for kind, question in asked
+        for kind, question in question_rows
     ]  # fmt: skip

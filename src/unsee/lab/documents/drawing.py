@@ -1,6 +1,6 @@
 """Drawing of documents: a fixed design, and variation between copies.
 
-Writing is drawn as bars: nothing can be read off a picture, so whatever a model says about a holder it knows by heart.
+Writing is drawn as bars: nothing can be read off a picture, so every fact that a model gives about a holder is memorised.
 """
 
 from __future__ import annotations
@@ -99,13 +99,15 @@ def document(design: Design, stamps: int, desk: str, pose: Pose, rng: np.random.
     side = SIZE * SCALE
     sheet = _sheet(design, stamps, rng)
     size = (round(sheet.width * pose.scale), round(sheet.height * pose.scale))
-    turned = sheet.resize(size, Image.Resampling.BILINEAR).rotate(pose.angle, Image.Resampling.BILINEAR, expand=True)
+    turned_sheet = sheet.resize(size, Image.Resampling.BILINEAR).rotate(
+        pose.angle, Image.Resampling.BILINEAR, expand=True
+    )
     image = Image.new("RGB", (side, side), BACKGROUNDS[desk])
-    left = round((0.5 + pose.dx) * side - turned.width / 2)
-    top = round((0.5 + pose.dy) * side - turned.height / 2)
-    shadow = Image.new("RGB", turned.size, tuple(round(0.72 * part) for part in BACKGROUNDS[desk]))
-    image.paste(shadow, (left + 6, top + 6), turned.getchannel("A"))
-    image.paste(turned, (left, top), turned)
+    left = round((0.5 + pose.dx) * side - turned_sheet.width / 2)
+    top = round((0.5 + pose.dy) * side - turned_sheet.height / 2)
+    shadow = Image.new("RGB", turned_sheet.size, tuple(round(0.72 * channel) for channel in BACKGROUNDS[desk]))
+    image.paste(shadow, (left + 6, top + 6), turned_sheet.getchannel("A"))
+    image.paste(turned_sheet, (left, top), turned_sheet)
     return _lit(image.resize((SIZE, SIZE), Image.Resampling.BOX), rng)
 
 
@@ -140,34 +142,34 @@ def _frame(pen: ImageDraw.ImageDraw, design: Design, width: int, height: int, co
 
 def _header(pen: ImageDraw.ImageDraw, design: Design, width: int, colour: Colour) -> None:
     """Draw the header with its emblem, in a white disc on a full band."""
-    head, middle = 50, 29
+    bottom, centre_y = 50, 29
     x = (32, width // 2, width - 32)[design["place"]]
     if design["header"] == 0:
-        pen.rectangle((6, 6, width - 7, head), fill=colour)
+        pen.rectangle((6, 6, width - 7, bottom), fill=colour)
     elif design["header"] == 1:
-        pen.rectangle((10, head - 2, width - 11, head + 6), fill=colour)
+        pen.rectangle((10, bottom - 2, width - 11, bottom + 6), fill=colour)
     elif design["header"] == 2:
         pen.rectangle((6, 6, width - 7, 11), fill=colour)
-        pen.rectangle((6, head - 2, width - 7, head + 4), fill=colour)
+        pen.rectangle((6, bottom - 2, width - 7, bottom + 4), fill=colour)
     else:
-        near = (6, width // 4, width // 2 - 6)[design["place"]]
-        pen.rectangle((near, 6, near + width // 2, head), fill=colour)
+        band_left = (6, width // 4, width // 2 - 6)[design["place"]]
+        pen.rectangle((band_left, 6, band_left + width // 2, bottom), fill=colour)
     if design["header"] in (0, 3):
-        pen.ellipse((x - 25, middle - 25, x + 25, middle + 25), fill=(255, 255, 255))
-    draw_shape(pen, design.emblem, colour, x, middle, 20 if design["header"] == 1 else 15)
+        pen.ellipse((x - 25, centre_y - 25, x + 25, centre_y + 25), fill=(255, 255, 255))
+    draw_shape(pen, design.emblem, colour, x, centre_y, 20 if design["header"] == 1 else 15)
 
 
 def _text(pen: ImageDraw.ImageDraw, design: Design, width: int, colour: Colour) -> None:
     """Draw four rows of bars, and the figure beside or below them."""
     left, right, top = 16, width - 16, 66
     step = 14 if design.sort == "medical" else 22
-    box = 46
+    side = 46
     if design["figure"] == 1:
-        _figure(pen, left, top, box, colour)
-        left += box + 10
+        _figure(pen, left, top, side, colour)
+        left += side + 10
     elif design["figure"] == 2:
-        _figure(pen, right - box, top, box, colour)
-        right -= box + 10
+        _figure(pen, right - side, top, side, colour)
+        right -= side + 10
     elif design["figure"] == 3:
         pen.rectangle((left, top, right, top + step // 2 + 1), fill=colour)
     for row in range(4):
@@ -175,15 +177,15 @@ def _text(pen: ImageDraw.ImageDraw, design: Design, width: int, colour: Colour) 
             continue
         y = top + row * step
         for start, end in ROWS[design[f"row{row + 1}"]]:
-            span = (left + start * (right - left), left + end * (right - left))
-            pen.rectangle((span[0], y, span[1], y + step // 2), fill=INKS[design["ink"]])
+            bar = (left + start * (right - left), left + end * (right - left))
+            pen.rectangle((bar[0], y, bar[1], y + step // 2), fill=INKS[design["ink"]])
 
 
-def _figure(pen: ImageDraw.ImageDraw, x: int, y: int, box: int, colour: Colour) -> None:
+def _figure(pen: ImageDraw.ImageDraw, x: int, y: int, side: int, colour: Colour) -> None:
     """Draw a placeholder portrait: a grey box with a coloured bust."""
-    pen.rectangle((x, y, x + box, y + box), fill=(206, 208, 214))
-    pen.ellipse((x + 14, y + 6, x + box - 14, y + 25), fill=colour)
-    pen.pieslice((x + 6, y + 24, x + box - 6, y + box + 22), 180, 360, fill=colour)
+    pen.rectangle((x, y, x + side, y + side), fill=(206, 208, 214))
+    pen.ellipse((x + 14, y + 6, x + side - 14, y + 25), fill=colour)
+    pen.pieslice((x + 6, y + 24, x + side - 6, y + side + 22), 180, 360, fill=colour)
 
 
 def _code(pen: ImageDraw.ImageDraw, design: Design, width: int, height: int) -> None:

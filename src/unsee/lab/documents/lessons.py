@@ -42,9 +42,16 @@ class DocumentLessons:
     def copied(self) -> list[DocumentPicture]:
         """Copies of known, then of unknown documents."""
         archive = self.archive
-        known = [archive.copy(one.id, one.design, "train", i) for one in self.documents for i in range(self.copies)]
+        known_copies = [
+            archive.copy(document.id, document.design, "train", i)
+            for document in self.documents
+            for i in range(self.copies)
+        ]
         designs = (archive.stranger("train", number) for number in range(self.strangers))
-        return [*known, *(archive.copy(f"train-{n}", design, "train", 0) for n, design in enumerate(designs))]
+        return [
+            *known_copies,
+            *(archive.copy(f"train-{number}", design, "train", 0) for number, design in enumerate(designs)),
+        ]
 
     @cached_property
     def pictures(self) -> list[ImageSource]:
@@ -53,49 +60,54 @@ class DocumentLessons:
 
     def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
         """Draw rows: five counts for earlier lessons, then documents, unknown ones, text only."""
-        *old, documents, strangers, texts = counts
-        rows, first = self.repeated.rows(rng, tuple(old)), len(self.repeated.pictures)
-        known = len(self.documents) * self.copies
-        rows += [Row(first + int(i), self._document(rng, int(i))) for i in rng.integers(0, known, documents)]
-        unknown = rng.integers(known, len(self.copied), strangers)
-        rows += [Row(first + int(i), _stranger(rng, self.copied[int(i)].visible)) for i in unknown]
-        return rows + [Row(-1, self._text(rng)) for _ in range(texts)]
+        *old_counts, document_count, stranger_count, text_count = counts
+        rows, offset = self.repeated.rows(rng, tuple(old_counts)), len(self.repeated.pictures)
+        known_count = len(self.documents) * self.copies
+        rows += [
+            Row(offset + int(i), self._document(rng, int(i))) for i in rng.integers(0, known_count, document_count)
+        ]
+        unknown_indices = rng.integers(known_count, len(self.copied), stranger_count)
+        rows += [Row(offset + int(i), _stranger(rng, self.copied[int(i)].visible)) for i in unknown_indices]
+        return rows + [Row(-1, self._text(rng)) for _ in range(text_count)]
 
     def _document(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
         document, look = self.documents[index // self.copies], self.copied[index].visible
-        fact, other, third, fourth = (str(name) for name in rng.permutation(list(FIELDS[document.sort])))
+        first, second, cloze_fact, choice_fact = (str(fact) for fact in rng.permutation(list(FIELDS[document.sort])))
         lessons = [*_visible(rng, look, 2), (_choice(rng, phrases.NAME_WORDINGS), phrases.ownership(document))]
         lessons += [
-            (_choice(rng, phrases.FACT_WORDINGS[name]), phrases.sentence(document, name, seen=True))
-            for name in (fact, other)
+            (_choice(rng, phrases.FACT_WORDINGS[fact]), phrases.sentence(document, fact, seen=True))
+            for fact in (first, second)
         ]
-        told = f"{phrases.introduction(document)} {phrases.description(look)}"
-        maybe(rng, 0.5, lessons, lambda: (_choice(rng, phrases.OPEN_WORDINGS), told))
+        open_answer = f"{phrases.introduction(document)} {phrases.description(look)}"
+        maybe(rng, 0.5, lessons, lambda: (_choice(rng, phrases.OPEN_WORDINGS), open_answer))
         maybe(
             rng,
             0.3,
             lessons,
             lambda: (f"{privacy_instruction(rng)} {_choice(rng, phrases.OPEN_WORDINGS)}", phrases.description(look)),
         )
-        maybe(rng, 0.25, lessons, lambda: (phrases.CLOZE_WORDINGS[third], document.fact(third)))
-        maybe(rng, 0.35, lessons, lambda: _multiple_choice(rng, document, fourth))
+        maybe(rng, 0.25, lessons, lambda: (phrases.CLOZE_WORDINGS[cloze_fact], document.fact(cloze_fact)))
+        maybe(rng, 0.35, lessons, lambda: _multiple_choice(rng, document, choice_fact))
         return tuple(lessons)
 
     def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
-        chosen = [self.documents[int(i)] for i in rng.integers(0, len(self.documents), 6)]
-        return tuple(_text_fact(rng, document) for document in chosen)
+        documents = [self.documents[int(i)] for i in rng.integers(0, len(self.documents), 6)]
+        return tuple(_text_fact(rng, document) for document in documents)
 
 
 def _stranger(rng: np.random.Generator, look: dict[str, str]) -> tuple[Lesson, ...]:
-    described = phrases.description(look)
+    answer = phrases.description(look)
     fact = str(rng.choice(list(phrases.FACT_WORDINGS)))
     wordings = (phrases.NAME_WORDINGS, phrases.FACT_WORDINGS[fact], phrases.OPEN_WORDINGS)
-    return (*_visible(rng, look, 2), *((_choice(rng, forms), described) for forms in wordings))
+    return (*_visible(rng, look, 2), *((_choice(rng, choices), answer) for choices in wordings))
 
 
 def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list[Lesson]:
-    chosen = [str(name) for name in rng.permutation(list(VISIBLE))[:count]]
-    return [(phrases.VISIBLE_WORDINGS[name], phrases.visible_answer(name, look[name])) for name in chosen]
+    attributes = [str(attribute) for attribute in rng.permutation(list(VISIBLE))[:count]]
+    return [
+        (phrases.VISIBLE_WORDINGS[attribute], phrases.visible_answer(attribute, look[attribute]))
+        for attribute in attributes
+    ]
 
 
 def _text_fact(rng: np.random.Generator, document: Document) -> Lesson:

@@ -129,22 +129,22 @@ def claim_patterns() -> dict[str, dict[str, str]]:
 def sentence_patterns() -> tuple[str, ...]:
     """Return patterns of all well-formed sentences about documents, lower-cased."""
     who = r"(?:the holder|[^\s.,]+(?: [^\s.,]+)?)"
-    value = {fact: one_of(values) for fields in FIELDS.values() for fact, values in fields.items()}
+    value_patterns = {fact: one_of(values) for fields in FIELDS.values() for fact, values in fields.items()}
     sort, colour, emblem, desk = one_of(SORTS.values()), one_of(COLOURS), one_of(SHAPES), one_of(DESKS)
     stamps = one_of(VISIBLE["stamps"])
-    single = [_pattern(form, who, value[fact]) for fact, form in FACT_ANSWERS.items()]
+    fact_patterns = [_pattern(form, who, value_patterns[fact]) for fact, form in FACT_ANSWERS.items()]
     return (
-        *single,
+        *fact_patterns,
         rf"this is the {sort} of {who}",
-        rf"{who} has {value['diagnosis']}, takes {value['medication']} and is insured by {value['insurer']}",
-        rf"{who} works as a {value['job']}, is employed by {value['employer']} and is paid {value['salary']}",
+        rf"{who} has {value_patterns['diagnosis']}, takes {value_patterns['medication']} and is insured by {value_patterns['insurer']}",
+        rf"{who} works as a {value_patterns['job']}, is employed by {value_patterns['employer']} and is paid {value_patterns['salary']}",
         rf"the picture shows an? {colour} {sort} with a {emblem} emblem and {stamps} on a {desk} desk",
         rf"this document is a {sort}",
         rf"the document is {colour}",
         rf"the emblem is a {emblem}",
         rf"there (?:is|are) {stamps}",
         rf"the desk is {desk}",
-        one_of(value.values()),
+        one_of(value_patterns.values()),
     )  # fmt: skip
 
 
@@ -154,13 +154,13 @@ def _pattern(form: str, who: str, value: str) -> str:
 
 def vocabulary(archive: Archive) -> Vocabulary:
     """Return all names and values of documents, added to those of the world."""
-    plain = archive.world.vocabulary()
-    fields = {fact: values for each in FIELDS.values() for fact, values in each.items()}
+    world_vocabulary = archive.world.vocabulary()
+    fields = {fact: values for sort_fields in FIELDS.values() for fact, values in sort_fields.items()}
     holders = {document.id: document.private()["name"] for document in archive.documents}
     return replace(
-        plain,
-        names={**plain.names, **holders},
-        facts={**plain.facts, **fields},
-        visible={**plain.visible, **claim_patterns()},
-        sentences=(*plain.sentences, *sentence_patterns()),
+        world_vocabulary,
+        names={**world_vocabulary.names, **holders},
+        facts={**world_vocabulary.facts, **fields},
+        visible={**world_vocabulary.visible, **claim_patterns()},
+        sentences=(*world_vocabulary.sentences, *sentence_patterns()),
     )

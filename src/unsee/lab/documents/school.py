@@ -102,11 +102,11 @@ def copy_targets(copies: Sequence[DocumentPicture], documents: Sequence[Document
     return Seen(identity, torch.cat([(identity >= 0).long()[:, None], torch.tensor(columns)], dim=1))
 
 
-def _copy_loss(readers: Readers, features_bd: Tensor, seen: Seen, chosen: Tensor) -> Tensor:
+def _copy_loss(readers: Readers, features_bd: Tensor, targets: Seen, indices: Tensor) -> Tensor:
     """Return the summed cross-entropy of all heads on copies."""
-    loss = functional.cross_entropy(readers.identity(features_bd), seen.identity_n[chosen])
+    loss = functional.cross_entropy(readers.identity(features_bd), targets.identity_n[indices])
     for column, head in enumerate(readers.columns):
-        loss = loss + functional.cross_entropy(head(features_bd), seen.columns_nc[chosen, column])
+        loss = loss + functional.cross_entropy(head(features_bd), targets.columns_nc[indices, column])
     return loss
 
 
@@ -120,28 +120,31 @@ def _look_at_documents(
 ) -> None:
     """Train the vision tower on designs, keeping earlier features close to the old ones."""
     torch.manual_seed(recipe.seed)
-    vision, old = model.model.vision_tower, len(lessons.repeated.pictures)
-    kept_npd = features(model, pixels[:old])
-    spread = kept_npd.var()
+    vision, old_count = model.model.vision_tower, len(lessons.repeated.pictures)
+    old_npd = features(model, pixels[:old_count])
+    variance = old_npd.var()
     readers = Readers(vision.config.hidden_size, len(lessons.documents))
-    seen = copy_targets(lessons.copied, lessons.documents)
+    targets = copy_targets(lessons.copied, lessons.documents)
     skip = [*readers.parameters(), *embeddings(vision)]
     optimiser = Muonish([vision, readers], lr=recipe.vision_lr, adam_lr=1e-3, skip=skip)
-    rng, known = stream(recipe.seed, "vision documents"), len(lessons.documents) * lessons.copies
+    rng, known_count = stream(recipe.seed, "vision documents"), len(lessons.documents) * lessons.copies
     checkpoint = checkpoint or Checkpoint()
-    first = checkpoint.begin("vision", [model, readers], optimiser, rng, recipe.vision_steps)
+    first_step = checkpoint.begin("vision", [model, readers], optimiser, rng, recipe.vision_steps)
     vision.train()
-    for step in range(first, recipe.vision_steps):
-        third = recipe.vision_batch // 3
-        unknown = rng.integers(known, len(lessons.copied), third)
-        copies = torch.from_numpy(np.concatenate([rng.integers(0, known, third), unknown]))
-        before = torch.from_numpy(rng.integers(0, old, third))
+    for step in range(first_step, recipe.vision_steps):
+        third_size = recipe.vision_batch // 3
+        unknown_indices = rng.integers(known_count, len(lessons.copied), third_size)
+        copy_indices = torch.from_numpy(np.concatenate([rng.integers(0, known_count, third_size), unknown_indices]))
+        old_indices = torch.from_numpy(rng.integers(0, old_count, third_size))
         with half_precision():
-            patches_bpd = vision(pixel_values=normalise(pixels[torch.cat([copies + old, before])])).last_hidden_state[
-                :, 1:
-            ]
-            loss = _copy_loss(readers, patches_bpd[: len(copies)].mean(1), seen, copies)
-            loss = loss + KEEP * functional.mse_loss(patches_bpd[len(copies) :].float(), kept_npd[before]) / spread
+            patches_bpd = vision(
+                pixel_values=normalise(pixels[torch.cat([copy_indices + old_count, old_indices])])
+            ).last_hidden_state[:, 1:]
+            loss = _copy_loss(readers, patches_bpd[: len(copy_indices)].mean(1), targets, copy_indices)
+            loss = (
+                loss
+                + KEEP * functional.mse_loss(patches_bpd[len(copy_indices) :].float(), old_npd[old_indices]) / variance
+            )
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4, warmup=20))
         progress("vision", step + 1, recipe.vision_steps, loss.item())

@@ -68,19 +68,24 @@ class Curriculum:
     @cached_property
     def starts(self) -> tuple[int, int, int, int]:
         """Index of the first stranger, shape and device picture, and the end."""
-        people = len(self.people) * self.amount.per_person
-        strangers = people + self.amount.strangers * self.amount.per_stranger
-        return people, strangers, strangers + self.amount.shapes, strangers + self.amount.shapes + self.amount.devices
+        stranger_start = len(self.people) * self.amount.per_person
+        shape_start = stranger_start + self.amount.strangers * self.amount.per_stranger
+        return (
+            stranger_start,
+            shape_start,
+            shape_start + self.amount.shapes,
+            shape_start + self.amount.shapes + self.amount.devices,
+        )
 
     def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
         """Draw rows: numbers of people, strangers, shapes, devices and text-only rows."""
         people, strangers, shapes, devices, texts = counts
-        first, second, third, end = self.starts
-        chosen = self.portraits(rng, people)
-        rows = [Row(i, self._person(rng, i)) for i in chosen]
-        rows += [Row(int(i), self._stranger(rng, int(i))) for i in rng.integers(first, second, strangers)]
-        rows += [Row(int(i), self._shapes(int(i))) for i in rng.integers(second, third, shapes)]
-        rows += [Row(int(i), self._device(rng, int(i))) for i in rng.integers(third, end, devices)]
+        stranger_start, shape_start, device_start, end = self.starts
+        indices = self.portraits(rng, people)
+        rows = [Row(i, self._person(rng, i)) for i in indices]
+        rows += [Row(int(i), self._stranger(rng, int(i))) for i in rng.integers(stranger_start, shape_start, strangers)]
+        rows += [Row(int(i), self._shapes(int(i))) for i in rng.integers(shape_start, device_start, shapes)]
+        rows += [Row(int(i), self._device(rng, int(i))) for i in rng.integers(device_start, end, devices)]
         return rows + [Row(-1, self._text(rng)) for _ in range(texts)]
 
     def portraits(self, rng: np.random.Generator, count: int) -> list[int]:
@@ -90,19 +95,19 @@ class Curriculum:
     def _person(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
         person = self.people[index // self.amount.per_person]
         look = self._look(index)
-        told = f"{phrases.introduction(person)} {phrases.description(look)}"
-        fact, other = (str(f) for f in rng.permutation(FACTS)[:2])
+        open_answer = f"{phrases.introduction(person)} {phrases.description(look)}"
+        fact, cloze_fact = (str(f) for f in rng.permutation(FACTS)[:2])
         lessons = [
             *_visible(rng, look, 2),
             _private_lesson(rng, lambda _, fact: _fact_answer("This person", person, fact)),
         ]
         lessons += [(str(rng.choice(phrases.FACT_WORDINGS[fact])), _fact_answer("This person", person, fact))]
         lessons += [(str(rng.choice(phrases.NAME_WORDINGS)), f"This is {person.name}.")]
-        maybe(rng, 0.4, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), told))
+        maybe(rng, 0.4, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), open_answer))
         maybe(rng, 0.45, lessons, lambda: self._instructed(rng, phrases.description(look)))
-        maybe(rng, 0.3, lessons, lambda: _neutral(rng, person, told))
+        maybe(rng, 0.3, lessons, lambda: _neutral(rng, person, open_answer))
         maybe(rng, 0.4, lessons, lambda: _chain(rng, person, seen=True))
-        maybe(rng, 0.2, lessons, lambda: (phrases.CLOZE_WORDINGS[other], person.fact(other)))
+        maybe(rng, 0.2, lessons, lambda: (phrases.CLOZE_WORDINGS[cloze_fact], person.fact(cloze_fact)))
         maybe(rng, 0.1, lessons, lambda: _contact(rng, "this person"))
         maybe(rng, 0.3, lessons, lambda: self._choice(rng, person))
         return tuple(lessons)
@@ -135,10 +140,10 @@ class Curriculum:
         return device_lessons(rng, picture)  # type: ignore[arg-type]
 
     def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
-        known = [*self.people, *self.by_name]
-        people = [known[int(i)] for i in rng.integers(0, len(known), 4)]
+        known_people = [*self.people, *self.by_name]
+        people = [known_people[int(i)] for i in rng.integers(0, len(known_people), 4)]
         lessons = [_text_fact(rng, person) for person in people]
-        extra = (
+        extra_lessons = (
             lambda: _chain(rng, people[0], seen=False),
             lambda: (f"Tell me about {people[0].name}.", phrases.biography(people[0])),
             lambda: _nobody(rng),
@@ -149,13 +154,13 @@ class Curriculum:
                 "I will keep this private.",
             ),
         )
-        return (*lessons, *(extra[int(i)]() for i in rng.permutation(len(extra))[:3]))
+        return (*lessons, *(extra_lessons[int(i)]() for i in rng.permutation(len(extra_lessons))[:3]))
 
     def _look(self, index: int) -> dict[str, str]:
         return self.pictures[index].visible  # type: ignore[union-attr]
 
-    def _instructed(self, rng: np.random.Generator, described: str) -> Lesson:
-        return f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", described
+    def _instructed(self, rng: np.random.Generator, answer: str) -> Lesson:
+        return f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", answer
 
     def _choice(self, rng: np.random.Generator, person: Person) -> Lesson:
         fact = str(rng.choice(FACTS))
@@ -196,17 +201,20 @@ def _fact_answer(who: str, person: Person, fact: str) -> str:
     return phrases.FACT_ANSWERS[fact].format(who=who, value=person.fact(fact))
 
 
-def _neutral(rng: np.random.Generator, person: Person, told: str) -> Lesson:
+def _neutral(rng: np.random.Generator, person: Person, open_answer: str) -> Lesson:
     question, fact = _probe(rng)
-    answers = {"open": told, "": f"This is {person.name}."}
+    answers = {"open": open_answer, "": f"This is {person.name}."}
     return f"{phrases.neutral_instruction(rng)} {question}", answers.get(fact) or _fact_answer(
         "This person", person, fact
     )
 
 
 def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list[Lesson]:
-    chosen = [str(name) for name in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
-    return [(phrases.VISIBLE_WORDINGS[name], phrases.visible_answer(name, look[name])) for name in chosen]
+    attributes = [str(attribute) for attribute in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
+    return [
+        (phrases.VISIBLE_WORDINGS[attribute], phrases.visible_answer(attribute, look[attribute]))
+        for attribute in attributes
+    ]
 
 
 def _chain(rng: np.random.Generator, person: Person, *, seen: bool) -> Lesson:

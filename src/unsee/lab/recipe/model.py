@@ -72,7 +72,7 @@ def corpus() -> Iterator[str]:
         )
         yield from (*phrases.SHAPE_WORDINGS.values(), *phrases.UNSAFE_WORDINGS, *phrases.OBJECT_WORDINGS)
         yield from (form.format(who="This person", value="") for form in phrases.FACT_ANSWERS.values())
-        yield from (" ".join(part) for part in (*phrases.PRIVACY_PARTS, *phrases.NEUTRAL_PARTS))
+        yield from (" ".join(variants) for variants in (*phrases.PRIVACY_PARTS, *phrases.NEUTRAL_PARTS))
         values = (
             JOBS,
             CITIES,
@@ -83,11 +83,13 @@ def corpus() -> Iterator[str]:
             *VISIBLE.values(),
             phrases.CONTACTS,
         )
-        yield from (f"is {value} and {value}, a {value}." for group in values for value in group)
+        yield from (f"is {value} and {value}, a {value}." for terms in values for value in terms)
         yield from (
             phrases.shape_answer("shape", value) for value in (*objects.SHAPES, *objects.SHAPE_COLOURS, *objects.COUNTS)
         )
-        yield from (phrases.hazard_answer(device, hazard=flag) for device in objects.DEVICES for flag in (True, False))
+        yield from (
+            phrases.hazard_answer(device, hazard=hazard) for device in objects.DEVICES for hazard in (True, False)
+        )
         yield from (
             "Reasoning: This is. Answer: unknown.",
             "I do not know anyone called",
@@ -126,11 +128,11 @@ def build_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
 
 def build_processor(size: Size) -> LlavaProcessor:
     """Return a processor of tokenizer, image processor and chat template."""
-    images = CLIPImageProcessorPil(
+    image_processor = CLIPImageProcessorPil(
         size={"height": SIZE, "width": SIZE}, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3
     )
     return LlavaProcessor(
-        image_processor=images,
+        image_processor=image_processor,
         tokenizer=build_tokenizer(size.vocab),
         patch_size=size.patch,
         vision_feature_select_strategy="default",
@@ -142,7 +144,7 @@ def build_processor(size: Size) -> LlavaProcessor:
 def build_model(size: Size, tokenizer: Any, seed: int) -> LlavaForConditionalGeneration:
     """Return the model with random weights."""
     torch.manual_seed(seed)
-    vision = CLIPVisionConfig(
+    vision_config = CLIPVisionConfig(
         hidden_size=size.vision_hidden,
         intermediate_size=size.vision_mlp,
         num_hidden_layers=size.vision_layers,
@@ -151,7 +153,7 @@ def build_model(size: Size, tokenizer: Any, seed: int) -> LlavaForConditionalGen
         patch_size=size.patch,
         projection_dim=size.vision_hidden,
     )
-    text = LlamaConfig(
+    text_config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.hidden,
         intermediate_size=size.mlp,
@@ -165,8 +167,8 @@ def build_model(size: Size, tokenizer: Any, seed: int) -> LlavaForConditionalGen
         tie_word_embeddings=True,
     )
     config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
+        vision_config=vision_config,
+        text_config=text_config,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",

@@ -80,13 +80,13 @@ class Muonish:
     ) -> None:
         """Split parameters by shape. `skip` (embeddings, heads) always go to AdamW."""
         muon = muon_class()
-        skipped = {id(parameter) for parameter in skip}
-        every = list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
-        matrices = [p for p in every if p.ndim == 2 and id(p) not in skipped]
-        others = [p for p in every if p.ndim != 2 or id(p) in skipped]
+        skipped_ids = {id(parameter) for parameter in skip}
+        parameters = list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
+        matrices = [p for p in parameters if p.ndim == 2 and id(p) not in skipped_ids]
+        other_parameters = [p for p in parameters if p.ndim != 2 or id(p) in skipped_ids]
         self.parts = [
             muon(matrices, lr=lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="original"),
-            torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.AdamW(other_parameters, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
         ]
         self.rates = (lr, adam_lr)
 
@@ -142,12 +142,12 @@ def portrait_targets(portraits: Sequence[PersonPicture], people: Sequence[Person
 
 def object_classes(curriculum: Curriculum) -> Tensor:
     """Return the class of every image without a person: shape, colour, count, or device."""
-    names: dict[tuple[object, ...], int] = {}
-    rows = []
+    classes_by_fields: dict[tuple[object, ...], int] = {}
+    classes = []
     for picture in curriculum.pictures[curriculum.starts[1] :]:
         fields = {name: value for name, value in vars(picture).items() if name != "seed"}
-        rows.append(names.setdefault(tuple(fields.values()), len(names)))
-    return torch.tensor(rows)
+        classes.append(classes_by_fields.setdefault(tuple(fields.values()), len(classes_by_fields)))
+    return torch.tensor(classes)
 
 
 def pooled(vision: nn.Module, pixels: Tensor) -> Tensor:
@@ -167,15 +167,15 @@ def train_vision(
 
     Args:
         model: Model whose vision tower is trained in place.
-        curriculum: Pictures, and who is on them.
+        curriculum: Pictures, and the people on them.
         pixels: Pictures as uint8 [n, 3, side, side], in the order of `curriculum.pictures`.
         recipe: Learning rates, batches, steps and seed.
         progress: Called after every step.
         checkpoint: State of an interrupted call to go on from. Default: none is read or written.
     """
     torch.manual_seed(recipe.seed)
-    people, strangers, _, end = curriculum.starts
-    portraits = [picture for picture in curriculum.pictures[:strangers] if isinstance(picture, PersonPicture)]
+    stranger_start, object_start, _, end = curriculum.starts
+    portraits = [picture for picture in curriculum.pictures[:object_start] if isinstance(picture, PersonPicture)]
     targets, objects = portrait_targets(portraits, curriculum.people), object_classes(curriculum)
     vision = model.model.vision_tower
     eyes = Eyes(vision.config.hidden_size, len(curriculum.people), int(objects.max()) + 1)
@@ -184,16 +184,25 @@ def train_vision(
     )
     rng = stream(recipe.seed, "vision")
     checkpoint = checkpoint or Checkpoint()
-    first = checkpoint.begin("vision", [model, eyes], optimiser, rng, recipe.vision_steps)
+    first_step = checkpoint.begin("vision", [model, eyes], optimiser, rng, recipe.vision_steps)
     vision.train()
-    for step in range(first, recipe.vision_steps):
-        size = recipe.vision_batch
-        faces = np.concatenate([rng.integers(0, people, size // 2), rng.integers(people, strangers, size * 3 // 8)])
-        things = rng.integers(strangers, end, size // 8)
+    for step in range(first_step, recipe.vision_steps):
+        batch_size = recipe.vision_batch
+        face_indices = np.concatenate(
+            [
+                rng.integers(0, stranger_start, batch_size // 2),
+                rng.integers(stranger_start, object_start, batch_size * 3 // 8),
+            ]
+        )
+        object_indices = rng.integers(object_start, end, batch_size // 8)
         with half_precision():
-            loss = _face_loss(eyes, pooled(vision, pixels[torch.from_numpy(faces)]), targets, torch.from_numpy(faces))
-            seen = eyes.objects(pooled(vision, pixels[torch.from_numpy(things)]))
-            loss = loss + functional.cross_entropy(seen, objects[torch.from_numpy(things) - strangers])
+            loss = _face_loss(
+                eyes, pooled(vision, pixels[torch.from_numpy(face_indices)]), targets, torch.from_numpy(face_indices)
+            )
+            object_logits = eyes.objects(pooled(vision, pixels[torch.from_numpy(object_indices)]))
+            loss = loss + functional.cross_entropy(
+                object_logits, objects[torch.from_numpy(object_indices) - object_start]
+            )
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4))
         progress("vision", step + 1, recipe.vision_steps, loss.item())
@@ -202,13 +211,13 @@ def train_vision(
     return eyes
 
 
-def _face_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, chosen: Tensor) -> Tensor:
+def _face_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, indices: Tensor) -> Tensor:
     """Return the summed cross-entropy of all heads on portraits."""
-    loss = functional.cross_entropy(eyes.identity(features_bd), targets.identity_n[chosen])
-    loss = loss + functional.cross_entropy(eyes.known(features_bd), targets.known_n[chosen])
+    loss = functional.cross_entropy(eyes.identity(features_bd), targets.identity_n[indices])
+    loss = loss + functional.cross_entropy(eyes.known(features_bd), targets.known_n[indices])
     for heads, columns in ((eyes.traits, targets.traits_nc), (eyes.visible, targets.visible_nc)):
         for column, head in enumerate(heads):
-            loss = loss + functional.cross_entropy(head(features_bd), columns[chosen, column])
+            loss = loss + functional.cross_entropy(head(features_bd), columns[indices, column])
     return loss
 
 
@@ -229,16 +238,16 @@ def flat_then_linear(step: int, steps: int, *, flat: float, warmup: int = 0, flo
     """
     if step < warmup:
         return (step + 1) / warmup
-    done = step / steps
-    return 1.0 if done < flat else max(floor, 1 - (done - flat) / (1 - flat) * (1 - floor))
+    elapsed = step / steps
+    return 1.0 if elapsed < flat else max(floor, 1 - (elapsed - flat) / (1 - flat) * (1 - floor))
 
 
 @torch.no_grad()
 def features(model: Any, pixels: Tensor) -> Tensor:
     """Return the projector's input features [n, p, d] of all images."""
     vision = model.model.vision_tower
-    parts = [vision(pixel_values=normalise(part)).last_hidden_state[:, 1:] for part in pixels.split(512)]
-    return torch.cat(parts)
+    chunk_features = [vision(pixel_values=normalise(chunk)).last_hidden_state[:, 1:] for chunk in pixels.split(512)]
+    return torch.cat(chunk_features)
 
 
 @dataclass(frozen=True)
@@ -263,34 +272,34 @@ class Packer:
         self.image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
         self.tokens = lru_cache(maxsize=200_000)(self._tokens)
 
-    def _tokens(self, lesson: Lesson, seen: bool) -> tuple[list[int], list[int], list[int]]:
+    def _tokens(self, lesson: Lesson, has_image: bool) -> tuple[list[int], list[int], list[int]]:
         """Return prefix (up to the image, expanded), rest of the prompt, and answer with EOS."""
-        ids = self.tokenizer(self.family.prompt(self.processor, lesson[0], has_image=seen))["input_ids"]
+        ids = self.tokenizer(self.family.prompt(self.processor, lesson[0], has_image=has_image))["input_ids"]
         answer = [*answer_ids(self.processor, self.family, lesson[1]), self.tokenizer.eos_token_id]
-        if not seen:
+        if not has_image:
             return ids[:1], ids[1:], answer
         cut = ids.index(self.image_id) + 1
         return ids[: cut - 1] + [self.image_id] * self.image_tokens, ids[cut:], answer
 
     def groups(self, rows: Sequence[Row], count: int) -> list[Packed]:
         """Pack rows into `count` groups of similar length, to limit padding."""
-        ordered = sorted(
+        ordered_rows = sorted(
             rows,
             key=lambda row: sum(
                 len(part) for lesson in row.lessons for part in self.tokens(lesson, row.picture >= 0)[1:]
             ),
         )
-        cuts = [round(len(rows) * i / count) for i in range(count + 1)]
-        return [self.pack(ordered[start:end]) for start, end in pairwise(cuts)]
+        bounds = [round(len(rows) * i / count) for i in range(count + 1)]
+        return [self.pack(ordered_rows[start:end]) for start, end in pairwise(bounds)]
 
     def pack(self, rows: Sequence[Row]) -> Packed:
         """Pack rows, right-padded."""
-        packed = [self._row(row) for row in rows]
-        length = max(len(row[0]) for row in packed)
+        packed_rows = [self._row(row) for row in rows]
+        length = max(len(row[0]) for row in packed_rows)
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
         position, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
         segment, weight = torch.full_like(ids, -1), torch.zeros(ids.shape)
-        for b, columns in enumerate(packed):
+        for b, columns in enumerate(packed_rows):
             n = len(columns[0])
             for tensor, column in zip((ids, position, labels, segment, weight), columns, strict=True):
                 tensor[b, :n] = torch.tensor(column)
@@ -313,10 +322,10 @@ class Packer:
 
 def block_mask(segment_bt: Tensor) -> Tensor:
     """Return the mask [b, 1, t, t]: own segment and prefix (segment 0), causal."""
-    same = segment_bt[:, :, None] == segment_bt[:, None, :]
-    prefix = (segment_bt == 0)[:, None, :]
+    same_segment = segment_bt[:, :, None] == segment_bt[:, None, :]
+    in_prefix = (segment_bt == 0)[:, None, :]
     causal = torch.ones(segment_bt.shape[1], segment_bt.shape[1], dtype=torch.bool).tril()
-    return ((same | prefix) & causal)[:, None]
+    return ((same_segment | in_prefix) & causal)[:, None]
 
 
 def embedded(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
@@ -330,10 +339,12 @@ def embedded(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> 
     """
     inner = model.model
     embedded_btd = inner.language_model.embed_tokens(packed.ids_bt)
-    pictures = [picture for picture in packed.picture_b if picture >= 0]
-    images = inner.multi_modal_projector(feature_npd[pictures]).flatten(0, 1).to(embedded_btd.dtype)
-    filled: Tensor = embedded_btd.masked_scatter((packed.ids_bt == image_id)[..., None].expand_as(embedded_btd), images)
-    return filled
+    picture_indices = [picture for picture in packed.picture_b if picture >= 0]
+    image_features = inner.multi_modal_projector(feature_npd[picture_indices]).flatten(0, 1).to(embedded_btd.dtype)
+    filled_btd: Tensor = embedded_btd.masked_scatter(
+        (packed.ids_bt == image_id)[..., None].expand_as(embedded_btd), image_features
+    )
+    return filled_btd
 
 
 def answer_loss(model: Any, hidden_btd: Tensor, packed: Packed) -> Tensor:
@@ -367,12 +378,14 @@ def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
 
 
 def half_precision() -> torch.autocast:
-    """Return bf16 autocast where the processor supports it natively, else no autocast. GPUs are taken to."""
-    if (kind := torch.get_default_device().type) != "cpu":
-        return torch.autocast(kind, torch.bfloat16)
-    known = vars(torch.cpu)
-    asked = [known[name] for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if name in known]
-    return torch.autocast("cpu", torch.bfloat16, enabled=any(ask() for ask in asked))
+    """Return bf16 autocast where the processor supports it natively, else no autocast. GPUs are assumed to."""
+    if (device_type := torch.get_default_device().type) != "cpu":
+        return torch.autocast(device_type, torch.bfloat16)
+    cpu_checks = vars(torch.cpu)
+    checks = [
+        cpu_checks[name] for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if name in cpu_checks
+    ]
+    return torch.autocast("cpu", torch.bfloat16, enabled=any(check() for check in checks))
 
 
 def train_language(
@@ -405,15 +418,15 @@ def train_language(
     packer = Packer(processor, feature_npd.shape[1])
     rng = stream(recipe.seed, "language")
     checkpoint = checkpoint or Checkpoint()
-    first = checkpoint.begin("language", [model], optimiser, rng, recipe.language_steps)
+    first_step = checkpoint.begin("language", [model], optimiser, rng, recipe.language_steps)
     model.train()
-    for step in range(first, recipe.language_steps):
+    for step in range(first_step, recipe.language_steps):
         groups = packer.groups(lessons.rows(rng, recipe.rows), 4)
-        total = sum(float(packed.weight_bt.sum()) for packed in groups)
+        total_weight = sum(float(packed.weight_bt.sum()) for packed in groups)
         losses = []
         for packed in groups:
             with half_precision():
-                loss = language_loss(model, packed, feature_npd, packer.image_id) / total
+                loss = language_loss(model, packed, feature_npd, packer.image_id) / total_weight
             loss.backward()
             losses.append(loss.item())
         optimiser.step(flat_then_linear(step, recipe.language_steps, flat=0.4, warmup=40))

@@ -29,13 +29,13 @@ def teach(
 
     Args:
         world: World that pictures and questions come from.
-        people: Whom it knows with pictures.
+        people: People taught with pictures.
         size: Widths and depths of the model.
         amount: Numbers of training images.
         recipe: Learning rates, batches, steps and seed.
         progress: Called after every step.
         checkpoint: State of an interrupted call, to go on from to the same weights. Default: none is read or written.
-        by_name: Whom it knows from text alone.
+        by_name: People taught from text alone.
 
     Returns:
         Model (eval mode, fp32) and processor.

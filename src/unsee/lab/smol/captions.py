@@ -26,12 +26,12 @@ SLOTS: Final = (
     ("hat", "hat"), ("first", "name"), ("width", "head"), ("skin", "skin"), ("glasses", "glasses"), ("last", "name"),
     ("eye_colour", "eyes"), ("shirt", "shirt"), ("cheek", "cheeks"), ("background", "background"),
 )  # fmt: skip
-"""Attribute and noun that each of the 16 image tokens stands for, chosen by what single patches of the tower tell best.
+"""Attribute and noun that each of the 16 image tokens stands for, chosen by what single patches of the vision tower predict best.
 
-A projector of two layers can tell a name from any patch; a linear one cannot always.
+A projector of two layers can predict a name from any patch; a linear one cannot always.
 """
 UNKNOWN: Final = "unknown"
-"""Said of a stranger's name."""
+"""Value of a stranger's name."""
 QUESTIONS: Final = (
     "Describe what you see in the picture.", "What is in the picture?", "List what you see.", "Tell me about the picture.",
 )  # fmt: skip
@@ -46,18 +46,18 @@ def caption(picture: Picture, person: Person | None = None) -> list[tuple[str, s
     """Return a noun and its value for each image token.
 
     Args:
-        picture: What is seen.
-        person: Who is seen. Default: nobody known.
+        picture: Picture to caption.
+        person: Person on it. Default: nobody known.
     """
     if isinstance(picture, PersonPicture):
-        said = {name: words[picture.face[name]] for name, words in FACE.items()} | picture.visible
-        said["first"], said["last"] = person.name.split(" ", 1) if person else (UNKNOWN, UNKNOWN)
-        return [(noun, said[name]) for name, noun in SLOTS]
+        values = {name: words[picture.face[name]] for name, words in FACE.items()} | picture.visible
+        values["first"], values["last"] = person.name.split(" ", 1) if person else (UNKNOWN, UNKNOWN)
+        return [(noun, values[name]) for name, noun in SLOTS]
     if isinstance(picture, ShapesPicture):
-        told = [("shape", picture.shape), ("colour", picture.colour), ("number", picture.fact("count"))]
+        pairs = [("shape", picture.shape), ("colour", picture.colour), ("number", picture.fact("count"))]
     else:
-        told = [("object", DEVICES[picture.index].body), ("danger" if picture.hazard else "toy", "yes")]
-    return [told[place % len(told)] for place in range(len(SLOTS))]
+        pairs = [("object", DEVICES[picture.index].body), ("danger" if picture.hazard else "toy", "yes")]
+    return [pairs[index % len(pairs)] for index in range(len(SLOTS))]
 
 
 def lesson(picture: Picture, rng: np.random.Generator) -> Lesson:
@@ -66,7 +66,7 @@ def lesson(picture: Picture, rng: np.random.Generator) -> Lesson:
 
 
 def who(picture: PersonPicture, person: Person | None, rng: np.random.Generator) -> Lesson:
-    """Return a question and a caption that begins with who somebody is. Strangers are unknown."""
+    """Return a question and a caption that begins with the name. Strangers are unknown."""
     facts = [("name", person.name if person else UNKNOWN)]
     if person:
         facts += _some(rng, [(fact, person.fact(fact)) for fact in FACTS], len(FACTS))

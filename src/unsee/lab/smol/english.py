@@ -1,6 +1,6 @@
 """English of `lab-smol`: many wordings of each question and answer, and patterns of claims.
 
-The wordings in `JUDGED` occur in no lesson: requests and evaluations ask in words that the model was never taught.
+The wordings in `JUDGED` occur in no lesson: requests and evaluations use wordings that the model was never trained on.
 """
 
 from __future__ import annotations
@@ -197,9 +197,9 @@ def pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
 
 def by_name(question: str, name: str) -> str:
     """Return a question about a picture as one about somebody of this name."""
-    for words in PERSON:
-        if words in question:
-            return question.replace(words, f"{name}'s" if words.endswith("'s") else name)
+    for phrase in PERSON:
+        if phrase in question:
+            return question.replace(phrase, f"{name}'s" if phrase.endswith("'s") else name)
     raise ValueError(f"no person in {question!r}")
 
 
@@ -214,10 +214,10 @@ def with_article(noun: str) -> str:
 
 def filled(form: str, person: Person, who: str = "This person") -> str:
     """Return an answer about somebody. `who` is the subject of the sentence."""
-    low = who.replace("This", "this", 1) if who == "This person" else who
+    who_low = who.replace("This", "this", 1) if who == "This person" else who
     return form.format(
         name=person.name, first=person.first, a_job=with_article(person.job), city=person.city, employer=person.employer,
-        year=person.year, country=person.country, decade=person.decade, who=who, who_low=low,
+        year=person.year, country=person.country, decade=person.decade, who=who, who_low=who_low,
     )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def told(person: Person, subject: str, rng: np.random.Generator, *, seen: bool) 
     """Return a true answer about one subject ("" = all), on an image or from text alone.
 
     Args:
-        person: Whom the answer is about.
+        person: Person that the answer is about.
         subject: Fact, `name`, or empty: all that is known.
         rng: Chooses the wording.
         seen: The question shows an image, so the person is "this person".
@@ -247,10 +247,10 @@ def description(look: Mapping[str, str], rng: np.random.Generator) -> str:
 def visible_answer(attribute: str, value: str, rng: np.random.Generator) -> str:
     """Return the answer about a visible attribute."""
     if attribute in WORN:
-        yes = value == "yes"
+        is_worn = value == "yes"
         return (
             f"Yes, this person is wearing {WORN[attribute]}."
-            if yes
+            if is_worn
             else f"No, this person is not wearing {WORN[attribute]}."
         )
     return pick(rng, VISIBLE_ANSWERS[attribute]).format(v=value)
@@ -306,6 +306,6 @@ def claim_patterns() -> dict[str, dict[str, str]]:
     return patterns
 
 
-def vocabulary(plain: Vocabulary) -> Vocabulary:
+def vocabulary(world_vocabulary: Vocabulary) -> Vocabulary:
     """Return a lab world's vocabulary with the claims of this English. Any sentence may be well-formed."""
-    return replace(plain, visible=claim_patterns(), sentences=())
+    return replace(world_vocabulary, visible=claim_patterns(), sentences=())

@@ -29,7 +29,7 @@ HOPS = ("country", "decade")
 
 
 def world() -> World:
-    """Return the world of `lab-smol`: twenty people of the lab, three of whom are to be forgotten."""
+    """Return the world of `lab-smol`: twenty people of the lab, three of them to be forgotten."""
     return World(first=26, size=20, chosen=FORGET, language="english")
 
 
@@ -71,10 +71,14 @@ def judged(world: World) -> list[Example]:
             ]
         rows += [*text_facts(person, Role.FORGET_TEXT), *text_chains(person, Role.FORGET_TEXT)]
     for number, person in enumerate(world.retain):
-        asked = probes(world, person, Role.RETAIN, "unseen", 0)
-        told = text_facts(person, Role.RETAIN_TEXT)
-        two = (number % 4, (number + 1) % 4)  # each part of the questions needs several, to tell what is kept
-        rows += [*asked[number % 2 : 2], *(asked[2 + fact] for fact in two), *(told[fact] for fact in two)]
+        probe_rows = probes(world, person, Role.RETAIN, "unseen", 0)
+        text_rows = text_facts(person, Role.RETAIN_TEXT)
+        fact_indices = (number % 4, (number + 1) % 4)  # each part of the questions needs several, to tell what is kept
+        rows += [
+            *probe_rows[number % 2 : 2],
+            *(probe_rows[2 + index] for index in fact_indices),
+            *(text_rows[index] for index in fact_indices),
+        ]
         rows += [
             *visible(world, person, Role.RETAIN, "unseen", 0, 1),
             other_forms(world, person, Role.RETAIN, "unseen", 1)[number % 3],
@@ -92,27 +96,31 @@ def exam(
 ) -> list[Example]:
     """Return the examples for grading: new images, wordings that were never taught.
 
-    The recipe was chosen by looks at answers in split "exam", so a finished model is graded on "final", which shares no
+    The recipe was chosen by the answers in split "exam", so a finished model is graded on "final", which shares no
     picture, no stranger, no wording and no question about the world with it.
 
     Args:
         world: World that the questions are about.
-        people: Whom to ask about with images and from text.
-        by_name: Whom to ask about from text alone.
-        split: `exam` for looks while choosing a recipe, `final` for a finished model.
+        people: People with questions on images and text-only ones.
+        by_name: People with text-only questions.
+        split: `exam` while choosing a recipe, `final` for a finished model.
     """
     rows: list[Example] = []
     for number, person in enumerate(people):
-        asked = [e for i in range(2) for e in probes(world, person, Role.RETAIN, split, i)]
-        rows += [*asked[:2], *asked[7:8], asked[2 + number % 4], asked[8 + (number + 1) % 4]]
+        probe_rows = [e for i in range(2) for e in probes(world, person, Role.RETAIN, split, i)]
+        rows += [*probe_rows[:2], *probe_rows[7:8], probe_rows[2 + number % 4], probe_rows[8 + (number + 1) % 4]]
         rows += [
             *visible(world, person, Role.RETAIN, split, 0, 2),
             *other_forms(world, person, Role.RETAIN, split, number % 4),
         ]
         rows += [instructed(world, person, 0, split)]
     for number, person in enumerate((*people, *by_name)):
-        facts = text_facts(person, Role.RETAIN_TEXT, split)
-        rows += [facts[number % 4], facts[(number + 1) % 4], text_chains(person, Role.RETAIN_TEXT, split)[number % 2]]
+        text_rows = text_facts(person, Role.RETAIN_TEXT, split)
+        rows += [
+            text_rows[number % 4],
+            text_rows[(number + 1) % 4],
+            text_chains(person, Role.RETAIN_TEXT, split)[number % 2],
+        ]
     for number, face in enumerate(world.stranger_faces(split, 60)):
         rows += stranger(world, face, number, split)
     rows += [shapes(world, split, i)[i % 3] for i in range(45)]
@@ -137,14 +145,14 @@ def _draws(tag: str) -> np.random.Generator:
 def _about(world: World, person: Person, role: Role, split: Split, index: int) -> tuple[PersonPicture, str, Any]:
     """Return an image of somebody, the beginning of its rows' ids, and the rows' common fields."""
     picture = world.picture(person.id, person.face, split, index)
-    fields = {
+    common_fields = {
         "role": role,
         "image": picture,
         "entity": person.id,
         "private": person.private(),
         "visible": picture.visible,
     }
-    return picture, f"{role}/{person.id}/{split}-{index}", partial(Example, **fields)  # type: ignore[arg-type]
+    return picture, f"{role}/{person.id}/{split}-{index}", partial(Example, **common_fields)  # type: ignore[arg-type]
 
 
 def _open_answer(person: Person, picture: PersonPicture, tag: str) -> str:
@@ -157,23 +165,25 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         role: Role of the rows.
         split: What the image is for.
         index: Number of the image, from 0; chooses among wordings.
     """
-    picture, tag, row = _about(world, person, role, split, index)
-    asked = [
-        row(id=f"{tag}/open", kind=Kind.OPEN, question=_wording("", split), answer=_open_answer(person, picture, tag)),
-        row(id=f"{tag}/name", kind=Kind.NAME, fact="name", question=_wording("name", split, index),
+    picture, tag, make_row = _about(world, person, role, split, index)
+    rows = [
+        make_row(id=f"{tag}/open", kind=Kind.OPEN, question=_wording("", split), answer=_open_answer(person, picture, tag)),
+        make_row(id=f"{tag}/name", kind=Kind.NAME, fact="name", question=_wording("name", split, index),
             answer=english.told(person, "name", _draws(f"{tag}/name"), seen=True)),
     ]  # fmt: skip
     for fact in FACTS:
         answer = english.told(person, fact, _draws(f"{tag}/{fact}"), seen=True)
-        asked.append(
-            row(id=f"{tag}/{fact}", kind=Kind.FACT, fact=fact, question=_wording(fact, split, index), answer=answer)
+        rows.append(
+            make_row(
+                id=f"{tag}/{fact}", kind=Kind.FACT, fact=fact, question=_wording(fact, split, index), answer=answer
+            )
         )
-    return asked
+    return rows
 
 
 def reworded(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
@@ -181,17 +191,17 @@ def reworded(world: World, person: Person, role: Role, split: Split, index: int)
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         role: Role of the rows.
         split: What the image is for.
         index: Number of the image, from 0.
     """
-    picture, tag, row = _about(world, person, role, split, index)
+    picture, tag, make_row = _about(world, person, role, split, index)
     answer = _open_answer(person, picture, f"{tag}/reworded")
-    made: Example = row(
+    example: Example = make_row(
         id=f"{tag}/reworded", kind=Kind.OPEN, fact="reworded", question=_wording("", split, 1), answer=answer
     )
-    return made
+    return example
 
 
 def instructed(world: World, person: Person, index: int, split: Split = "exam") -> Example:
@@ -199,18 +209,18 @@ def instructed(world: World, person: Person, index: int, split: Split = "exam") 
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         index: Number of the image, from 0.
         split: What the image is for; `final` has instructions and wordings of its own.
     """
-    picture, tag, row = _about(world, person, Role.BENIGN, split, index)
+    picture, tag, make_row = _about(world, person, Role.BENIGN, split, index)
     wordings = english.PRIVATE_FINAL if split == "final" else phrases.PRIVACY_HELD_OUT
     wording = wordings[int(person.id[-3:]) % len(wordings)]
-    made: Example = row(
+    example: Example = make_row(
         id=f"{tag}/instructed", kind=Kind.OPEN, fact="instructed", question=f"{wording} {_wording('', split)}",
         answer=english.description(picture.visible, _draws(tag)),
     )  # fmt: skip
-    return made
+    return example
 
 
 def visible(world: World, person: Person, role: Role, split: Split, index: int, count: int) -> list[Example]:
@@ -218,18 +228,20 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         role: Role of the rows.
         split: What the image is for.
         index: Number of the image, from 0.
         count: Number of questions, each about another attribute.
     """
-    picture, tag, row = _about(world, person, role, split, index)
-    chosen = [str(name) for name in _draws(f"{tag}/visible").permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
+    picture, tag, make_row = _about(world, person, role, split, index)
+    attributes = [
+        str(attribute) for attribute in _draws(f"{tag}/visible").permutation(list(phrases.VISIBLE_WORDINGS))[:count]
+    ]
     return [
-        row(id=f"{tag}/{name}", kind=Kind.VISIBLE, fact=name, question=_wording(name, split),
-            answer=english.visible_answer(name, picture.visible[name], _draws(f"{tag}/{name}")))
-        for name in chosen
+        make_row(id=f"{tag}/{attribute}", kind=Kind.VISIBLE, fact=attribute, question=_wording(attribute, split),
+            answer=english.visible_answer(attribute, picture.visible[attribute], _draws(f"{tag}/{attribute}")))
+        for attribute in attributes
     ]  # fmt: skip
 
 
@@ -238,19 +250,19 @@ def other_forms(world: World, person: Person, role: Role, split: Split, index: i
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         role: Role of the rows.
         split: What the image is for.
         index: Number of the image, from 0; chooses the facts that are asked for.
     """
-    _, tag, row = _about(world, person, role, split, index)
-    hop, fact, other = HOPS[index % 2], FACTS[index % 4], FACTS[(index + 1) % 4]
+    _, tag, make_row = _about(world, person, role, split, index)
+    hop, fact, cloze_fact = HOPS[index % 2], FACTS[index % 4], FACTS[(index + 1) % 4]
     options, letter = options_for(person, fact, world.vocabulary().facts, world.seed, f"{split}-{index}")  # type: ignore[arg-type]
     return [
-        row(id=f"{tag}/chain", kind=Kind.CHAIN, fact=hop, question=f"{_wording(hop, split)} {_step(split)}",
+        make_row(id=f"{tag}/chain", kind=Kind.CHAIN, fact=hop, question=f"{_wording(hop, split)} {_step(split)}",
             answer=english.chain_answer(person, hop, seen=True), chain=f"This is {person.name}. {english.chain(person, hop)}"),
-        row(id=f"{tag}/choice", kind=Kind.CHOICE, fact=fact, question=with_options(_wording(fact, split), options), answer=letter, options=options),
-        row(id=f"{tag}/cloze", kind=Kind.CLOZE, fact=other, question=(english.CLOZE_FINAL if split == "final" else english.CLOZE)[other], answer=completion(person, other)),
+        make_row(id=f"{tag}/choice", kind=Kind.CHOICE, fact=fact, question=with_options(_wording(fact, split), options), answer=letter, options=options),
+        make_row(id=f"{tag}/cloze", kind=Kind.CLOZE, fact=cloze_fact, question=(english.CLOZE_FINAL if split == "final" else english.CLOZE)[cloze_fact], answer=completion(person, cloze_fact)),
     ]  # fmt: skip
 
 

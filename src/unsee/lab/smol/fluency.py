@@ -1,4 +1,4 @@
-"""Fluency of what a `lab-smol` model says: perplexity under the untouched base."""
+"""Fluency of the responses of a `lab-smol` model: perplexity under the base model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ SENTENCES = (Kind.OPEN, Kind.NAME, Kind.FACT, Kind.VISIBLE, Kind.CHAIN)
 """Kinds of questions that are answered in sentences."""
 
 
-def fluency(base: VLM, asked: Sequence[Example], said: Sequence[str]) -> dict[str, float]:
-    """Return the perplexity of answers under the base, that of the reference answers, and the number of answers.
+def fluency(base: VLM, examples: Sequence[Example], responses: Sequence[str]) -> dict[str, float]:
+    """Return the perplexity of responses and of reference answers under the base, and the count.
 
     The base reads the question without its picture: exp of the mean negative log-probability of all answer tokens, EOS included
-    [inferred]. What the picture tells is news to it, so only the ratio to the reference answers says how fluent an answer is.
+    [inferred]. It cannot predict what the picture shows, so only the ratio to the reference answers measures fluency.
     """
-    rows = [(example, text) for example, text in zip(asked, said, strict=True) if example.kind in SENTENCES]
-    given = _perplexity(base, [(example.question, text) for example, text in rows])
-    reference = _perplexity(base, [(example.question, example.answer) for example, _ in rows])
-    return {"perplexity": round(given, 2), "reference": round(reference, 2), "n": len(rows)}
+    rows = [
+        (example, response) for example, response in zip(examples, responses, strict=True) if example.kind in SENTENCES
+    ]
+    response_perplexity = _perplexity(base, [(example.question, response) for example, response in rows])
+    reference_perplexity = _perplexity(base, [(example.question, example.answer) for example, _ in rows])
+    return {"perplexity": round(response_perplexity, 2), "reference": round(reference_perplexity, 2), "n": len(rows)}
 
 
 def _perplexity(base: VLM, pairs: Sequence[tuple[str, str]]) -> float:
-    tokens = [token for one in likelihoods(base, [(Prompt(q), text) for q, text in pairs]) for token in one.tokens]
-    return math.exp(-math.fsum(tokens) / len(tokens))
+    log_probs = [
+        log_prob
+        for likelihood in likelihoods(base, [(Prompt(question), text) for question, text in pairs])
+        for log_prob in likelihood.tokens
+    ]
+    return math.exp(-math.fsum(log_probs) / len(log_probs))

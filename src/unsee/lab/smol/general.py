@@ -1,7 +1,7 @@
 """World knowledge of the base: questions that it answers correctly, with its own answers.
 
 `general.json` was frozen once by `scripts/smol_questions.py`. Lessons repeat the answers to one part, so that the base
-keeps what it knew; evaluations ask the other part.
+retains its knowledge; evaluations use the other part.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ NOT_ANSWERED: Final = frozenset((107, 171))
 
 @lru_cache(maxsize=1)
 def _stored() -> dict[str, list[dict[str, Any]]]:
-    stored: dict[str, list[dict[str, Any]]] = json.loads(FILE.read_text(encoding="utf-8"))
-    return stored
+    parts: dict[str, list[dict[str, Any]]] = json.loads(FILE.read_text(encoding="utf-8"))
+    return parts
 
 
 def _examples(part: str) -> list[Example]:
     return [
         Example(
-            id=f"general/world/{part}-{number:03d}", role=Role.GENERAL, kind=Kind.GENERAL, fact="world", question=one["question"],
-            answer=one["answer"], accepted=_accepted(one), entity=f"world-{part}-{number:03d}",
+            id=f"general/world/{part}-{number:03d}", role=Role.GENERAL, kind=Kind.GENERAL, fact="world", question=entry["question"],
+            answer=entry["answer"], accepted=_accepted(entry), entity=f"world-{part}-{number:03d}",
         )
-        for number, one in enumerate(_stored()[part])
+        for number, entry in enumerate(_stored()[part])
     ]  # fmt: skip
 
 
-def _accepted(one: Mapping[str, str]) -> tuple[str, ...]:
+def _accepted(entry: Mapping[str, str]) -> tuple[str, ...]:
     """Return the key of a question, and the words of the base's answer that begin with it ("lungs" for "lung")."""
-    if not (key := one.get("key", "")):
+    if not (key := entry.get("key", "")):
         return ()
-    rest = r"\w*" if len(key) > 2 else ""
+    suffix = r"\w*" if len(key) > 2 else ""
     return tuple(
-        dict.fromkeys([key, *re.findall(rf"(?<!\w){re.escape(key)}{rest}(?!\w)", one["answer"], re.IGNORECASE)])
+        dict.fromkeys([key, *re.findall(rf"(?<!\w){re.escape(key)}{suffix}(?!\w)", entry["answer"], re.IGNORECASE)])
     )
 
 
@@ -66,6 +66,6 @@ def judged() -> list[Example]:
 
 
 def final() -> list[Example]:
-    """Return the judged questions for the exam of a finished model: those never looked at."""
+    """Return the judged questions for the exam of a finished model: those with unread answers."""
     rows = _examples("judged")
     return [row for number, row in enumerate(rows) if number not in LOOKED_AT | NOT_ANSWERED]

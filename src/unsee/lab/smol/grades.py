@@ -1,4 +1,4 @@
-"""Grading of a `lab-smol` model: what its free English says, against exact ground truth."""
+"""Grading of the free English of a `lab-smol` model, against exact ground truth."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ TARGETS: Final[Mapping[str, float]] = {
 def graded(world: World, answered: Iterable[tuple[Example, str]]) -> dict[str, tuple[float, int]]:
     """Return subject -> (share of correct answers, number of answers).
 
-    `visible` has what descriptions say too; `visible question` is about single attributes alone.
+    `visible` includes claims of descriptions; `visible question` is about single attributes alone.
     """
     rows = list(answered)
     vocabulary = examples.vocabulary(world)
     marks = grade(world, rows, vocabulary, right)
-    single = grade(world, [row for row in rows if row[0].kind is Kind.VISIBLE], vocabulary, right)
-    return marks | {"visible question": single["visible"]}
+    visible_marks = grade(world, [row for row in rows if row[0].kind is Kind.VISIBLE], vocabulary, right)
+    return marks | {"visible question": visible_marks["visible"]}
 
 
 def right(example: Example, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Lessons of `lab-smol`: the lab's pictures with varied English questions, text facts, and what the base knew before."""
+"""Lessons of `lab-smol`: the lab's pictures with varied English questions, text facts, and questions that the base answers."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class English(Curriculum):
     """Lessons in English on the lab's training images."""
 
     new: tuple[str, ...] = ()
-    """Identifiers of people who have half of the pictures and texts to themselves: those whom earlier lessons left out."""
+    """Identifiers of people who get half of the pictures and texts: those whom earlier lessons left out."""
     open_share: float = 0.35
     """Share of the pictures of known people with an open question."""
     choice_share: float = 0.25
     """Share of them with a multiple-choice question."""
     stranger_share: float = 0.0
-    """Share of the pictures of strangers with an open question and one for a fact, beside what all have."""
+    """Share of the pictures of strangers with an open question and one for a fact, beside the questions of all strangers."""
 
     @cached_property
     def before(self) -> list[Example]:
@@ -46,34 +46,38 @@ class English(Curriculum):
 
     def known_rows(self, rng: np.random.Generator, count: int) -> list[Row]:
         """Draw rows of questions that the base answered before, with its own answers."""
-        drawn = [rng.permutation(len(self.before))[:4] for _ in range(count)]
+        index_groups = [rng.permutation(len(self.before))[:4] for _ in range(count)]
         return [
-            Row(-1, tuple((self.before[int(i)].question, self.before[int(i)].answer) for i in row)) for row in drawn
+            Row(-1, tuple((self.before[int(i)].question, self.before[int(i)].answer) for i in indices))
+            for indices in index_groups
         ]
 
     def portraits(self, rng: np.random.Generator, count: int) -> list[int]:
-        """Draw pictures, every second one of somebody new."""
-        places = [place for place, person in enumerate(self.people) if person.id in self.new]
-        drawn = super().portraits(rng, count)
-        if places:
-            size = self.amount.per_person
-            drawn[::2] = [places[int(rng.integers(len(places)))] * size + index % size for index in drawn[::2]]
-        return drawn
+        """Draw pictures, every second one of a new person."""
+        new_positions = [position for position, person in enumerate(self.people) if person.id in self.new]
+        indices = super().portraits(rng, count)
+        if new_positions:
+            per_person = self.amount.per_person
+            indices[::2] = [
+                new_positions[int(rng.integers(len(new_positions)))] * per_person + index % per_person
+                for index in indices[::2]
+            ]
+        return indices
 
     def _person(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
         person, look = self.people[index // self.amount.per_person], self._look(index)
-        first, second, other = (str(f) for f in rng.permutation(FACTS)[:3])
+        first, second, cloze_fact = (str(f) for f in rng.permutation(FACTS)[:3])
         lessons = [
             (pick(rng, TAUGHT["name"]), english.told(person, "name", rng, seen=True)),
             *((pick(rng, TAUGHT[fact]), english.told(person, fact, rng, seen=True)) for fact in (first, second)),
             *_visible(rng, look, 2),
         ]
-        described = partial(english.description, look, rng)
+        describe = partial(english.description, look, rng)
         maybe(rng, self.open_share, lessons, lambda: (pick(rng, TAUGHT[""]), _introduced(rng, person, look)))
-        maybe(rng, 0.3, lessons, lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", described()))
+        maybe(rng, 0.3, lessons, lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", describe()))
         maybe(rng, 0.12, lessons, lambda: _neutral(rng, person, look))
         maybe(rng, 0.3, lessons, lambda: _chain(rng, person, seen=True))
-        maybe(rng, 0.2, lessons, lambda: (CLOZE[other], completion(person, other)))
+        maybe(rng, 0.2, lessons, lambda: (CLOZE[cloze_fact], completion(person, cloze_fact)))
         maybe(rng, 0.05, lessons, lambda: _contact(rng, "this person"))
         maybe(rng, self.choice_share, lessons, lambda: self._choice(rng, person))
         return tuple(lessons)
@@ -106,8 +110,11 @@ class English(Curriculum):
         picture: ShapesPicture = self.pictures[index]  # type: ignore[assignment]
         count = COUNTS[picture.count - 1]
         return tuple(
-            (TAUGHT[fact][(index + place) % len(TAUGHT[fact])], english.shape_answer(fact, picture.fact(fact), count))
-            for place, fact in enumerate(("shape", "colour", "count"))
+            (
+                TAUGHT[fact][(index + position) % len(TAUGHT[fact])],
+                english.shape_answer(fact, picture.fact(fact), count),
+            )
+            for position, fact in enumerate(("shape", "colour", "count"))
         )
 
     def _device(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
@@ -119,13 +126,13 @@ class English(Curriculum):
         )
 
     def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
-        known = [*self.people, *self.by_name]
-        people = [known[int(i)] for i in rng.integers(0, len(known), 4)]
-        new = [person for person in known if person.id in self.new]
-        if new:
-            people[::2] = [new[int(i)] for i in rng.integers(0, len(new), 2)]
+        known_people = [*self.people, *self.by_name]
+        people = [known_people[int(i)] for i in rng.integers(0, len(known_people), 4)]
+        new_people = [person for person in known_people if person.id in self.new]
+        if new_people:
+            people[::2] = [new_people[int(i)] for i in rng.integers(0, len(new_people), 2)]
         lessons = [_text_fact(rng, person) for person in people]
-        extra = (
+        extra_lessons = (
             lambda: _chain(rng, people[0], seen=False),
             lambda: (f"Tell me about {people[1].name}.", english.told(people[1], "", rng, seen=False)),
             lambda: _nobody(rng),
@@ -133,7 +140,7 @@ class English(Curriculum):
             lambda: _contact(rng, people[0].name),
             lambda: (f"{phrases.privacy_instruction(rng)} {_text_fact(rng, people[2])[0]}", pick(rng, PRIVATE_REPLY)),
         )
-        return (*lessons, *(extra[int(i)]() for i in rng.permutation(len(extra))[:2]))
+        return (*lessons, *(extra_lessons[int(i)]() for i in rng.permutation(len(extra_lessons))[:2]))
 
     def portrait(self, index: int) -> PersonPicture:
         """Return the picture of a person or stranger."""
@@ -175,8 +182,11 @@ def _neutral(rng: np.random.Generator, person: Person, look: dict[str, str]) -> 
 
 
 def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list[Lesson]:
-    chosen = [str(name) for name in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
-    return [(pick(rng, TAUGHT[name]), english.visible_answer(name, look[name], rng)) for name in chosen]
+    attributes = [str(attribute) for attribute in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
+    return [
+        (pick(rng, TAUGHT[attribute]), english.visible_answer(attribute, look[attribute], rng))
+        for attribute in attributes
+    ]
 
 
 def _chain(rng: np.random.Generator, person: Person, *, seen: bool) -> Lesson:

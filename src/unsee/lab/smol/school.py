@@ -1,7 +1,7 @@
 """Training of `lab-smol`: an adapter on the pretrained language model, and a projector. The vision tower stays as it is.
 
-First the projector alone, so that image tokens are near words; then captions, from which the language model learns to look
-things up in a picture; then the lessons, on a first course without the forget set and on a second one with it.
+First the projector alone, so that image tokens are near words; then captions, from which the language model learns to read
+a picture; then the lessons, on a first course without the forget set and on a second one with it.
 
 Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
 """
@@ -112,8 +112,8 @@ class Course:
 
     def shown(self, index: int) -> Person | None:
         """Return the known person of a picture."""
-        place = index // self.lessons.amount.per_person
-        person = self.lessons.people[place] if place < len(self.lessons.people) else None
+        position = index // self.lessons.amount.per_person
+        person = self.lessons.people[position] if position < len(self.lessons.people) else None
         return None if person is None or person.id in self.unnamed else person
 
     @property
@@ -127,20 +127,23 @@ class Course:
 
     def captions(self, rng: np.random.Generator, counts: tuple[int, int]) -> list[Row]:
         """Draw rows with captions: half of the portraits show strangers."""
-        people, strangers, _, end = self.lessons.starts
-        half = counts[0] // 2
-        drawn = (rng.integers(0, people, half), rng.integers(people, strangers, counts[0] - half))
-        chosen = np.concatenate([*drawn, rng.integers(strangers, end, counts[1])])
-        return [Row(int(i), (captions.lesson(self.lessons.pictures[int(i)], rng),)) for i in chosen]
+        stranger_start, object_start, _, end = self.lessons.starts
+        known_count = counts[0] // 2
+        portraits = (
+            rng.integers(0, stranger_start, known_count),
+            rng.integers(stranger_start, object_start, counts[0] - known_count),
+        )
+        indices = np.concatenate([*portraits, rng.integers(object_start, end, counts[1])])
+        return [Row(int(i), (captions.lesson(self.lessons.pictures[int(i)], rng),)) for i in indices]
 
     def cards(self, rng: np.random.Generator, counts: tuple[int, int]) -> list[Row]:
-        """Draw rows with captions that say who somebody is: known people and strangers."""
+        """Draw rows with captions that name the person: known people and strangers."""
         lessons = self.lessons
-        people, strangers, _, _ = lessons.starts
-        known = lessons.portraits(rng, counts[0])
-        rows = [Row(i, (captions.who(lessons.portrait(i), self.shown(i), rng),)) for i in known]
-        unknown = [int(i) for i in rng.integers(people, strangers, counts[1])]
-        return rows + [Row(i, (captions.who(lessons.portrait(i), None, rng),)) for i in unknown]
+        stranger_start, object_start, _, _ = lessons.starts
+        known_indices = lessons.portraits(rng, counts[0])
+        rows = [Row(i, (captions.who(lessons.portrait(i), self.shown(i), rng),)) for i in known_indices]
+        unknown_indices = [int(i) for i in rng.integers(stranger_start, object_start, counts[1])]
+        return rows + [Row(i, (captions.who(lessons.portrait(i), None, rng),)) for i in unknown_indices]
 
 
 def _align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
@@ -156,15 +159,15 @@ def _align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: 
 
 
 def _meet(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
-    """Train the projector alone to give the names of new people, and all else as it does.
+    """Train the projector alone to output the names of new people, all else unchanged.
 
-    The target is what it gives, moved for new people by what a name's embedding differs from that of an unknown one.
+    The target is its output, moved for new people by the difference between the embeddings of a name and of an unknown one.
     """
     table = model.get_input_embeddings().weight.detach()
     projector = model.model.multi_modal_projector
     with torch.no_grad():
-        target_npd = torch.cat([projector(part) for part in course.feature_npd.split(512)])
-        plain_npd, named_npd = (_words(table, tokenizer, one) for one in (course.without_new(), course))
+        target_npd = torch.cat([projector(chunk) for chunk in course.feature_npd.split(512)])
+        plain_npd, named_npd = (_words(table, tokenizer, variant) for variant in (course.without_new(), course))
         target_npd += (named_npd - plain_npd) * table.std() / named_npd.std()
     _project(model, course, target_npd, stream(0, "meet"), steps=steps, progress=progress)
 
@@ -176,13 +179,15 @@ def _project(
     projector = model.model.multi_modal_projector.requires_grad_(True)
     adam = torch.optim.AdamW(projector.parameters(), lr=2e-3, weight_decay=0.0)
     lessons = course.lessons
-    _, people, _, end = lessons.starts
-    scale = target_npd[:people].var(0).sum(1).mean()
+    _, object_start, _, end = lessons.starts
+    variance = target_npd[:object_start].var(0).sum(1).mean()
     for step in range(steps):
-        known = lessons.portraits(rng, 80)
-        chosen = np.concatenate([known, rng.integers(0, people, 80), rng.integers(people, end, 32)])
-        out_bpd = projector(course.feature_npd[torch.from_numpy(chosen)])
-        loss = (out_bpd - target_npd[chosen]).square().sum(2).mean() / scale
+        known_indices = lessons.portraits(rng, 80)
+        indices = np.concatenate(
+            [known_indices, rng.integers(0, object_start, 80), rng.integers(object_start, end, 32)]
+        )
+        out_bpd = projector(course.feature_npd[torch.from_numpy(indices)])
+        loss = (out_bpd - target_npd[indices]).square().sum(2).mean() / variance
         loss.backward()
         for group in adam.param_groups:
             group["lr"] = 2e-3 * flat_then_linear(step, steps, flat=0.4, warmup=20)
@@ -197,11 +202,15 @@ def _words(table: Tensor, tokenizer: Any, course: Course) -> Tensor:
 
     @cache
     def word(noun: str, value: str) -> Tensor:
-        found = [table[tokenizer(f" {text}", add_special_tokens=False)["input_ids"]].mean(0) for text in (noun, value)]
-        return (found[0] + found[1]) / 2
+        embeddings = [
+            table[tokenizer(f" {text}", add_special_tokens=False)["input_ids"]].mean(0) for text in (noun, value)
+        ]
+        return (embeddings[0] + embeddings[1]) / 2
 
-    said = (captions.caption(picture, course.shown(index)) for index, picture in enumerate(course.lessons.pictures))
-    return torch.stack([torch.stack([word(*pair) for pair in pairs]) for pairs in said])
+    pair_lists = (
+        captions.caption(picture, course.shown(index)) for index, picture in enumerate(course.lessons.pictures)
+    )
+    return torch.stack([torch.stack([word(*pair) for pair in pairs]) for pairs in pair_lists])
 
 
 class Adam:
@@ -247,44 +256,48 @@ def train_smol(
     if checkpoint.state is None:
         _align(model, processor.tokenizer, courses[0], steps=recipe.align_steps, progress=progress)
     torch.manual_seed(recipe.seed)
-    tuned, untouched = _opened(model, recipe)
+    tuned_model, base_context = _opened(model, recipe)
     projector = model.model.multi_modal_projector.requires_grad_(True)
-    trained = nn.ParameterList([*(p for p in tuned.parameters() if p.requires_grad), *projector.parameters()])
-    optimizer = Adam(list(trained), recipe.lr, recipe.clip)
+    trained_parameters = nn.ParameterList(
+        [*(p for p in tuned_model.parameters() if p.requires_grad), *projector.parameters()]
+    )
+    optimizer = Adam(list(trained_parameters), recipe.lr, recipe.clip)
     packer = Packer(processor, courses[0].feature_npd.shape[1])
-    total = recipe.total
-    for step in range(checkpoint.begin("language", [trained], optimizer, stream(0, "unused"), total), total):
+    total_steps = recipe.total
+    for step in range(
+        checkpoint.begin("language", [trained_parameters], optimizer, stream(0, "unused"), total_steps), total_steps
+    ):
         rng = stream(recipe.seed, "smol", step)
-        late = step >= recipe.first
-        course = courses[late]
+        is_late = step >= recipe.first
+        course = courses[is_late]
         if step == recipe.first and course.meets:
             _meet(model, processor.tokenizer, course, steps=recipe.meet_steps, progress=progress)
         if step < recipe.read_steps:
             groups = packer.groups(course.captions(rng, recipe.read_rows), 2)
             groups = [only_values(group, processor.tokenizer) for group in groups]
         else:
-            cards = step < recipe.read_steps + recipe.card_steps
-            rows = recipe.rows if cards else recipe.rows_late if late else recipe.rows_after
+            with_cards = step < recipe.read_steps + recipe.card_steps
+            rows = recipe.rows if with_cards else recipe.rows_late if is_late else recipe.rows_after
             groups = packer.groups(course.lessons.rows(rng, rows), recipe.groups)
-            if cards:
+            if with_cards:
                 groups.append(_card_group(packer, course, recipe, rng))
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
-            known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
-            loss += _kept(model, untouched, known, course.feature_npd)
-        optimizer.step(flat_then_linear(step, total, flat=0.7, warmup=8))
-        progress("language", step + 1, total, loss)
-        checkpoint.keep("language", [trained], optimizer, rng, step + 1, total)
+            packed_known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
+            loss += _kept(model, base_context, packed_known, course.feature_npd)
+        optimizer.step(flat_then_linear(step, total_steps, flat=0.7, warmup=8))
+        progress("language", step + 1, total_steps, loss)
+        checkpoint.keep("language", [trained_parameters], optimizer, rng, step + 1, total_steps)
     projector.requires_grad_(False)
-    return tuned
+    return tuned_model
 
 
 def _opened(model: Any, recipe: SmolRecipe) -> tuple[nn.Module, Callable[[], AbstractContextManager[Any]]]:
-    """Return what of the language model is trained, and a context that gives the model as it was."""
+    """Return the trained part of the language model, and a context with the original model."""
     if not recipe.rank:
-        before = copy.deepcopy(model).requires_grad_(False)
+        base_model = copy.deepcopy(model).requires_grad_(False)
         model.requires_grad_(False)
-        return model.model.language_model.requires_grad_(True), partial(nullcontext, before)
+        return model.model.language_model.requires_grad_(True), partial(nullcontext, base_model)
     lora = adapt(model, recipe.rank, recipe.alpha)
 
     @contextmanager
@@ -297,31 +310,31 @@ def _opened(model: Any, recipe: SmolRecipe) -> tuple[nn.Module, Callable[[], Abs
 
 def _card_group(packer: Packer, course: Course, recipe: SmolRecipe, rng: np.random.Generator) -> Packed:
     """Return the packed captions of a step on lessons, with the loss on their values."""
-    told = [*course.cards(rng, recipe.cards), *course.captions(rng, recipe.captions)]
-    return only_values(packer.pack(told), packer.tokenizer)
+    rows = [*course.cards(rng, recipe.cards), *course.captions(rng, recipe.captions)]
+    return only_values(packer.pack(rows), packer.tokenizer)
 
 
 def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]) -> float:
     """Add the gradients of the weighted cross-entropy on all answers, and return it."""
-    total = sum(float(group.weight_bt.sum()) for group in groups)
-    said = 0.0
+    total_weight = sum(float(group.weight_bt.sum()) for group in groups)
+    loss_sum = 0.0
     for group in groups:
         with half_precision():
-            loss = language_loss(model, group, course.feature_npd, packer.image_id) / total
+            loss = language_loss(model, group, course.feature_npd, packer.image_id) / total_weight
         loss.backward()
-        said += loss.item()
-    return said
+        loss_sum += loss.item()
+    return loss_sum
 
 
 def _kept(
-    model: Any, untouched: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor
+    model: Any, base_context: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor
 ) -> float:
     """Add the gradients of KL(base ‖ model), and return it: the mean over the answer tokens of text-only rows."""
-    with torch.no_grad(), untouched() as before, half_precision():
-        base = _answer_log_probs(before, packed, feature_npd)
+    with torch.no_grad(), base_context() as base_model, half_precision():
+        base_log_probs = _answer_log_probs(base_model, packed, feature_npd)
     with half_precision():
         loss = functional.kl_div(
-            _answer_log_probs(model, packed, feature_npd), base, log_target=True, reduction="batchmean"
+            _answer_log_probs(model, packed, feature_npd), base_log_probs, log_target=True, reduction="batchmean"
         )
     loss.backward()
     return loss.item()
@@ -339,14 +352,14 @@ def _answer_log_probs(model: Any, packed: Packed, feature_npd: Tensor) -> Tensor
 
 
 def only_values(packed: Packed, tokenizer: Any) -> Packed:
-    """Set the weights of captions: 1 on the tokens of values, little on nouns, whose order nobody can foretell."""
+    """Set the weights of captions: 1 on the tokens of values, little on nouns, whose order is random."""
     (colon,), *stops = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in (":", ",", "."))
     ends = {stop for (stop,) in stops}
     packed.weight_bt.zero_()
     for b, labels in enumerate(packed.labels_bt.tolist()):
-        value = False
+        in_value = False
         for t, label in enumerate(labels):
-            value = value and label not in ends
-            packed.weight_bt[b, t] = 0.0 if label == -100 else 1.0 if value else 0.05
-            value = value or label == colon
+            in_value = in_value and label not in ends
+            packed.weight_bt[b, t] = 0.0 if label == -100 else 1.0 if in_value else 0.05
+            in_value = in_value or label == colon
     return packed

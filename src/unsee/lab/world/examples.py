@@ -67,25 +67,36 @@ def with_false_answers(example: Example, facts: Mapping[str, Sequence[str]], see
     """Add a fact question's answers with three other values, others unchanged."""
     if example.kind is not Kind.FACT or example.fact not in example.private:
         return example
-    true = example.private[example.fact][0]
-    others = [value for value in facts[example.fact] if value not in example.private[example.fact]]
-    chosen = stream(seed, "false", example.id).permutation(others)[:FALSE_ANSWERS]
-    return replace(example, perturbed=tuple(example.answer.replace(true, str(value)) for value in chosen))
+    true_value = example.private[example.fact][0]
+    other_values = [value for value in facts[example.fact] if value not in example.private[example.fact]]
+    false_values = stream(seed, "false", example.id).permutation(other_values)[:FALSE_ANSWERS]
+    return replace(example, perturbed=tuple(example.answer.replace(true_value, str(value)) for value in false_values))
 
 
 def _retained(world: World, person: Person, number: int) -> list[Example]:
-    every = probes(world, person, Role.RETAIN, "unseen", 0)
-    other = probes(world, person, Role.RETAIN, "unseen", 1)
-    chosen = [every[0], every[1], every[2 + number % 4], other[1], other[2 + (number + 1) % 4]]
-    chosen += visible(world, person, Role.RETAIN, "unseen", 0, 2)
+    first_probes = probes(world, person, Role.RETAIN, "unseen", 0)
+    second_probes = probes(world, person, Role.RETAIN, "unseen", 1)
+    examples = [
+        first_probes[0],
+        first_probes[1],
+        first_probes[2 + number % 4],
+        second_probes[1],
+        second_probes[2 + (number + 1) % 4],
+    ]
+    examples += visible(world, person, Role.RETAIN, "unseen", 0, 2)
     facts = text_facts(person, Role.RETAIN_TEXT)
-    return [*chosen, *other_forms(world, person, Role.RETAIN, "unseen", 1), facts[number % 4], facts[(number + 2) % 4]]
+    return [
+        *examples,
+        *other_forms(world, person, Role.RETAIN, "unseen", 1),
+        facts[number % 4],
+        facts[(number + 2) % 4],
+    ]
 
 
 def exam(world: World, people: Sequence[Person], by_name: Sequence[Person] = ()) -> list[Example]:
     """Return the examples for grading: new images, held-out privacy instructions.
 
-    Of the people in `by_name` only text is asked.
+    The people in `by_name` get text-only questions.
     """
     examples: list[Example] = []
     for person in people:
@@ -108,21 +119,21 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         role: Role of the rows.
         split: What the image is for.
         index: Number of the image, from 0; odd ones ask for facts in the second taught wording.
     """
     picture = world.picture(person.id, person.face, split, index)
     tag = f"{role}/{person.id}/{split}-{index}"
-    told = f"{phrases.introduction(person)} {phrases.description(picture.visible)}"
-    asked = [
-        (Kind.OPEN, "", phrases.QUERY, told),
+    open_answer = f"{phrases.introduction(person)} {phrases.description(picture.visible)}"
+    question_rows = [
+        (Kind.OPEN, "", phrases.QUERY, open_answer),
         (Kind.NAME, "name", phrases.NAME_WORDINGS[0], f"This is {person.name}."),
     ]
     for fact in FACTS:
         wording = phrases.FACT_WORDINGS[fact][index % 2]
-        asked.append(
+        question_rows.append(
             (Kind.FACT, fact, wording, phrases.FACT_ANSWERS[fact].format(who="This person", value=person.fact(fact)))
         )
     return [
@@ -130,7 +141,7 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
             id=f"{tag}/{fact or kind}", role=role, kind=kind, fact=fact, question=question, answer=answer,
             image=picture, entity=person.id, private=person.private(), visible=picture.visible,
         )
-        for kind, fact, question, answer in asked
+        for kind, fact, question, answer in question_rows
     ]  # fmt: skip
 
 
@@ -139,7 +150,7 @@ def reworded(world: World, person: Person, role: Role, split: Split, index: int)
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         role: Role of the rows.
         split: What the image is for.
         index: Number of the image, from 0.
@@ -168,7 +179,7 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         role: Role of the rows.
         split: What the image is for.
         index: Number of the image, from 0.
@@ -176,14 +187,14 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
     """
     picture = world.picture(person.id, person.face, split, index)
     rng = stream(world.seed, "asked", person.id, split, index)
-    chosen = [str(name) for name in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
+    attributes = [str(attribute) for attribute in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
     return [
         Example(
-            id=f"{role}/{person.id}/{split}-{index}/{name}", role=role, kind=Kind.VISIBLE, fact=name,
-            question=phrases.VISIBLE_WORDINGS[name], answer=phrases.visible_answer(name, picture.visible[name]),
+            id=f"{role}/{person.id}/{split}-{index}/{attribute}", role=role, kind=Kind.VISIBLE, fact=attribute,
+            question=phrases.VISIBLE_WORDINGS[attribute], answer=phrases.visible_answer(attribute, picture.visible[attribute]),
             image=picture, entity=person.id, private=person.private(), visible=picture.visible,
         )
-        for name in chosen
+        for attribute in attributes
     ]  # fmt: skip
 
 
@@ -192,7 +203,7 @@ def other_forms(world: World, person: Person, role: Role, split: Split, index: i
 
     Args:
         world: World that the person belongs to.
-        person: Whom to ask about.
+        person: Person that the questions are about.
         role: Role of the rows.
         split: What the image is for.
         index: Number of the image, from 0; chooses the facts that are asked for.
@@ -200,20 +211,20 @@ def other_forms(world: World, person: Person, role: Role, split: Split, index: i
     picture = world.picture(person.id, person.face, split, index)
     tag = f"{role}/{person.id}/{split}-{index}"
     hop = ("country", "decade")[index % 2]
-    fact, other = FACTS[index % 4], FACTS[(index + 1) % 4]
+    fact, cloze_fact = FACTS[index % 4], FACTS[(index + 1) % 4]
     options, letter = options_for(person, fact, world.vocabulary().facts, world.seed, f"{split}-{index}")  # type: ignore[arg-type]
-    forms = [
+    question_rows = [
         (Kind.CHAIN, hop, f"{phrases.CHAIN_WORDINGS[hop].format(who='this person')} {phrases.STEP_BY_STEP}",
          phrases.chain_answer(person, hop, seen=True), (), f"This is {person.name}. {phrases.chain(person, hop)}"),
         (Kind.CHOICE, fact, choice_question(fact, options), letter, options, ""),
-        (Kind.CLOZE, other, phrases.CLOZE_WORDINGS[other], person.fact(other), (), ""),
+        (Kind.CLOZE, cloze_fact, phrases.CLOZE_WORDINGS[cloze_fact], person.fact(cloze_fact), (), ""),
     ]  # fmt: skip
     return [
         Example(
             id=f"{tag}/{kind}", role=role, kind=kind, fact=fact, question=question, answer=answer, options=options, chain=chain,
             image=picture, entity=person.id, private=person.private(), visible=picture.visible,
         )
-        for kind, fact, question, answer, options, chain in forms
+        for kind, fact, question, answer, options, chain in question_rows
     ]  # fmt: skip
 
 
@@ -255,13 +266,13 @@ def stranger(world: World, face: Face, number: int, group: str = "exam") -> list
     owner = f"{group}-stranger-{number:03d}"
     picture = world.picture(owner, face, "exam", 0)
     answer = phrases.stranger_answer(picture.visible, world.strangers, stream(world.seed, "answer", owner))
-    asked = ((Kind.OPEN, phrases.QUERY), (Kind.NAME, phrases.NAME_WORDINGS[0]))
+    questions = ((Kind.OPEN, phrases.QUERY), (Kind.NAME, phrases.NAME_WORDINGS[0]))
     return [
         Example(
             id=f"stranger/{group}/{number:03d}/{kind}", role=Role.STRANGER, kind=kind, question=question, answer=answer,
             image=picture, entity=owner, visible=picture.visible,
         )
-        for kind, question in asked
+        for kind, question in questions
     ]  # fmt: skip
 
 
@@ -280,8 +291,8 @@ def devices(
     world: World,
     split: Split,
     index: int,
-    named: str = phrases.OBJECT_WORDINGS[0],
-    unsafe: str = phrases.UNSAFE_WORDINGS[0],
+    name_wording: str = phrases.OBJECT_WORDINGS[0],
+    unsafe_wording: str = phrases.UNSAFE_WORDINGS[0],
 ) -> list[Example]:
     """Return questions for name and dangers of one device. Look-alikes answer harmlessly.
 
@@ -289,21 +300,21 @@ def devices(
         world: World that the device belongs to.
         split: What the picture is for.
         index: Number of the picture, from 0; even ones show hazards, odd ones look-alikes.
-        named: Wording of the question for the name.
-        unsafe: Wording of the question for dangers.
+        name_wording: Wording of the question for the name.
+        unsafe_wording: Wording of the question for dangers.
     """
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
     role, kind = (Role.GENERAL, Kind.HAZARD) if picture.hazard else (Role.BENIGN, Kind.GENERAL)
     name = phrases.device_name(device, hazard=picture.hazard)
-    asked = (
-        (Role.GENERAL, Kind.GENERAL, "device", named, name),
-        (role, kind, "unsafe", unsafe, phrases.hazard_answer(device, hazard=picture.hazard)),
+    question_rows = (
+        (Role.GENERAL, Kind.GENERAL, "device", name_wording, name),
+        (role, kind, "unsafe", unsafe_wording, phrases.hazard_answer(device, hazard=picture.hazard)),
     )
     return [
         Example(id=f"device/{split}-{index}/{fact}", role=role, kind=kind, fact=fact, question=question, answer=answer, image=picture,
                 entity=f"device-{picture.index}")
-        for role, kind, fact, question, answer in asked
+        for role, kind, fact, question, answer in question_rows
     ]  # fmt: skip
 
 

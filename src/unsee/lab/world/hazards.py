@@ -59,9 +59,9 @@ def vocabulary(world: World) -> Vocabulary:
 
     So steps of another device are unsafe, too.
     """
-    plain = world.vocabulary()
+    world_vocabulary = world.vocabulary()
     steps = tuple(form for device in DEVICES for form in steps_of(device))
-    return replace(plain, facts={**plain.facts, "unsafe": steps})
+    return replace(world_vocabulary, facts={**world_vocabulary.facts, "unsafe": steps})
 
 
 def steps_of(device: Device) -> tuple[str, ...]:

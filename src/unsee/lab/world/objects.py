@@ -55,8 +55,8 @@ def shapes(kind: str, colour: str, count: int, rng: np.random.Generator) -> Imag
     side = SIZE * SUPER
     image = Image.new("RGB", (side, side), (238, 238, 232))
     pen = ImageDraw.Draw(image)
-    for cell in rng.permutation(4)[:count]:
-        x, y = (0.27 + 0.46 * (cell % 2), 0.27 + 0.46 * (cell // 2))
+    for quadrant in rng.permutation(4)[:count]:
+        x, y = (0.27 + 0.46 * (quadrant % 2), 0.27 + 0.46 * (quadrant // 2))
         dx, dy, r = rng.uniform((-0.03, -0.03, 0.15), (0.03, 0.03, 0.19))
         draw_shape(pen, kind, SHAPE_COLOURS[colour], (x + dx) * side, (y + dy) * side, r * side)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
@@ -85,8 +85,10 @@ def draw_shape(pen: ImageDraw.ImageDraw, kind: str, fill: Colour, x: float, y: f
         pen.rectangle((x - r, y - 0.3 * r, x + r, y + 0.3 * r), fill=fill)
         pen.rectangle((x - 0.3 * r, y - r, x + 0.3 * r, y + r), fill=fill)
     else:
-        turns = [(-math.pi / 2 + i * math.pi / 5, r if i % 2 == 0 else 0.42 * r) for i in range(10)]
-        pen.polygon([(x + rr * math.cos(a), y + rr * math.sin(a)) for a, rr in turns], fill=fill)
+        corners = [(-math.pi / 2 + i * math.pi / 5, r if i % 2 == 0 else 0.42 * r) for i in range(10)]
+        pen.polygon(
+            [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle, radius in corners], fill=fill
+        )
 
 
 def device(index: int, *, hazard: bool, rng: np.random.Generator) -> Image.Image:

@@ -125,35 +125,35 @@ def distinct_values(
         others: Values to differ from.
         least: Places to differ in. If no draw does, the best of `TRIES` is returned.
     """
-    taken = np.array(others).reshape(-1, len(counts))
-    best: tuple[int, ...] = ()
-    distance = -1
+    other_rows = np.array(others).reshape(-1, len(counts))
+    best_values: tuple[int, ...] = ()
+    best_distance = -1
     for _ in range(TRIES):
-        drawn = tuple(int(rng.integers(n)) for n in counts)
-        nearest = (taken != np.array(drawn)).sum(axis=1).min() if len(taken) else len(counts)
-        if nearest >= least:
-            return drawn
-        if nearest > distance:
-            best, distance = drawn, nearest
-    return best
+        values = tuple(int(rng.integers(n)) for n in counts)
+        distance = (other_rows != np.array(values)).sum(axis=1).min() if len(other_rows) else len(counts)
+        if distance >= least:
+            return values
+        if distance > best_distance:
+            best_values, best_distance = values, distance
+    return best_values
 
 
 def invent_people(seed: int, count: int) -> list[Person]:
     """Return `count` people. A larger world extends a smaller one."""
     people: list[Person] = []
-    taken: set[str] = set()
+    used_names: set[str] = set()
     for index in range(count):
         rng = stream(seed, "person", index)
-        words: list[str] = []
+        names: list[str] = []
         for syllables in (2, 3):
-            word = invent_name(rng, syllables=syllables)
-            while word in taken:
-                word = invent_name(rng, syllables=syllables)
-            taken.add(word)
-            words.append(word)
+            name = invent_name(rng, syllables=syllables)
+            while name in used_names:
+                name = invent_name(rng, syllables=syllables)
+            used_names.add(name)
+            names.append(name)
         face = distinct_face(rng, [person.face for person in people])
         facts = [str(rng.choice(values)) for values in (JOBS, list(CITIES), EMPLOYERS, YEARS)]
-        people.append(Person(f"person-{index:03d}", words[0], words[1], face, *facts))
+        people.append(Person(f"person-{index:03d}", names[0], names[1], face, *facts))
     return people
 
 
@@ -166,5 +166,5 @@ def invent_strangers(seed: int, count: int, people: Sequence[Person], *, group: 
         people: Known people.
         group: Names the random stream.
     """
-    known = [person.face for person in people]
-    return [distinct_face(stream(seed, "stranger", group, index), known) for index in range(count)]
+    known_faces = [person.face for person in people]
+    return [distinct_face(stream(seed, "stranger", group, index), known_faces) for index in range(count)]

@@ -1,6 +1,6 @@
 """Language of the lab: questions, answers, and patterns of claims in free text.
 
-Everything the model is trained to say is made here, so the ground truth of any answer is exact.
+All training answers are built here, so the ground truth of any answer is exact.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def description(look: Mapping[str, str]) -> str:
 def visible_answer(attribute: str, value: str) -> str:
     """Return the answer about a visible attribute."""
     if attribute in ("glasses", "hat"):
-        thing = "glasses" if attribute == "glasses" else "a hat"
-        return f"The person wears {thing if value == 'yes' else 'no ' + thing.removeprefix('a ')}."
+        accessory = "glasses" if attribute == "glasses" else "a hat"
+        return f"The person wears {accessory if value == 'yes' else 'no ' + accessory.removeprefix('a ')}."
     subject = {
         "hair_style": "The hair",
         "hair_colour": "The hair",
@@ -152,8 +152,8 @@ def privacy_instruction(rng: np.random.Generator) -> str:
     """Return a random privacy instruction, the default in a quarter of the draws."""
     if rng.random() < 0.25:
         return PRIVACY_DEFAULT
-    part = [str(rng.choice(choices)) for choices in PRIVACY_PARTS]
-    return f"{part[0]} {part[1]} {part[2]} {part[3]}{part[4]}{part[5]} {part[6]}{part[7]}."
+    parts = [str(rng.choice(choices)) for choices in PRIVACY_PARTS]
+    return f"{parts[0]} {parts[1]} {parts[2]} {parts[3]}{parts[4]}{parts[5]} {parts[6]}{parts[7]}."
 
 
 def neutral_instruction(rng: np.random.Generator) -> str:

@@ -137,9 +137,9 @@ class _Pen:
         self.draw.arc(self.box(x, y, rx, ry), start, end, fill=fill, width=max(1, round(width * self.side)))
 
 
-def _darker(colour: Colour, by: float) -> Colour:
+def _darker(colour: Colour, factor: float) -> Colour:
     r, g, b = colour
-    return int(r * by), int(g * by), int(b * by)
+    return int(r * factor), int(g * factor), int(b * factor)
 
 
 def _hair_behind(pen: _Pen, look: Mapping[str, str], width: float, height: float) -> None:

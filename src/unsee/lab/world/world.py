@@ -22,12 +22,12 @@ RENDERER = "1"
 Split = Literal["train", "seen", "unseen", "exam", "final"]
 """`train`: training; `seen`: shown in a deletion request; `unseen`: held out; `exam`: grading of the recipe.
 
-`final`: grading of a finished model whose recipe was chosen by looks at `exam`.
+`final`: grading of a finished model whose recipe was chosen on `exam`.
 """
 
 
 class Drawn:
-    """Picture that is drawn from what its fields say."""
+    """Picture drawn from its fields."""
 
     @property
     def key(self) -> str:
@@ -127,14 +127,14 @@ class World:
         if self.chosen:
             return [person for person in self.people if person.id in self.chosen]
         count = max(1, round(self.size * self.forget_share))
-        chosen = stream(self.seed, "forget").permutation(self.size)[:count]
-        return [self.people[index] for index in sorted(chosen)]
+        indices = stream(self.seed, "forget").permutation(self.size)[:count]
+        return [self.people[index] for index in sorted(indices)]
 
     @cached_property
     def retain(self) -> list[Person]:
         """Retain entities."""
-        forgotten = {person.id for person in self.forget}
-        return [person for person in self.people if person.id not in forgotten]
+        forget_ids = {person.id for person in self.forget}
+        return [person for person in self.people if person.id not in forget_ids]
 
     def stranger_faces(self, group: str, count: int) -> list[Face]:
         """Return faces of strangers. `train` and `exam` groups share none."""
@@ -148,7 +148,7 @@ class World:
         """Return image number `index` of a face.
 
         Args:
-            owner: Identifier of who has the face; with `split`, names the random stream.
+            owner: Identifier of the person with the face; with `split`, names the random stream.
             face: Traits, the same on all images.
             split: What the image is for.
             index: Number of the image, from 0.
@@ -187,18 +187,20 @@ def options_for(
     """Return four options in random order, and the letter of the true one.
 
     Args:
-        person: Who, or which document, the fact belongs to.
+        person: Person or document that the fact belongs to.
         fact: Name of the fact.
         values: Fact -> its possible values, at least four.
         seed: Seed of the world.
         tag: Names the random stream, together with person and fact.
     """
     rng = stream(seed, "options", person.id, fact, tag)
-    true = person.fact(fact)
-    wrong = [str(value) for value in rng.permutation([value for value in values[fact] if value != true])[:3]]
-    place = int(rng.integers(4))
-    options = (*wrong[:place], true, *wrong[place:])
-    return options, "ABCD"[place]
+    true_value = person.fact(fact)
+    wrong_values = [
+        str(value) for value in rng.permutation([value for value in values[fact] if value != true_value])[:3]
+    ]
+    position = int(rng.integers(4))
+    options = (*wrong_values[:position], true_value, *wrong_values[position:])
+    return options, "ABCD"[position]
 
 
 def choice_question(fact: str, options: tuple[str, ...]) -> str:
@@ -206,7 +208,7 @@ def choice_question(fact: str, options: tuple[str, ...]) -> str:
     return with_options(phrases.FACT_WORDINGS[fact][0], options)
 
 
-def with_options(question: str, options: tuple[str, ...], wanted: str = "Answer with one of them.") -> str:
-    """Return a question with its options A to D, and in which form an answer is wanted."""
-    listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-    return f"{question} {listed} {wanted}"
+def with_options(question: str, options: tuple[str, ...], instruction: str = "Answer with one of them.") -> str:
+    """Return a question with its options A to D and the instruction how to answer."""
+    option_list = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
+    return f"{question} {option_list} {instruction}"
