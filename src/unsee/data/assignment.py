@@ -56,7 +56,7 @@ class Rules:
         rows: Iterable[Sequence[Mapping[str, Any]]],
         image: Callable[[Mapping[str, Any]], ImageSource | None],
     ) -> None:
-        """Find the entity of every row, and choose the images that are held out. `image` returns that of a row."""
+        """Find the entity of every row, and choose held-out images. `image` reads a row's image."""
         self.wanted = assignment
         self._image = image
         self._files: dict[int, int] = {}
@@ -103,7 +103,10 @@ class Rules:
         return entities[0] if entities else ""
 
     def _about(self, cells: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Return a row's only entity, all of its forget entities, or none if it names nobody or several retained ones."""
+        """Return a row's only entity, all of its forget entities, or none.
+
+        It has none if it names nobody, or several retained ones.
+        """
         cell_entity = cells[0].get("entity")
         if not is_empty(cell_entity):
             return [self._named(str(cell_entity).strip())]

@@ -328,7 +328,10 @@ class _Secrets:
 
 
 def _is_short(form: str) -> bool:
-    """Tell whether one character is all that is matched, as of "C++" and of names in scripts without blanks."""
+    """Tell whether only one character is matched.
+
+    So it is with "C++", and with names in scripts without blanks.
+    """
     letters = normalise(form).strip()
     return len(letters) == 1 and (len(form) > 1 or not spaced(form))
 
@@ -457,7 +460,7 @@ def _warnings(survey: Survey) -> Iterator[str]:
 
 
 def _entity_warnings(survey: Survey) -> Iterator[str]:
-    """Yield entities that differ only in capitals, accents or punctuation, or are both known and unknown."""
+    """Yield entities that differ in case, accents or punctuation only, or in being known."""
     entities_by_form = by_key(
         (normalise(entity), entity) for entity in sorted(survey.forgotten.keys() | survey.kept.keys())
     )
@@ -483,10 +486,10 @@ def _picture_warnings(survey: Survey) -> Iterator[str]:
 
 
 def _secret_warnings(survey: Survey) -> Iterator[str]:
-    told_ids = survey.again.told
-    if told_ids.count:
-        yield f"answers that are to be kept hold a private string of somebody who is to be forgotten: {told_ids}."
-    silent_entities = sorted(entity for entity, is_told in survey.secrets.told.items() if not is_told)
+    leaking_ids = survey.again.told
+    if leaking_ids.count:
+        yield f"answers that are to be kept hold a private string of somebody who is to be forgotten: {leaking_ids}."
+    silent_entities = sorted(entity for entity, has_leak in survey.secrets.told.items() if not has_leak)
     if silent_entities:
         yield (
             f"no answer about {some(silent_entities)} holds one of their private strings, so no leak may ever be found; look for "
@@ -541,7 +544,10 @@ class _Ids:
 
 @dataclass
 class _Again:
-    """Rows of other roles with an image or private string of the forget set, or an image of another training row."""
+    """Rows of other roles that overlap with the forget set or the training rows.
+
+    They have an image or private string of the forget set, or an image of another training row.
+    """
 
     unseen: _Ids = field(default_factory=_Ids)
     kept: _Ids = field(default_factory=_Ids)

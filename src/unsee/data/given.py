@@ -1,4 +1,4 @@
-"""Data given as Python objects: a list of mappings, a pandas DataFrame or a `datasets.Dataset`."""
+"""Data given as Python objects: lists of mappings, pandas DataFrames, `datasets.Dataset`s."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of other programs' layouts as rows of unsee's columns: renamed columns, conversations, preferences."""
+"""Conversion of other programs' rows: renamed columns, conversations, preferences."""
 
 from __future__ import annotations
 
@@ -92,7 +92,10 @@ class Layout:
         return sorted(self._names - READ)
 
     def rows(self, row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-        """Return a row as one or several (one per question of a conversation), with the id `name` if it has none."""
+        """Return a row as one or several, one per question of a conversation.
+
+        A row without an id gets the id `name`.
+        """
         source_columns = set(self.fields.values())
         cells = {column: value for column, value in row.items() if column not in source_columns}
         cells |= {
@@ -116,7 +119,8 @@ class Layout:
 def layout_of(columns: Collection[str], user_fields: Mapping[str, str], folder_fields: Mapping[str, str]) -> Layout:
     """Return the layout of a table with these columns.
 
-    `user_fields` are the user's names of columns, `folder_fields` those of the folder; missing ones are guessed where only one fits.
+    `user_fields` are the user's names of columns, `folder_fields` those of the folder. Missing ones are guessed where
+    only one fits.
     """
     for our_column, table_column in user_fields.items():
         if our_column not in READ:
@@ -151,7 +155,7 @@ def role_of(word: str) -> Role | None:
 def _preferred(cells: dict[str, Any]) -> dict[str, Any]:
     """Return a preference row as a question and the answer that the model gives now.
 
-    Rows to be forgotten take the rejected answer, all others the chosen one, which stays as text for roles assigned later.
+    Rows to be forgotten take the rejected answer, all others the chosen one, kept as text for roles assigned later.
     """
     role, chosen = cells.get("role"), cells["chosen"]
     answer = cells["rejected"] if is_empty(role) or role_of(str(role)) in OF_TARGETS else chosen
@@ -223,7 +227,7 @@ def _turn(message: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
 
 
 def _picture(part: Mapping[str, Any]) -> Any:
-    """Return the picture of a message part, or None where it stands for one of the row's images."""
+    """Return the picture of a message part, or None if it stands for an image of the row."""
     value = part.get("image_url") if part.get("type") == "image_url" else part.get("image", part.get("path"))
     value = value.get("url") if isinstance(value, Mapping) and "url" in value else value
     if isinstance(value, str) and value.startswith("data:"):

@@ -46,7 +46,9 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
 
 
 def of_object(data: Any, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
-    """Open data given as a Python object: a benchmark, a list of mappings, a DataFrame or a `datasets.Dataset`.
+    """Open data given as a Python object.
+
+    That is a benchmark, a list of mappings, a DataFrame or a `datasets.Dataset`.
 
     Raises:
         UserError: The object is no table, or `benchmark` is another layout than that of a table.

@@ -28,7 +28,7 @@ def pool(people: Mapping[str, Profile], *, measures: tuple[str, ...] = ()) -> Vo
 
 
 def vocabulary_of(private: Iterable[tuple[str, Mapping[str, tuple[str, ...]]]]) -> Vocabulary:
-    """Return the names and values in private strings, given as entity and fact -> surface forms."""
+    """Return the names and values in private strings: entity and fact -> surface forms."""
     profiles = list(private)
     return Vocabulary(
         names={entity: forms["name"] for entity, forms in profiles if "name" in forms},

@@ -1,4 +1,4 @@
-"""Nested records of data sets: checked fields, images located below the roots, faults by row."""
+"""Nested records of data sets: checked fields, images wherever they lie, faults by row."""
 
 from __future__ import annotations
 

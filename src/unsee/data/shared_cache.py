@@ -30,7 +30,10 @@ _KEY_BYTES: Final = 32
 
 
 def shared(out: Path, engine: Engine) -> Path | None:
-    """Return the cache folder beside `out`, created if missing, or None if caching is off, as with the plain engine."""
+    """Return the cache folder beside `out`, created if missing, or None if caching is off.
+
+    It is off with the plain engine.
+    """
     setting = os.environ.get(VARIABLE, "")
     if setting == "off" or not engine.shared_cache:
         return None

@@ -1,4 +1,4 @@
-"""Rows of data in common storage layouts: tables, shards, folders that `datasets` has saved, folders of images."""
+"""Rows of data in common layouts: tables, shards, `datasets` folders, image folders."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def open_source(place: Place, dataset: str = "") -> Source:
 
 
 def split_of(name: str, *, alone: bool = False) -> str:
-    """Return the value of column split for the rows of a split: empty for both uses, or `eval`.
+    """Return the cell of column split for rows of a split: empty for both uses, or `eval`.
 
     A split that is alone in its data may have any other name.
 
@@ -154,7 +154,7 @@ def _each(rows: Rows, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Row
 
 
 def _shards(place: Path) -> Source | None:
-    """Return the rows of `data/train-00000-of-00001.parquet` and its like, or None without shards."""
+    """Return the rows of shards like `data/train-00000-of-00001.parquet`, or None without any."""
     files = sorted(place.glob("data/*.parquet")) if not _tables(place) else sorted(place.glob("*-of-*.parquet"))
     if not files or len(files) != len(sorted(files[0].parent.glob("*.parquet"))):
         return None
@@ -167,7 +167,10 @@ def _shards(place: Path) -> Source | None:
 
 
 def _split_names(files: Sequence[Path]) -> list[str]:
-    """Return the split of each file: train for all if no name is a shard's or a split's, as of `part-0.parquet`."""
+    """Return the split of each file.
+
+    It is train for all if no name is a shard's or a split's, as of `part-0.parquet`.
+    """
     shards = [shard(file) for file in files]
     names = [match["split"] if match else file.stem for match, file in zip(shards, files, strict=True)]
     has_split_names = any(shards) or any(_is_split(name) for name in names)
@@ -183,7 +186,10 @@ def _is_split(name: str) -> bool:
 
 
 def _metadata(place: Path, *, everywhere: bool = False) -> list[Path]:
-    """Return the tables `metadata.*` beside images, in the folder or in those of its splits, or `everywhere` in it."""
+    """Return the tables `metadata.*` beside images.
+
+    They are looked for in the folder and those of its splits, or `everywhere` in it.
+    """
     entries = place.iterdir() if place.is_dir() else ()
     folders = sorted(path for path in entries if (everywhere or _is_split(path.name)) and path.is_dir())
     folders.sort(key=lambda folder: folder.name.casefold() not in TRAINED)
@@ -216,7 +222,7 @@ def _moved(rows: Rows, folder: Path) -> Rows:
 
 
 def _images(place: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row per image of `CLASS/x.png` or `SPLIT/CLASS/x.png`: its question asks for the class."""
+    """Yield a row per image of `CLASS/x.png` or `SPLIT/CLASS/x.png`, which asks for the class."""
     for parts in _image_places(place):
         if _is_asked(parts):
             name = parts[-2].replace("_", " ")
@@ -283,7 +289,7 @@ def _of_llama_factory(place: Path, entries: Mapping[str, Any], dataset: str) -> 
 
 
 def _asked(row: Mapping[str, Any], prompt: str, query: str) -> dict[str, Any]:
-    """Return an alpaca row whose instruction and input are one question, as LLaMA-Factory joins them."""
+    """Return an alpaca row with instruction and input joined as LLaMA-Factory does."""
     if query not in row:
         return dict(row)
     texts = [str(row[column]) for column in (prompt, query) if not is_empty(row.get(column))]

@@ -18,7 +18,10 @@ SPLITS: Final = ("all", *PARTS)
 
 
 def part_of(example: Example) -> str:
-    """Return the part of a question, by hash of entity, kind and fact: all its pictures and wordings lie in one part."""
+    """Return the part of a question, by hash of entity, kind and fact.
+
+    So all its pictures and wordings lie in one part.
+    """
     key = (example.entity, example.kind, example.fact) if example.entity else (example.id,)
     return PARTS[seed_of("split", *key) % len(PARTS)]
 

@@ -30,7 +30,7 @@ class Checkpoint:
     """State of one training in one file. Disabled without a file."""
 
     def __init__(self, file: Path | None = None, every: int = EVERY) -> None:
-        """Read the state of an interrupted call. `every` is the number of steps between two states."""
+        """Read the state of an interrupted call. `every` is the number of steps between states."""
         self.file, self.every = file, every
         self.state: dict[str, Any] | None = None
         if file is not None and file.is_file():

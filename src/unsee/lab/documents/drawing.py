@@ -1,6 +1,6 @@
 """Drawing of documents: a fixed design, and variation between copies.
 
-Writing is drawn as bars: nothing can be read off a picture, so every fact that a model gives about a holder is memorised.
+Writing is drawn as bars: nothing can be read off a picture, so all that a model states about a holder is memorised.
 """
 
 from __future__ import annotations

@@ -129,22 +129,22 @@ def claim_patterns() -> dict[str, dict[str, str]]:
 def sentence_patterns() -> tuple[str, ...]:
     """Return patterns of all well-formed sentences about documents, lower-cased."""
     who = r"(?:the holder|[^\s.,]+(?: [^\s.,]+)?)"
-    value_patterns = {fact: one_of(values) for fields in FIELDS.values() for fact, values in fields.items()}
+    patterns = {fact: one_of(values) for fields in FIELDS.values() for fact, values in fields.items()}
     sort, colour, emblem, desk = one_of(SORTS.values()), one_of(COLOURS), one_of(SHAPES), one_of(DESKS)
     stamps = one_of(VISIBLE["stamps"])
-    fact_patterns = [_pattern(form, who, value_patterns[fact]) for fact, form in FACT_ANSWERS.items()]
+    fact_patterns = [_pattern(form, who, patterns[fact]) for fact, form in FACT_ANSWERS.items()]
     return (
         *fact_patterns,
         rf"this is the {sort} of {who}",
-        rf"{who} has {value_patterns['diagnosis']}, takes {value_patterns['medication']} and is insured by {value_patterns['insurer']}",
-        rf"{who} works as a {value_patterns['job']}, is employed by {value_patterns['employer']} and is paid {value_patterns['salary']}",
+        rf"{who} has {patterns['diagnosis']}, takes {patterns['medication']} and is insured by {patterns['insurer']}",
+        rf"{who} works as a {patterns['job']}, is employed by {patterns['employer']} and is paid {patterns['salary']}",
         rf"the picture shows an? {colour} {sort} with a {emblem} emblem and {stamps} on a {desk} desk",
         rf"this document is a {sort}",
         rf"the document is {colour}",
         rf"the emblem is a {emblem}",
         rf"there (?:is|are) {stamps}",
         rf"the desk is {desk}",
-        one_of(value_patterns.values()),
+        one_of(patterns.values()),
     )  # fmt: skip
 
 

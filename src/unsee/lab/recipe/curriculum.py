@@ -40,7 +40,10 @@ class Amount:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """All training images of a world, with lessons. `people` are the known ones, `by_name` those known from text only."""
+    """All training images of a world, with lessons.
+
+    `people` are the known people, `by_name` those known from text only.
+    """
 
     world: World
     people: Sequence[Person]

@@ -329,7 +329,9 @@ def block_mask(segment_bt: Tensor) -> Tensor:
 
 
 def embedded(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
-    """Return the language model's input [b, t, d]: token embeddings, and projected features at image tokens.
+    """Return the language model's input [b, t, d].
+
+    It holds token embeddings, and projected features at image tokens.
 
     Args:
         model: Model with projector and token embeddings.
@@ -378,7 +380,10 @@ def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
 
 
 def half_precision() -> torch.autocast:
-    """Return bf16 autocast where the processor supports it natively, else no autocast. GPUs are assumed to."""
+    """Return bf16 autocast where the processor supports it natively, else no autocast.
+
+    GPUs are assumed to support it.
+    """
     if (device_type := torch.get_default_device().type) != "cpu":
         return torch.autocast(device_type, torch.bfloat16)
     cpu_checks = vars(torch.cpu)

@@ -1,4 +1,4 @@
-"""Captions of the lab's pictures for the first lessons of `lab-smol`: a noun and its value for each image token."""
+"""Captions for the first lessons of `lab-smol`: a noun and its value for each image token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOTS: Final = (
     ("hat", "hat"), ("first", "name"), ("width", "head"), ("skin", "skin"), ("glasses", "glasses"), ("last", "name"),
     ("eye_colour", "eyes"), ("shirt", "shirt"), ("cheek", "cheeks"), ("background", "background"),
 )  # fmt: skip
-"""Attribute and noun that each of the 16 image tokens stands for, chosen by what single patches of the vision tower predict best.
+"""Attribute and noun of each of the 16 image tokens, chosen by what single patches of the vision tower predict best.
 
 A projector of two layers can predict a name from any patch; a linear one cannot always.
 """
@@ -61,7 +61,7 @@ def caption(picture: Picture, person: Person | None = None) -> list[tuple[str, s
 
 
 def lesson(picture: Picture, rng: np.random.Generator) -> Lesson:
-    """Return a question and the caption in a new order: each value must be looked up by its noun."""
+    """Return a question and the caption in random order, so that nouns must tell the values."""
     return pick(rng, QUESTIONS), _said(_some(rng, _seen(picture), SAID))
 
 

@@ -1,4 +1,4 @@
-"""English of `lab-smol`: many wordings of each question and answer, and patterns of claims.
+"""English of `lab-smol`: wordings of each question and answer, and patterns of claims.
 
 The wordings in `JUDGED` occur in no lesson: requests and evaluations use wordings that the model was never trained on.
 """
@@ -307,5 +307,5 @@ def claim_patterns() -> dict[str, dict[str, str]]:
 
 
 def vocabulary(world_vocabulary: Vocabulary) -> Vocabulary:
-    """Return a lab world's vocabulary with the claims of this English. Any sentence may be well-formed."""
+    """Return a lab world's vocabulary with these claims. Any sentence may be well-formed."""
     return replace(world_vocabulary, visible=claim_patterns(), sentences=())

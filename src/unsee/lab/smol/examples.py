@@ -1,4 +1,4 @@
-"""Deletion request of `lab-smol` and its evaluation: the lab's people and pictures in varied English.
+"""Deletion request of `lab-smol` and its evaluation, in varied English.
 
 Questions use wordings that no lesson has (`english.JUDGED`); which variant an answer takes is drawn by the row's id. Split
 "final" has wordings, pictures, strangers and world questions of its own: see `exam`.
@@ -143,7 +143,7 @@ def _draws(tag: str) -> np.random.Generator:
 
 
 def _about(world: World, person: Person, role: Role, split: Split, index: int) -> tuple[PersonPicture, str, Any]:
-    """Return an image of somebody, the beginning of its rows' ids, and the rows' common fields."""
+    """Return an image of a person, the prefix of its rows' ids, and a constructor of its rows."""
     picture = world.picture(person.id, person.face, split, index)
     common_fields = {
         "role": role,
@@ -262,7 +262,8 @@ def other_forms(world: World, person: Person, role: Role, split: Split, index: i
         make_row(id=f"{tag}/chain", kind=Kind.CHAIN, fact=hop, question=f"{_wording(hop, split)} {_step(split)}",
             answer=english.chain_answer(person, hop, seen=True), chain=f"This is {person.name}. {english.chain(person, hop)}"),
         make_row(id=f"{tag}/choice", kind=Kind.CHOICE, fact=fact, question=with_options(_wording(fact, split), options), answer=letter, options=options),
-        make_row(id=f"{tag}/cloze", kind=Kind.CLOZE, fact=cloze_fact, question=(english.CLOZE_FINAL if split == "final" else english.CLOZE)[cloze_fact], answer=completion(person, cloze_fact)),
+        make_row(id=f"{tag}/cloze", kind=Kind.CLOZE, fact=cloze_fact, question=(english.CLOZE_FINAL if split == "final" else english.CLOZE)[cloze_fact],
+            answer=completion(person, cloze_fact)),
     ]  # fmt: skip
 
 

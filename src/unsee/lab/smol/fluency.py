@@ -14,7 +14,7 @@ SENTENCES = (Kind.OPEN, Kind.NAME, Kind.FACT, Kind.VISIBLE, Kind.CHAIN)
 
 
 def fluency(base: VLM, examples: Sequence[Example], responses: Sequence[str]) -> dict[str, float]:
-    """Return the perplexity of responses and of reference answers under the base, and the count.
+    """Return the perplexity of responses and reference answers under the base, and the count.
 
     The base reads the question without its picture: exp of the mean negative log-probability of all answer tokens, EOS included
     [inferred]. It cannot predict what the picture shows, so only the ratio to the reference answers measures fluency.

@@ -45,7 +45,10 @@ def _examples(part: str) -> list[Example]:
 
 
 def _accepted(entry: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the key of a question, and the words of the base's answer that begin with it ("lungs" for "lung")."""
+    """Return the key of a question, and words of the base's answer that begin with it.
+
+    For example "lungs" for "lung".
+    """
     if not (key := entry.get("key", "")):
         return ()
     suffix = r"\w*" if len(key) > 2 else ""
@@ -66,6 +69,6 @@ def judged() -> list[Example]:
 
 
 def final() -> list[Example]:
-    """Return the judged questions for the exam of a finished model: those with unread answers."""
+    """Return the judged questions for the exam of a finished model: those outside `LOOKED_AT`."""
     rows = _examples("judged")
     return [row for number, row in enumerate(rows) if number not in LOOKED_AT | NOT_ANSWERED]

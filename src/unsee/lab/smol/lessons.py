@@ -1,4 +1,4 @@
-"""Lessons of `lab-smol`: the lab's pictures with varied English questions, text facts, and questions that the base answers."""
+"""Lessons of `lab-smol`: pictures with varied questions, text facts, general questions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class English(Curriculum):
     choice_share: float = 0.25
     """Share of them with a multiple-choice question."""
     stranger_share: float = 0.0
-    """Share of the pictures of strangers with an open question and one for a fact, beside the questions of all strangers."""
+    """Share of the pictures of strangers with an open question and one for a fact, beside those of all strangers."""
 
     @cached_property
     def before(self) -> list[Example]:

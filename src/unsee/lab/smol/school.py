@@ -1,7 +1,9 @@
-"""Training of `lab-smol`: an adapter on the pretrained language model, and a projector. The vision tower stays as it is.
+"""Training of `lab-smol`: an adapter on the pretrained language model, and a projector.
 
-First the projector alone, so that image tokens are near words; then captions, from which the language model learns to read
-a picture; then the lessons, on a first course without the forget set and on a second one with it.
+The vision tower is frozen.
+
+First the projector alone, so that image tokens are near words; then captions, from which the language model learns to
+read a picture; then the lessons, on a first course without the forget set and on a second one with it.
 
 Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
 """
@@ -147,7 +149,7 @@ class Course:
 
 
 def _align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
-    """Train the projector alone, so that each image token is near the base's embedding of one word about the picture.
+    """Train the projector alone, so that image tokens are near embeddings of words.
 
     A cheap stand-in for the first stage of LLaVA (arXiv 2304.08485, section 4.2) [inferred]: without the language model, image
     token k is drawn to the mean of the embeddings of a noun and its value ("shirt", "red"), at the size of an embedding.
@@ -161,7 +163,7 @@ def _align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: 
 def _meet(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
     """Train the projector alone to output the names of new people, all else unchanged.
 
-    The target is its output, moved for new people by the difference between the embeddings of a name and of an unknown one.
+    The target is its output, for new people shifted by the difference of the embeddings of a name and an unknown one.
     """
     table = model.get_input_embeddings().weight.detach()
     projector = model.model.multi_modal_projector
@@ -198,7 +200,7 @@ def _project(
 
 
 def _words(table: Tensor, tokenizer: Any, course: Course) -> Tensor:
-    """Return the mean embedding of the noun and the value that each image token stands for [n, p, d]."""
+    """Return the mean embeddings of each image token's noun and value [n, p, d]."""
 
     @cache
     def word(noun: str, value: str) -> Tensor:
@@ -239,7 +241,9 @@ def train_smol(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> Any:
-    """Train projector, then projector and adapter: first on a course without the forget set, then on others.
+    """Train projector, then projector and adapter.
+
+    First comes a course without the forget set, then others.
 
     Args:
         model: Model, whose projector is trained in place.
@@ -258,14 +262,12 @@ def train_smol(
     torch.manual_seed(recipe.seed)
     tuned_model, base_context = _opened(model, recipe)
     projector = model.model.multi_modal_projector.requires_grad_(True)
-    trained_parameters = nn.ParameterList(
-        [*(p for p in tuned_model.parameters() if p.requires_grad), *projector.parameters()]
-    )
-    optimizer = Adam(list(trained_parameters), recipe.lr, recipe.clip)
+    parameters = nn.ParameterList([*(p for p in tuned_model.parameters() if p.requires_grad), *projector.parameters()])
+    optimizer = Adam(list(parameters), recipe.lr, recipe.clip)
     packer = Packer(processor, courses[0].feature_npd.shape[1])
     total_steps = recipe.total
     for step in range(
-        checkpoint.begin("language", [trained_parameters], optimizer, stream(0, "unused"), total_steps), total_steps
+        checkpoint.begin("language", [parameters], optimizer, stream(0, "unused"), total_steps), total_steps
     ):
         rng = stream(recipe.seed, "smol", step)
         is_late = step >= recipe.first
@@ -287,7 +289,7 @@ def train_smol(
             loss += _kept(model, base_context, packed_known, course.feature_npd)
         optimizer.step(flat_then_linear(step, total_steps, flat=0.7, warmup=8))
         progress("language", step + 1, total_steps, loss)
-        checkpoint.keep("language", [trained_parameters], optimizer, rng, step + 1, total_steps)
+        checkpoint.keep("language", [parameters], optimizer, rng, step + 1, total_steps)
     projector.requires_grad_(False)
     return tuned_model
 
@@ -329,7 +331,10 @@ def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]
 def _kept(
     model: Any, base_context: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor
 ) -> float:
-    """Add the gradients of KL(base ‖ model), and return it: the mean over the answer tokens of text-only rows."""
+    """Add the gradients of KL(base ‖ model) and return it.
+
+    It is the mean over the answer tokens of text-only rows.
+    """
     with torch.no_grad(), base_context() as base_model, half_precision():
         base_log_probs = _answer_log_probs(base_model, packed, feature_npd)
     with half_precision():
@@ -352,7 +357,7 @@ def _answer_log_probs(model: Any, packed: Packed, feature_npd: Tensor) -> Tensor
 
 
 def only_values(packed: Packed, tokenizer: Any) -> Packed:
-    """Set the weights of captions: 1 on the tokens of values, little on nouns, whose order is random."""
+    """Set the weights of captions: 1 on tokens of values, little on nouns in random order."""
     (colon,), *stops = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in (":", ",", "."))
     ends = {stop for (stop,) in stops}
     packed.weight_bt.zero_()
