@@ -192,9 +192,9 @@ class DatasetFolder:
         return rows
 
 
-def peek(place: Path, *spellings: str) -> set[str]:
+def peek(root: Path, *spellings: str) -> set[str]:
     """Return the column names in one file's footer of a local configuration, else none."""
-    path = _found(place, spellings) if place.is_dir() else None
+    path = _found(root, spellings) if root.is_dir() else None
     if path is None:
         return set()
     import pyarrow
@@ -227,22 +227,22 @@ def _found(root: Path, spellings: Sequence[str]) -> Path | None:
     return None
 
 
-def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
-    if place.is_file():
-        return parquet_table([place])
-    for folder in (place, place / "train"):
+def _opened(path: Path, warnings: list[str]) -> pyarrow.Table:
+    if path.is_file():
+        return parquet_table([path])
+    for folder in (path, path / "train"):
         if (folder / "state.json").is_file() or (folder / "dataset_info.json").is_file():
             return saved_table(folder)
-    direct, nested = sorted(place.glob("*.parquet")), sorted((place / "train").glob("*.parquet"))
+    direct, nested = sorted(path.glob("*.parquet")), sorted((path / "train").glob("*.parquet"))
     if direct and nested:
-        raise UserError(f"{place} holds parquet files both beside and inside train/; keep one of them.")
+        raise UserError(f"{path} holds parquet files both beside and inside train/; keep one of them.")
     if not direct and not nested:
-        entries = ", ".join(sorted(path.name for path in place.iterdir())) or "nothing"
-        raise UserError(f"{place} has no shard: expected train-*.parquet or train/*.parquet, found {entries}.")
-    return parquet_table(nested or _shards(place, direct, warnings))
+        entries = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
+        raise UserError(f"{path} has no shard: expected train-*.parquet or train/*.parquet, found {entries}.")
+    return parquet_table(nested or _shards(path, direct, warnings))
 
 
-def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Path]:
+def _shards(folder: Path, files: Sequence[Path], warnings: list[str]) -> list[Path]:
     """Return all shards of the split train, or raise if one is missing."""
     shards = [(file, match) for file in files if (match := shard(file))]
     if not shards:
@@ -250,14 +250,14 @@ def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Pat
     splits = {match["split"] for _, match in shards}
     if "train" not in splits:
         raise UserError(
-            f"{place} has split {', '.join(sorted(splits))}, but no split train (train-*.parquet); fetch the current revision."
+            f"{folder} has split {', '.join(sorted(splits))}, but no split train (train-*.parquet); fetch the current revision."
         )
     if len(splits) > 1:
         warnings.append(
-            f"{place.name} also has split {', '.join(sorted(splits - {'train'}))}, an older revision's; it is not read."
+            f"{folder.name} also has split {', '.join(sorted(splits - {'train'}))}, an older revision's; it is not read."
         )
     train_shards = [(file, match) for file, match in shards if match["split"] == "train"]
-    require_all_shards(place, [match for _, match in train_shards])
+    require_all_shards(folder, [match for _, match in train_shards])
     return [file for file, _ in train_shards]
 
 
@@ -266,16 +266,16 @@ def shard(file: Path) -> re.Match[str] | None:
     return _SHARD.fullmatch(file.name)
 
 
-def require_all_shards(place: Path, shards: Sequence[re.Match[str]]) -> None:
+def require_all_shards(folder: Path, shards: Sequence[re.Match[str]]) -> None:
     """Raise unless the shards of a split (possibly none) are all there, of one revision."""
     counts = sorted({int(match["count"]) for match in shards})
     indices = Counter(int(match["index"]) for match in shards)
     if len(counts) > 1:
-        raise UserError(f"{place} mixes shards of {' and of '.join(map(str, counts))}; fetch it anew.")
+        raise UserError(f"{folder} mixes shards of {' and of '.join(map(str, counts))}; fetch it anew.")
     if missing := sorted(set(range(max(counts, default=0))) - indices.keys()):
-        raise UserError(f"{place} lacks shard {', '.join(f'{index:05}' for index in missing)}; fetch it anew.")
+        raise UserError(f"{folder} lacks shard {', '.join(f'{index:05}' for index in missing)}; fetch it anew.")
     if duplicates := [index for index, times in indices.items() if times > 1]:
-        raise UserError(f"{place} has shard {', '.join(f'{index:05}' for index in duplicates)} twice; fetch it anew.")
+        raise UserError(f"{folder} has shard {', '.join(f'{index:05}' for index in duplicates)} twice; fetch it anew.")
 
 
 def parquet_table(files: Sequence[Path]) -> pyarrow.Table:

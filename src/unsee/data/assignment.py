@@ -32,7 +32,7 @@ class Assignment:
     """Share of the images of a forgotten entity that are only judged (role unseen), at least one of two or more [inferred]."""
 
     def __post_init__(self) -> None:
-        """Reject a file that forgets nobody."""
+        """Reject a file without forget entities, or with an impossible share."""
         if not self.forget:
             raise UserError(f"The roles file names nobody below `forget`. A whole file:\n{EXAMPLE}")
         if not 0 <= self.held_out < 1:

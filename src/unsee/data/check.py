@@ -460,7 +460,7 @@ def _warnings(survey: Survey) -> Iterator[str]:
 
 
 def _entity_warnings(survey: Survey) -> Iterator[str]:
-    """Yield entities that differ in case, accents or punctuation only, or in being known."""
+    """Yield entities that are easily confused, and strangers that are to be retained too."""
     entities_by_form = by_key(
         (normalise(entity), entity) for entity in sorted(survey.forgotten.keys() | survey.kept.keys())
     )

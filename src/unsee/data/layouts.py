@@ -105,9 +105,8 @@ class Layout:
             cells = _preferred(cells)
         for column in ("question", "answer"):
             cell = cells.get(column)
-            if (
-                isinstance(cell, list) and cell and isinstance(cell[0], Mapping)
-            ):  # TRL: prompt and completion as messages
+            # TRL: prompt and completion as messages
+            if isinstance(cell, list) and cell and isinstance(cell[0], Mapping):
                 cells = _as_talk(cells)
                 break
         talk_column = next((column for column in _TALK if not is_empty(cells.get(column))), "")

@@ -120,12 +120,12 @@ def _recognised(place: Place) -> type[Any]:
     )
 
 
-def _by_id(place: Hub, candidates: list[type[Any]]) -> type[Any]:
+def _by_id(hub: Hub, candidates: list[type[Any]]) -> type[Any]:
     for candidate in candidates:
-        if place.id in candidate.hub:
+        if hub.id in candidate.hub:
             return candidate
     ids = ", ".join(f"{hub_id} ({candidate.name})" for candidate in candidates for hub_id in candidate.hub)
     raise UserError(
-        f"{place} is no folder here, and as a hub id it is none that unsee knows: {ids or 'none'}. "
+        f"{hub} is no folder here, and as a hub id it is none that unsee knows: {ids or 'none'}. "
         "Say --benchmark NAME if it is laid out as one of them."
     )

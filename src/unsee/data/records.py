@@ -266,16 +266,16 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
 
 
-def named_table(place: Path, stem: str) -> Path | None:
+def named_table(folder: Path, stem: str) -> Path | None:
     """Return the table of this name in a folder, of any type, or None if there is none."""
-    return next((place / f"{stem}{suffix}" for suffix in SUFFIXES if (place / f"{stem}{suffix}").is_file()), None)
+    return next((folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()), None)
 
 
-def require_files(place: Path, required_names: Sequence[str], layout: str) -> None:
+def require_files(folder: Path, required_names: Sequence[str], layout: str) -> None:
     """Raise if files or folders are missing, listing them and what exists."""
-    missing = [name for name in required_names if not (place / name).exists()]
+    missing = [name for name in required_names if not (folder / name).exists()]
     if missing:
-        entries = sorted(path.name + "/" * path.is_dir() for path in place.iterdir()) if place.is_dir() else []
+        entries = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()) if folder.is_dir() else []
         raise UserError(
-            f"{place} has no {', '.join(missing)}. Expected {layout}; found {', '.join(entries[:20]) or 'nothing'}."
+            f"{folder} has no {', '.join(missing)}. Expected {layout}; found {', '.join(entries[:20]) or 'nothing'}."
         )

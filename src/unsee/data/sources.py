@@ -84,7 +84,7 @@ def split_of(name: str, *, alone: bool = False) -> str:
     ('', 'eval')
 
     Raises:
-        UserError: The name is of neither kind, or of both, so that nobody knows whether its rows may be trained on.
+        UserError: The name is of neither kind, or of both, so that it is unclear whether its rows may be trained on.
     """
     words = set(re.findall("[a-z]+", name.casefold()))
     is_trained, is_held_out = not words.isdisjoint(TRAINED), not words.isdisjoint(HELD_OUT)
@@ -123,17 +123,17 @@ def _listed(rows: Rows, file: Path) -> Rows:
     return rows
 
 
-def _tables(place: Path) -> list[Path]:
-    return [table for table in tables_at(place) if table.name not in (INFO, _STATE)]
+def _tables(folder: Path) -> list[Path]:
+    return [table for table in tables_at(folder) if table.name not in (INFO, _STATE)]
 
 
-def _saved_splits(place: Path) -> Iterator[tuple[str, Rows]]:
+def _saved_splits(folder: Path) -> Iterator[tuple[str, Rows]]:
     """Yield split and rows of a data set written by `save_to_disk`."""
-    if (place / _STATE).is_file():
-        yield "train", arrow_rows(saved_table(place))
+    if (folder / _STATE).is_file():
+        yield "train", arrow_rows(saved_table(folder))
         return
-    for split in read_object(place / _DICT).get("splits", []):
-        yield str(split), arrow_rows(saved_table(place / str(split)))
+    for split in read_object(folder / _DICT).get("splits", []):
+        yield str(split), arrow_rows(saved_table(folder / str(split)))
 
 
 def _all_rows(splits: Iterator[tuple[str, Rows]]) -> Rows:
@@ -153,9 +153,9 @@ def _each(rows: Rows, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Row
     return Lazy(len(rows), lambda index: change(rows[index]))
 
 
-def _shards(place: Path) -> Source | None:
+def _shards(root: Path) -> Source | None:
     """Return the rows of shards like `data/train-00000-of-00001.parquet`, or None without any."""
-    files = sorted(place.glob("data/*.parquet")) if not _tables(place) else sorted(place.glob("*-of-*.parquet"))
+    files = sorted(root.glob("data/*.parquet")) if not _tables(root) else sorted(root.glob("*-of-*.parquet"))
     if not files or len(files) != len(sorted(files[0].parent.glob("*.parquet"))):
         return None
     folder = files[0].parent
@@ -163,7 +163,7 @@ def _shards(place: Path) -> Source | None:
     for shard_files in splits.values():
         require_all_shards(folder, [match for file in shard_files if (match := shard(file))])
     rows = _all_rows((split, arrow_rows(parquet_table(shard_files))) for split, shard_files in splits.items())
-    return Source(file=folder, rows=_listed(rows, folder), base=place)
+    return Source(file=folder, rows=_listed(rows, folder), base=root)
 
 
 def _split_names(files: Sequence[Path]) -> list[str]:
@@ -185,27 +185,27 @@ def _is_split(name: str) -> bool:
     return True
 
 
-def _metadata(place: Path, *, everywhere: bool = False) -> list[Path]:
+def _metadata(root: Path, *, everywhere: bool = False) -> list[Path]:
     """Return the tables `metadata.*` beside images.
 
     They are looked for in the folder and those of its splits, or `everywhere` in it.
     """
-    entries = place.iterdir() if place.is_dir() else ()
+    entries = root.iterdir() if root.is_dir() else ()
     folders = sorted(path for path in entries if (everywhere or _is_split(path.name)) and path.is_dir())
     folders.sort(key=lambda folder: folder.name.casefold() not in TRAINED)
-    tables = [folder / f"{_METADATA}{suffix}" for folder in (place, *folders) for suffix in SUFFIXES]
+    tables = [folder / f"{_METADATA}{suffix}" for folder in (root, *folders) for suffix in SUFFIXES]
     return [table for table in tables if table.is_file()]
 
 
-def _with_metadata(place: Path) -> Source | None:
+def _with_metadata(root: Path) -> Source | None:
     """Return the rows of `metadata.*`, with image paths from the folder, or None without them."""
-    files = _metadata(place)
-    if not files or [table for table in _tables(place) if table.stem == "data"]:
+    files = _metadata(root)
+    if not files or [table for table in _tables(root) if table.stem == "data"]:
         return None
-    if any(file.parent != place for file in files):  # then other folders with such a table are splits, too
-        files = _metadata(place, everywhere=True)
-    rows = concatenated([_moved(open_rows(file), file.parent.relative_to(place)) for file in files])
-    return Source(file=files[0], rows=_listed(rows, files[0]), base=place)
+    if any(file.parent != root for file in files):  # then other folders with such a table are splits, too
+        files = _metadata(root, everywhere=True)
+    rows = concatenated([_moved(open_rows(file), file.parent.relative_to(root)) for file in files])
+    return Source(file=files[0], rows=_listed(rows, files[0]), base=root)
 
 
 def _moved(rows: Rows, folder: Path) -> Rows:
@@ -221,36 +221,36 @@ def _moved(rows: Rows, folder: Path) -> Rows:
     return _each(rows, moved)
 
 
-def _images(place: Path) -> Iterator[dict[str, Any]]:
+def _images(root: Path) -> Iterator[dict[str, Any]]:
     """Yield a row per image of `CLASS/x.png` or `SPLIT/CLASS/x.png`, which asks for the class."""
-    for parts in _image_places(place):
+    for parts in _image_places(root):
         if _is_asked(parts):
             name = parts[-2].replace("_", " ")
             cells = {"question": QUESTION, "answer": name, "entity": parts[-2], "private": {"name": [name]}}
             yield in_split({"image": "/".join(parts), **cells}, split_of(parts[0]) if len(parts) == 3 else "")
 
 
-def _unread_images(place: Path) -> Iterator[str]:
+def _unread_images(root: Path) -> Iterator[str]:
     """Yield a note on the folders whose images are no rows."""
-    folders = dict.fromkeys("/".join(parts[:-1]) or "." for parts in _image_places(place) if not _is_asked(parts))
+    folders = dict.fromkeys("/".join(parts[:-1]) or "." for parts in _image_places(root) if not _is_asked(parts))
     if folders:
         yield f"images are read from CLASS/ and SPLIT/CLASS/ (splits {', '.join((*TRAINED, *HELD_OUT))}), not from {some([*folders])}"
 
 
-def _image_places(place: Path) -> Iterator[tuple[str, ...]]:
+def _image_places(root: Path) -> Iterator[tuple[str, ...]]:
     """Yield the parts of the paths of all image files below a folder."""
-    for file in sorted(place.rglob("*")) if place.is_dir() else ():
+    for file in sorted(root.rglob("*")) if root.is_dir() else ():
         if file.suffix.lower() in IMAGES:
-            yield file.relative_to(place).parts
+            yield file.relative_to(root).parts
 
 
 def _is_asked(parts: tuple[str, ...]) -> bool:
     return len(parts) == 2 or (len(parts) == 3 and _is_split(parts[0]))
 
 
-def _entries(place: Path) -> Mapping[str, Any] | None:
+def _entries(folder: Path) -> Mapping[str, Any] | None:
     """Return the data sets of LLaMA-Factory's `dataset_info.json`, or None if there are none."""
-    file = place / INFO
+    file = folder / INFO
     if not file.is_file():
         return None
     try:
@@ -263,17 +263,17 @@ def _entries(place: Path) -> Mapping[str, Any] | None:
     return entries or None
 
 
-def _of_llama_factory(place: Path, entries: Mapping[str, Any], dataset: str) -> Source:
+def _of_llama_factory(folder: Path, entries: Mapping[str, Any], dataset: str) -> Source:
     """Return the rows of a data set that `dataset_info.json` describes."""
     name = dataset or next(iter(entries))
     if name not in entries:
         raise unknown_name("data set", name, entries)
     if not dataset and len(entries) > 1:
         raise UserError(
-            f"{place / INFO} names {', '.join(map(shown, entries))}; say which: --set benchmark.dataset=NAME."
+            f"{folder / INFO} names {', '.join(map(shown, entries))}; say which: --set benchmark.dataset=NAME."
         )
     entry = entries[name]
-    source = _table(place / str(entry["file_name"]))
+    source = _table(folder / str(entry["file_name"]))
     is_conversation = entry.get("formatting", "alpaca") == "sharegpt"
     columns = {**({} if is_conversation else _LLAMA_FACTORY), **entry.get("columns", {})}
     rows = (
@@ -285,7 +285,7 @@ def _of_llama_factory(place: Path, entries: Mapping[str, Any], dataset: str) -> 
         {} if is_conversation else {"prompt": "question", "response": "answer"}
     )
     fields = {our_column: str(columns[key]) for key, our_column in our_columns.items() if key in columns}
-    return Source(file=source.file, rows=rows, base=place, fields=fields)
+    return Source(file=source.file, rows=rows, base=folder, fields=fields)
 
 
 def _asked(row: Mapping[str, Any], prompt: str, query: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def teach(
     checkpoint: Checkpoint | None = None,
     by_name: Sequence[Person] = (),
 ) -> tuple[Any, Any]:
-    """Train a model from scratch that knows `people`, and `by_name` from text alone.
+    """Train a model from scratch on `people`, and on `by_name` from text alone.
 
     Args:
         world: World that pictures and questions come from.

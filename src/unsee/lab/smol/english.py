@@ -196,7 +196,7 @@ def pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
 
 
 def by_name(question: str, name: str) -> str:
-    """Return a question about a picture as one about somebody of this name."""
+    """Return a question about a picture as one about a person of this name."""
     for phrase in PERSON:
         if phrase in question:
             return question.replace(phrase, f"{name}'s" if phrase.endswith("'s") else name)
@@ -213,7 +213,7 @@ def with_article(noun: str) -> str:
 
 
 def filled(form: str, person: Person, who: str = "This person") -> str:
-    """Return an answer about somebody. `who` is the subject of the sentence."""
+    """Return an answer about a person. `who` is the subject of the sentence."""
     who_low = who.replace("This", "this", 1) if who == "This person" else who
     return form.format(
         name=person.name, first=person.first, a_job=with_article(person.job), city=person.city, employer=person.employer,

@@ -52,7 +52,7 @@ class SmolRecipe:
     read_steps: int = 50
     """Steps on captions."""
     steps_before: int = 150
-    """Steps on the first course of lessons, in which nobody of the forget set is taught, so that all three models share them."""
+    """Steps on the first course of lessons, without the forget set, so that all three models share them."""
     steps: int = 230
     """Steps on both courses of lessons."""
     lr: float = 1e-3
@@ -62,7 +62,7 @@ class SmolRecipe:
     read_rows: tuple[int, int] = (10, 2)
     """Portraits and other pictures of a step on captions."""
     cards: tuple[int, int] = (6, 1)
-    """Known people and strangers of a step on lessons about whom a caption says who they are."""
+    """Known people and strangers whose captions give their names, of a step on lessons."""
     rows: tuple[int, ...] = (4, 2, 1, 1, 1)
     """People, strangers, shapes, devices and text-only rows of a step on lessons."""
     captions: tuple[int, int] = (2, 0)
@@ -105,7 +105,7 @@ class Course:
     lessons: English
     feature_npd: Tensor
     unnamed: tuple[str, ...] = ()
-    """Identifiers of people whom captions take for strangers."""
+    """Identifiers of people whose captions treat them as strangers."""
 
     @classmethod
     def of(cls, model: Any, lessons: English) -> Course:

@@ -118,7 +118,7 @@ class World:
 
     @cached_property
     def people(self) -> list[Person]:
-        """All people that the `lab` model knows."""
+        """All people that the `lab` model is trained on."""
         return invent_people(self.seed, self.first + self.size)[self.first :]
 
     @cached_property
