@@ -57,9 +57,9 @@ def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
     """Return a model's greedy answers. They are not kept."""
     if not rows:
         return []
-    with tempfile.TemporaryDirectory() as place:
-        evaluate(model, Questions(rows), Path(place) / "asked", stage="asked", images_dir=Path(place))
-        return read_answers(Path(place) / "asked")
+    with tempfile.TemporaryDirectory() as folder:
+        evaluate(model, Questions(rows), Path(folder) / "asked", stage="asked", images_dir=Path(folder))
+        return read_answers(Path(folder) / "asked")
 
 
 def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surface:
@@ -73,47 +73,47 @@ def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surfac
         entity: Identifier of the person in the rows.
         seed: Seed of the drawing.
     """
-    with tempfile.TemporaryDirectory() as place:
-        victim = Victim(open=lambda: model, benchmark=Questions(rows), work=Path(place), seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        victim = Victim(open=lambda: model, benchmark=Questions(rows), work=Path(folder), seed=seed)
         try:
-            found = [{**asdict(one), "mean": one.mean} for one in Sampling(images=1).quick().run(victim)]
+            findings = [{**asdict(finding), "mean": finding.mean} for finding in Sampling(images=1).quick().run(victim)]
         except UserError as error:  # nothing to draw from, such as no question about a private string
             return Surface(verdict="not_measured", why=str(error))
-    one = attacked({"findings": {"model": found}}, entity, controls_of(entity), known=True)
-    word: Word = "no_baseline" if one.verdict == "erased" else one.verdict
-    return replace(one, verdict=word, before=one.after, after=None)
+    surface = attacked({"findings": {"model": findings}}, entity, controls_of(entity), known=True)
+    verdict: Word = "no_baseline" if surface.verdict == "erased" else surface.verdict
+    return replace(surface, verdict=verdict, before=surface.after, after=None)
 
 
 def kept(model: VLM, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
     """Return the recall scores of a model for questions about what is kept."""
-    with tempfile.TemporaryDirectory() as place:
-        scores = evaluate(model, data, Path(place) / "kept", roles=roles, images_dir=Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        scores = evaluate(model, data, Path(folder) / "kept", roles=roles, images_dir=Path(folder))
     return {name: score.value for name, score in scores.items() if name.partition(".")[2] in RECALLS}
 
 
 def with_own_answers(rows: Sequence[Example], responses: Sequence[Response]) -> list[Example]:
     """Return the rows with what the model said as their answer, without those that it answered with nothing."""
-    said = {response.id: response.text.strip() for response in responses}
-    return [replace(row, answer=said[row.id]) for row in rows if said.get(row.id)]
+    answers = {response.id: response.text.strip() for response in responses}
+    return [replace(row, answer=answers[row.id]) for row in rows if answers.get(row.id)]
 
 
 def strangers_of(data: Benchmark | None) -> list[ImageSource]:
     """Return the pictures of strangers, who occur in no training data, each once."""
     rows = () if data is None else data.examples("eval")
-    found = {row.image.key: row.image for row in rows if row.role is Role.STRANGER and row.image is not None}
-    return list(found.values())
+    images_by_key = {row.image.key: row.image for row in rows if row.role is Role.STRANGER and row.image is not None}
+    return list(images_by_key.values())
 
 
 def with_controls(
     rows: Sequence[Example], strangers: Sequence[ImageSource], forms: Mapping[str, Sequence[str]]
 ) -> list[Example]:
     """Return the rows and, per person, the same questions about strangers. `forms`: entity -> forms of the name."""
-    made = list(rows)
+    extended_rows = list(rows)
     for entity, names in forms.items():
-        its = [row for row in rows if row.entity == entity]
-        beside = controls(its, strangers, names, CONTROLS)
-        made += [replace(row, entity=control_of(entity, row.entity)) for row in beside]
-    return made
+        person_rows = [row for row in rows if row.entity == entity]
+        control_rows = controls(person_rows, strangers, names, CONTROLS)
+        extended_rows += [replace(row, entity=control_of(entity, row.entity)) for row in control_rows]
+    return extended_rows
 
 
 def control_of(entity: str, stranger: str) -> str:
@@ -128,8 +128,10 @@ def controls_of(entity: str) -> tuple[str, ...]:
 
 def split(responses: Sequence[Response], entity: str) -> tuple[list[Response], list[Response]]:
     """Return the answers about a person, and those about the strangers beside."""
-    beside = set(controls_of(entity))
-    return [row for row in responses if row.entity == entity], [row for row in responses if row.entity in beside]
+    control_entities = set(controls_of(entity))
+    return [response for response in responses if response.entity == entity], [
+        response for response in responses if response.entity in control_entities
+    ]
 
 
 def collapsed(responses: Sequence[Response]) -> bool:
@@ -137,7 +139,11 @@ def collapsed(responses: Sequence[Response]) -> bool:
 
     Open questions decide where there are any: a short answer to a question for a name is no gibberish.
     """
-    opens = [row for row in responses if row.kind is Kind.OPEN]
-    probed = opens or [row for row in responses if row.kind in PROBES]
-    broken = [row for row in probed if degenerate(row.text) and not leaked(row.text, row.private, row.question)]
-    return bool(probed) and len(broken) / len(probed) >= COLLAPSED
+    open_answers = [response for response in responses if response.kind is Kind.OPEN]
+    probe_answers = open_answers or [response for response in responses if response.kind in PROBES]
+    degenerate_answers = [
+        response
+        for response in probe_answers
+        if degenerate(response.text) and not leaked(response.text, response.private, response.question)
+    ]
+    return bool(probe_answers) and len(degenerate_answers) / len(probe_answers) >= COLLAPSED

@@ -77,17 +77,17 @@ class Result:
     @property
     def fulfilled(self) -> bool:
         """Tell whether nothing measured is left of anybody."""
-        return all(one.verdict in ("erased", "no_baseline") for one in self.checked)
+        return all(check.verdict in ("erased", "no_baseline") for check in self.checked)
 
     def __str__(self) -> str:
         """Return a line per person and surface."""
         lines = [f"{self.batch}: {self.model}"]
-        for one in self.checked:
-            again = " (earlier request, asked again)" if one.recheck else ""
-            lines.append(f"{one.request}: {one.verdict.upper().replace('_', ' ')}{again}")
-            lines += [f"  {surfaces.WORDS[name]}: {_line(surface)}" for name, surface in one.surfaces.items()]
+        for check in self.checked:
+            suffix = " (earlier request, asked again)" if check.recheck else ""
+            lines.append(f"{check.request}: {check.verdict.upper().replace('_', ' ')}{suffix}")
+            lines += [f"  {surfaces.WORDS[name]}: {_line(surface)}" for name, surface in check.surfaces.items()]
         lines += [f"kept: {name} {_percent(old)} -> {_percent(new)}" for name, (old, new) in self.kept.items()]
-        lines += [f"receipt: {one.file}{'' if one.signed else ' (unsigned)'}" for one in self.receipts]
+        lines += [f"receipt: {receipt.file}{'' if receipt.signed else ' (unsigned)'}" for receipt in self.receipts]
         return "\n".join(lines)
 
 
@@ -123,20 +123,20 @@ def run(
     """
     require_codes(operator)
     with owner(project.folder):
-        begun = _begun(project)
-        results = _finished(Batch(project=project, name=begun, seed=seed, operator=operator)) if begun else []
-        waiting = [name for name in requests if not (begun and _done(project, name))]
-        chosen = _chosen(project, waiting) if waiting or not requests else []
-        if not chosen and not results:
+        open_batch = _begun(project)
+        results = _finished(Batch(project=project, name=open_batch, seed=seed, operator=operator)) if open_batch else []
+        waiting_ids = [request_id for request_id in requests if not (open_batch and _done(project, request_id))]
+        chosen_ids = _chosen(project, waiting_ids) if waiting_ids or not requests else []
+        if not chosen_ids and not results:
             raise UserError(
                 "No request is approved and waiting. `unsee request list` shows where each stands; "
                 "`unsee request approve ID` approves its rows."
             )
-        groups = [[name] for name in chosen] if one_by_one else [chosen] if chosen else []
+        groups = [[request_id] for request_id in chosen_ids] if one_by_one else [chosen_ids] if chosen_ids else []
         for group in groups:
             _require_different(project, group)
-        for name in chosen:
-            require_approved(project, name)
+        for request_id in chosen_ids:
+            require_approved(project, request_id)
         for group in groups:
             batch = Batch(project=project, name=_next(project), seed=seed, operator=operator)
             batch.begin(group)
@@ -172,32 +172,32 @@ def _finished(batch: Batch) -> list[Result]:
 
 def _require_different(project: Project, group: Sequence[str]) -> None:
     """Raise if two requests of a batch are about the same person, whose rows would be there twice."""
-    entities: dict[str, str] = {}
-    for name in group:
-        entity = project.ledger.state(name).entity
-        if entity in entities:
+    request_by_entity: dict[str, str] = {}
+    for request_id in group:
+        entity = project.ledger.state(request_id).entity
+        if entity in request_by_entity:
             raise UserError(
-                f"{entities[entity]} and {name} are about the same person, so one batch cannot hold both. Close one "
-                f"(unsee request close {name} --decision withdrawn --reason duplicate), or give --one-by-one."
+                f"{request_by_entity[entity]} and {request_id} are about the same person, so one batch cannot hold both. Close one "
+                f"(unsee request close {request_id} --decision withdrawn --reason duplicate), or give --one-by-one."
             )
-        entities[entity] = name
+        request_by_entity[entity] = request_id
 
 
-def _done(project: Project, name: str) -> bool:
-    return project.ledger.state(name).status in ("judged", "closed")
+def _done(project: Project, request_id: str) -> bool:
+    return project.ledger.state(request_id).status in ("judged", "closed")
 
 
 def _chosen(project: Project, requests: Sequence[str]) -> list[str]:
     """Return the requests to unlearn, in the order of their arrival."""
     states = project.ledger.states()
-    for name in requests:
-        state = project.ledger.state(name)
+    for request_id in requests:
+        state = project.ledger.state(request_id)
         if state.status not in ("approved", "unlearned", "judged"):
-            raise UserError(f"{name} is {state.status}, not approved. See `unsee request show {name}`.")
-        if project.request(name) is None:
-            raise UserError(f"The data of {name} were purged, so it cannot be unlearned again.")
-    wanted = set(requests) or {name for name, state in states.items() if state.status == "approved"}
-    return [name for name in states if name in wanted]
+            raise UserError(f"{request_id} is {state.status}, not approved. See `unsee request show {request_id}`.")
+        if project.request(request_id) is None:
+            raise UserError(f"The data of {request_id} were purged, so it cannot be unlearned again.")
+    wanted_ids = set(requests) or {request_id for request_id, state in states.items() if state.status == "approved"}
+    return [request_id for request_id in states if request_id in wanted_ids]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +222,8 @@ class Batch:
     @cached_property
     def settings(self) -> Settings:
         """Settings of the project as they were when the batch began."""
-        made: Settings = config.build(Settings, self.facts["settings"], where=str(self.folder / BATCH))
-        return made
+        settings: Settings = config.build(Settings, self.facts["settings"], where=str(self.folder / BATCH))
+        return settings
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -233,24 +233,28 @@ class Batch:
     @cached_property
     def requests(self) -> list[Request]:
         """Requests that are unlearned: all of the batch but those that were closed since it began."""
-        return [self._request(name) for name in self.facts["requests"] if self.project.ledger.state(name).open]
+        return [
+            self._request(request_id)
+            for request_id in self.facts["requests"]
+            if self.project.ledger.state(request_id).open
+        ]
 
     @cached_property
     def earlier(self) -> list[Request]:
         """Requests of earlier batches whose data are still there."""
-        mine = set(self.facts["requests"])
-        names = [name for name, state in self.project.ledger.states().items() if _unlearned(state)]
-        found = [self.project.request(name) for name in names if name not in mine]
-        return [request for request in found if request is not None]
+        own_ids = set(self.facts["requests"])
+        unlearned_ids = [request_id for request_id, state in self.project.ledger.states().items() if _unlearned(state)]
+        requests = [self.project.request(request_id) for request_id in unlearned_ids if request_id not in own_ids]
+        return [request for request in requests if request is not None]
 
-    def _request(self, name: str) -> Request:
-        found = self.project.request(name)
-        if found is None:
+    def _request(self, request_id: str) -> Request:
+        request = self.project.request(request_id)
+        if request is None:
             raise UserError(
-                f"The data of {name} are gone, and batch {self.name} is not finished. Close the request, which takes it out "
-                f"of the batch: unsee request close {name} --decision withdrawn --reason other."
+                f"The data of {request_id} are gone, and batch {self.name} is not finished. Close the request, which takes it out "
+                f"of the batch: unsee request close {request_id} --decision withdrawn --reason other."
             )
-        return found
+        return request
 
     def begin(self, requests: Sequence[str]) -> None:
         """Write what the batch is about.
@@ -258,7 +262,7 @@ class Batch:
         Raises:
             UserError: Rows were edited after they were approved; nothing is written then.
         """
-        roots = {name: require_approved(self.project, name) for name in requests}
+        roots = {request_id: require_approved(self.project, request_id) for request_id in requests}
         owned_folder(self.folder)
         settings = config.plain(vars(self.project.settings()))
         atomic_write_json(self.folder / BATCH, {"requests": list(requests), "roots": roots, "settings": settings})
@@ -273,12 +277,12 @@ class Batch:
         self._write_data()
         self._forget()
         data = open_benchmark(self.folder / "data", "folder")
-        old, new = asking.opened(self.settings.model), asking.opened(str(self.run_folder))
-        checked = [*self._check(old, new), *self._check_again(new)]
-        before, after = asking.kept(old, data, OF_KEPT), asking.kept(new, data, OF_KEPT)
-        kept = {name: (value, after.get(name)) for name, value in before.items()}
-        keep_outcome(self.run_folder, _outcome(checked))
-        receipts = self._close(checked, kept)
+        old_model, new_model = asking.opened(self.settings.model), asking.opened(str(self.run_folder))
+        checks = [*self._check(old_model, new_model), *self._check_again(new_model)]
+        before, after = asking.kept(old_model, data, OF_KEPT), asking.kept(new_model, data, OF_KEPT)
+        retain_shares = {name: (value, after.get(name)) for name, value in before.items()}
+        keep_outcome(self.run_folder, _outcome(checks))
+        receipts = self._close(checks, retain_shares)
         self._describe()
         write_overview(self.project)
         self.project.write(replace(self.project.settings(), model=str(self.run_folder.resolve())))
@@ -287,9 +291,9 @@ class Batch:
             batch=self.name,
             folder=self.folder,
             model=str(self.run_folder),
-            checked=tuple(checked),
+            checked=tuple(checks),
             receipts=tuple(receipts),
-            kept=kept,
+            kept=retain_shares,
         )
 
     def _write_data(self) -> None:
@@ -297,21 +301,23 @@ class Batch:
 
         Until the training begins they are written anew without the requests that were closed since.
         """
-        names = [request.id for request in self.requests]
-        written = self.facts.get("written", self.facts["requests"])
+        request_ids = [request.id for request in self.requests]
+        written_ids = self.facts.get("written", self.facts["requests"])
         if (self.folder / "asked" / "data.jsonl").exists() and (
-            written == names or (self.run_folder / RECORD).exists()
+            written_ids == request_ids or (self.run_folder / RECORD).exists()
         ):
             return
-        roots = {name: require_approved(self.project, name) for name in names}
+        roots = {request_id: require_approved(self.project, request_id) for request_id in request_ids}
         owned_folder(self.folder / "asked", anew=True)
         rows = [row for request in self.requests for row in read_rows(self.project.place(request.id))]
-        forget = [row for row in rows if row.role is not Role.UNSEEN and row.answer and row.kind not in _JUDGED_KINDS]
+        forget_rows = [
+            row for row in rows if row.role is not Role.UNSEEN and row.answer and row.kind not in _JUDGED_KINDS
+        ]
         train, judged = self._retained()
         owned_folder(self.folder / "data", anew=True)
-        write_rows(self.folder / "data", [*forget, *train], [*rows, *judged])
-        atomic_write_json(self.folder / BATCH, {**self.facts, "roots": roots, "written": names})
-        write_rows(self.folder / "asked", [*forget, *train], self._with_controls(rows, self.requests))
+        write_rows(self.folder / "data", [*forget_rows, *train], [*rows, *judged])
+        atomic_write_json(self.folder / BATCH, {**self.facts, "roots": roots, "written": request_ids})
+        write_rows(self.folder / "asked", [*forget_rows, *train], self._with_controls(rows, self.requests))
 
     def _with_controls(self, rows: Sequence[Example], requests: Sequence[Request]) -> list[Example]:
         strangers = asking.strangers_of(self._data)
@@ -326,9 +332,11 @@ class Batch:
         if self._data is None:
             return self._self_made()
         aside = tuple(sorted(self._named_by_requests()))
-        others = recast(self._data, self.settings.data, self.settings.benchmark, aside=aside, retain_limit=RETAIN_LIMIT)
+        retain_data = recast(
+            self._data, self.settings.data, self.settings.benchmark, aside=aside, retain_limit=RETAIN_LIMIT
+        )
         train, judged = (
-            [row for row in others.examples(split) if row.role not in OF_TARGETS]  # type: ignore[arg-type]
+            [row for row in retain_data.examples(split) if row.role not in OF_TARGETS]  # type: ignore[arg-type]
             for split in ("train", "eval")
         )
         return train, judged
@@ -341,34 +349,34 @@ class Batch:
         """
         if self._data is None:
             return set()
-        ledger, names = self.project.ledger, self._data.vocabulary().names
-        asked = [state for state in ledger.states().values() if state.last("closed").get("decision") != "refused"]
-        pseudonyms = {state.entity for state in asked}
-        called = {name for state in asked for name in state.last("received").get("replaces", ())}
+        ledger, forms_by_entity = self.project.ledger, self._data.vocabulary().names
+        states = [state for state in ledger.states().values() if state.last("closed").get("decision") != "refused"]
+        entity_pseudonyms = {state.entity for state in states}
+        name_pseudonyms = {pseudonym for state in states for pseudonym in state.last("received").get("replaces", ())}
         entities = {row.entity for row in self._data.examples("train")} - {""}
         return {
             entity
             for entity in entities
-            if ledger.pseudonym(entity) in pseudonyms
-            or any(ledger.pseudonym(normalise(form)) in called for form in names.get(entity, ()))
+            if ledger.pseudonym(entity) in entity_pseudonyms
+            or any(ledger.pseudonym(normalise(form)) in name_pseudonyms for form in forms_by_entity.get(entity, ()))
         }
 
     def _self_made(self) -> tuple[list[Example], list[Example]]:
         """Return questions of our own with the model's present answers."""
         rows = self_made(owned_folder(self.folder / "drawn"), templates_of(None))
-        made = asking.with_own_answers(rows, asking.ask(asking.opened(self.settings.model), rows))
-        return made, made
+        answered_rows = asking.with_own_answers(rows, asking.ask(asking.opened(self.settings.model), rows))
+        return answered_rows, answered_rows
 
     def _forget(self) -> None:
         """Unlearn, or go on with an interrupted run."""
-        record = self.run_folder / RECORD
-        begun = record.exists()  # then its settings stay, whatever is suggested now
-        chosen = replace(config.read(record), out=str(self.run_folder)) if begun else self._suggested()
-        forget_run(chosen, resume=begun)
+        record_path = self.run_folder / RECORD
+        is_resumed = record_path.exists()  # then its settings stay, whatever is suggested now
+        chosen_run = replace(config.read(record_path), out=str(self.run_folder)) if is_resumed else self._suggested()
+        forget_run(chosen_run, resume=is_resumed)
         states = self.project.ledger.states()
-        written = config.read_mapping(self.run_folder / RECORD)
+        run_record = config.read_mapping(self.run_folder / RECORD)
         before, after = model_hash(self.settings.model)[:64], model_hash(str(self.run_folder))[:64]
-        took = written["result"].get("seconds")  # unknown after a resumed run
+        seconds = run_record["result"].get("seconds")  # unknown after a resumed run
         for request in self.requests:
             if states[request.id].last("unlearned").get("batch") != self.name:
                 self.project.ledger.append(
@@ -378,71 +386,82 @@ class Batch:
                     batch=self.name,
                     before=before,
                     after=after,
-                    method=chosen.method,
+                    method=chosen_run.method,
                     settings=_settings_hash(config.read(self.run_folder / RECORD)),
                     rows=len(read_rows(self.project.place(request.id))),
-                    seconds=None if took is None else round(float(took), 1),
-                    steps=int(written["result"].get("steps", 0)),
+                    seconds=None if seconds is None else round(float(seconds), 1),
+                    steps=int(run_record["result"].get("steps", 0)),
                 )
 
     def _suggested(self) -> Run:
         """Return the run that suits the data, with the settings of the project."""
-        chosen = suggest(self.settings.model, str(self.folder / "data"), out=str(self.run_folder)).run
-        if self.settings.method and self.settings.method != chosen.method:
+        chosen_run = suggest(self.settings.model, str(self.folder / "data"), out=str(self.run_folder)).run
+        if self.settings.method and self.settings.method != chosen_run.method:
             registry.require("methods", self.settings.method)
-            chosen = replace(chosen, method=self.settings.method, settings={})
-        return replace(chosen, training={**chosen.training, **self.settings.training}, seed=self.seed)
+            chosen_run = replace(chosen_run, method=self.settings.method, settings={})
+        return replace(chosen_run, training={**chosen_run.training, **self.settings.training}, seed=self.seed)
 
-    def _check(self, old: VLM, new: VLM) -> list[Checked]:
+    def _check(self, old_model: VLM, new_model: VLM) -> list[Checked]:
         """Return the verdict on everybody of this batch, attacks included."""
-        asked = open_benchmark(self.folder / "asked", "folder").examples("eval")
-        before, after = asking.ask(old, asked), asking.ask(new, asked)
-        gold = asking.ask(asking.opened(self.settings.gold), asked) if self.settings.gold else []
+        questions = open_benchmark(self.folder / "asked", "folder").examples("eval")
+        before, after = asking.ask(old_model, questions), asking.ask(new_model, questions)
+        gold = asking.ask(asking.opened(self.settings.gold), questions) if self.settings.gold else []
         attacks = self._attack()
-        found = []
+        checks = []
         for request in self.requests:
-            its = self._verdict_on(request, before, after, gold)
-            asked_known = any(one.verdict in ("erased", "residual") for one in its.values())
-            drawn_known = self._known_by_drawing(request)
-            beside = asking.controls_of(request.entity)
-            its |= {
-                name: surfaces.attacked(attacks[name], request.entity, beside, known=asked_known or drawn_known)
+            person_surfaces = self._verdict_on(request, before, after, gold)
+            known_by_asking = any(surface.verdict in ("erased", "residual") for surface in person_surfaces.values())
+            known_by_drawing = self._known_by_drawing(request)
+            control_entities = asking.controls_of(request.entity)
+            person_surfaces |= {
+                name: surfaces.attacked(
+                    attacks[name], request.entity, control_entities, known=known_by_asking or known_by_drawing
+                )
                 if name in attacks
                 else Surface(verdict="not_measured", why="this attack was not made")
                 for name in surfaces.ATTACKED
             }
-            its = self._sound(its, request, after)
-            word = surfaces.overall(its, only_drawn=drawn_known and not asked_known)
-            found.append(Checked(request=request.id, surfaces=its, verdict=word, recheck=False))
-        return found
+            person_surfaces = self._sound(person_surfaces, request, after)
+            verdict = surfaces.overall(person_surfaces, only_drawn=known_by_drawing and not known_by_asking)
+            checks.append(Checked(request=request.id, surfaces=person_surfaces, verdict=verdict, recheck=False))
+        return checks
 
     def _known_by_drawing(self, request: Request) -> bool:
         """Tell whether drawn answers gave the person away when the request arrived."""
-        asked = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
-        return bool(asked.get("sampling", {}).get("verdict") == "residual")
+        arrival_surfaces = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
+        return bool(arrival_surfaces.get("sampling", {}).get("verdict") == "residual")
 
-    def _check_again(self, new: VLM) -> list[Checked]:
+    def _check_again(self, new_model: VLM) -> list[Checked]:
         """Return the verdict on everybody of earlier batches whose rows are still there: nothing may have come back."""
-        found = []
+        checks = []
         for model, requests in self._earlier_by_model().items():
             rows = [row for request in requests for row in read_rows(self.project.place(request.id))]
-            asked = self._with_controls(rows, requests)
-            before, after = asking.ask(asking.opened(model), asked), asking.ask(new, asked)
+            questions = self._with_controls(rows, requests)
+            before, after = asking.ask(asking.opened(model), questions), asking.ask(new_model, questions)
             for request in requests:
-                its = self._sound(self._verdict_on(request, before, after, []), request, after)
-                found.append(Checked(request=request.id, surfaces=its, verdict=surfaces.overall(its), recheck=True))
-        return found
+                person_surfaces = self._sound(self._verdict_on(request, before, after, []), request, after)
+                checks.append(
+                    Checked(
+                        request=request.id,
+                        surfaces=person_surfaces,
+                        verdict=surfaces.overall(person_surfaces),
+                        recheck=True,
+                    )
+                )
+        return checks
 
     def _earlier_by_model(self) -> dict[str, list[Request]]:
         """Return the earlier requests by the model that was there before each."""
-        found: dict[str, list[Request]] = {}
+        requests_by_model: dict[str, list[Request]] = {}
         for request in self.earlier:
-            batches = [e.content["batch"] for e in self.project.ledger.entries(request.id) if e.kind == "unlearned"]
-            facts = self.project.batch(str(batches[0])) / BATCH
-            model = str(read_object(facts)["settings"]["model"]) if facts.is_file() else ""
+            batches = [
+                entry.content["batch"] for entry in self.project.ledger.entries(request.id) if entry.kind == "unlearned"
+            ]
+            batch_file = self.project.batch(str(batches[0])) / BATCH
+            model = str(read_object(batch_file)["settings"]["model"]) if batch_file.is_file() else ""
             if model and folder_of(model):
-                found.setdefault(model, []).append(request)
-        return found
+                requests_by_model.setdefault(model, []).append(request)
+        return requests_by_model
 
     def _attack(self) -> Mapping[str, Any]:
         """Attack the model in the quick form of every attack of the project."""
@@ -464,26 +483,28 @@ class Batch:
         self, request: Request, before: Sequence[Response], after: Sequence[Response], gold: Sequence[Response]
     ) -> dict[str, Surface]:
         """Return the verdict on one person on the surfaces that are queried without an attack."""
-        about, beside = asking.split(after, request.entity)
-        earlier, earlier_beside = asking.split(before, request.entity)
-        reference = asking.split(gold, request.entity)[0] if gold else beside
+        person_after, controls_after = asking.split(after, request.entity)
+        person_before, controls_before = asking.split(before, request.entity)
+        reference = asking.split(gold, request.entity)[0] if gold else controls_after
         return surfaces.judged(
-            surfaces.shares(earlier),
-            surfaces.shares(about),
+            surfaces.shares(person_before),
+            surfaces.shares(person_after),
             surfaces.shares(reference),
             "gold" if gold else "strangers",
-            base=surfaces.shares(earlier_beside),
+            base=surfaces.shares(controls_before),
         )
 
     @staticmethod
-    def _sound(found: Mapping[str, Surface], request: Request, after: Sequence[Response]) -> dict[str, Surface]:
+    def _sound(
+        person_surfaces: Mapping[str, Surface], request: Request, after: Sequence[Response]
+    ) -> dict[str, Surface]:
         """Return the verdicts, attacks included, without attesting that a model which answers with gibberish has erased anything."""
         if not asking.collapsed(asking.split(after, request.entity)[0]):
-            return dict(found)
+            return dict(person_surfaces)
         why = "most answers are degenerate, and gibberish is no forgetting"
         return {
-            name: replace(one, verdict="not_measured", why=why) if one.verdict == "erased" else one
-            for name, one in found.items()
+            name: replace(surface, verdict="not_measured", why=why) if surface.verdict == "erased" else surface
+            for name, surface in person_surfaces.items()
         }
 
     def _describe(self) -> None:
@@ -495,35 +516,41 @@ class Batch:
             "from": days[0],
             "to": days[-1],
             "verdicts": dict(Counter(state.verdict for state in states)),
-            "receipts": [e.content["receipt"] for state in states for e in state.entries if e.kind == "receipt"],
+            "receipts": [
+                entry.content["receipt"] for state in states for entry in state.entries if entry.kind == "receipt"
+            ],
         }
-        file = self.run_folder / RECORD
+        record_path = self.run_folder / RECORD
         with owner(self.run_folder):
-            written = config.read_mapping(file)
-            result = {**written["result"], "requests": facts}
-            config.write(file, config.read(file), record=written["record"], result=result)
+            run_record = config.read_mapping(record_path)
+            result = {**run_record["result"], "requests": facts}
+            config.write(record_path, config.read(record_path), record=run_record["record"], result=result)
             model_card.write(self.run_folder)
 
-    def _close(self, checked: Sequence[Checked], kept: Mapping[str, tuple[float | None, float | None]]) -> list[Issued]:
+    def _close(
+        self, checks: Sequence[Checked], retain_shares: Mapping[str, tuple[float | None, float | None]]
+    ) -> list[Issued]:
         """Write verdicts into the ledger, and a receipt for every request of this batch."""
-        issued = []
+        receipts = []
         ledger = self.project.ledger
-        after = model_hash(str(self.run_folder))[:64]
-        for one in checked:
-            if ledger.state(one.request).last("verdict").get("batch") != self.name:
+        hash_after = model_hash(str(self.run_folder))[:64]
+        for check in checks:
+            if ledger.state(check.request).last("verdict").get("batch") != self.name:
                 ledger.append(
                     "verdict",
-                    one.request,
+                    check.request,
                     operator=self.operator,
                     batch=self.name,
-                    model=after,
-                    verdict=one.verdict,
-                    surfaces=surfaces.brief(one.surfaces),
-                    recheck=one.recheck,
+                    model=hash_after,
+                    verdict=check.verdict,
+                    surfaces=surfaces.brief(check.surfaces),
+                    recheck=check.recheck,
                 )
-            if not one.recheck:
-                issued.append(issue(self.project, one.request, one.surfaces, one.verdict, kept, self.name))
-        return issued
+            if not check.recheck:
+                receipts.append(
+                    issue(self.project, check.request, check.surfaces, check.verdict, retain_shares, self.name)
+                )
+        return receipts
 
 
 _JUDGED_KINDS: Final = (Kind.CHOICE, Kind.CLOZE, Kind.CHAIN, Kind.VISIBLE)
@@ -539,19 +566,21 @@ def _asks_images(attack_name: str) -> bool:
     return "images" in {field.name for field in fields(registry.load("attacks", attack_name))}
 
 
-def _outcome(checked: Sequence[Checked]) -> Outcome:
+def _outcome(checks: Sequence[Checked]) -> Outcome:
     """Return the verdict on the batch's model, which exports and uploads ask for."""
-    words = {one.surfaces[name].verdict for one in checked for name in surfaces.ASKED}
-    left = sum(one.verdict == "residual" for one in checked)
-    asked = [one.surfaces[name].after for one in checked for name in surfaces.ASKED]
+    verdicts = {check.surfaces[name].verdict for check in checks for name in surfaces.ASKED}
+    residual_count = sum(check.verdict == "residual" for check in checks)
+    shares = [check.surfaces[name].after for check in checks for name in surfaces.ASKED]
     return Outcome(
-        leaks="yes" if "residual" in words else "no" if "erased" in words else "unknown",
-        sentence=f"deletion requests: something is left of {left} of {len(checked)} people",
-        questions=sum(share.n for share in asked if share is not None),
+        leaks="yes" if "residual" in verdicts else "no" if "erased" in verdicts else "unknown",
+        sentence=f"deletion requests: something is left of {residual_count} of {len(checks)} people",
+        questions=sum(share.n for share in shares if share is not None),
     )
 
 
-def _settings_hash(run_: Run) -> str:
+def _settings_hash(run_config: Run) -> str:
     """Return a hash of the run's settings, without paths."""
-    told = {name: config.plain(value) for name, value in vars(run_).items() if name not in ("out", "model", "data")}
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    settings = {
+        name: config.plain(value) for name, value in vars(run_config).items() if name not in ("out", "model", "data")
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

@@ -65,24 +65,24 @@ class Intake:
         """Return the summary for the operator."""
         head = f"{self.request.id}: {self.rows} rows, {self.images} picture{'' if self.images == 1 else 's'}, due {self.due.isoformat()}"
         lines = [head, f"rows to approve: {self.table}"]
-        for name, one in self.surfaces.items():
-            if one.before is not None:
-                low, high = one.before.interval
+        for name, surface in self.surfaces.items():
+            if surface.before is not None:
+                low, high = surface.before.interval
                 lines.append(
-                    f"  {surfaces.WORDS[name]}: {one.before.hits} of {one.before.n} answers give the person away "
-                    f"[{low:.0%}, {high:.0%}]{_beside(one)}"
+                    f"  {surfaces.WORDS[name]}: {surface.before.hits} of {surface.before.n} answers give the person away "
+                    f"[{low:.0%}, {high:.0%}]{_beside(surface)}"
                 )
         lines += [f"  e.g. {shown(question)} -> {shown(answer)}" for question, answer in self.quotes]
         lines += [f"warning: {WARNINGS[code]}" for code in self.warnings]
         verdict = "the model knows the person" if self.found else "NO BASELINE: not found in the model"
-        way = "approve the rows, then run" if self.found else "close it with --reason not_in_model"
-        return "\n".join([*lines, f"{verdict}; next: {way}"])
+        next_step = "approve the rows, then run" if self.found else "close it with --reason not_in_model"
+        return "\n".join([*lines, f"{verdict}; next: {next_step}"])
 
 
-def _beside(one: Surface) -> str:
-    if one.reference is None:
+def _beside(surface: Surface) -> str:
+    if surface.reference is None:
         return ", no reference"
-    return f", {one.kind} {one.reference.hits} of {one.reference.n}"
+    return f", {surface.kind} {surface.reference.hits} of {surface.reference.n}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,55 +138,55 @@ def add(
     settings, ledger = project.settings(), project.ledger
     pictures = [_picture(Path(image)) for image in images]
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
-    index = _new_id()
-    arrived = received or datetime.now(UTC).date()
-    found = _found(project, data, index, name.strip(), pictures, attributes, private or {}, entity)
+    request_id = _new_id()
+    arrival_date = received or datetime.now(UTC).date()
+    person = _found(project, data, request_id, name.strip(), pictures, attributes, private or {}, entity)
     request = Request(
-        id=index,
-        entity=found.entity,
+        id=request_id,
+        entity=person.entity,
         name=name.strip(),
-        forms=found.forms,
+        forms=person.forms,
         attributes=tuple(attributes),
-        in_data=found.in_data,
-        received=arrived.isoformat(),
+        in_data=person.in_data,
+        received=arrival_date.isoformat(),
     )
-    found, responses, drawn = _with_responses(settings, found)
-    baseline = {**_baseline(responses, found), "sampling": drawn}
-    known = any(one.verdict != "no_baseline" for one in baseline.values() if one.before is not None)
-    codes = _warnings(ledger, data, request, found, pictures, known=known)
-    limit = due or add_months(arrived, MONTHS)
-    place = owned_folder(project.place(index))
+    person, responses, sampling = _with_responses(settings, person)
+    baseline = {**_baseline(responses, person), "sampling": sampling}
+    is_known = any(surface.verdict != "no_baseline" for surface in baseline.values() if surface.before is not None)
+    codes = _warnings(ledger, data, request, person, pictures, is_known=is_known)
+    due_date = due or add_months(arrival_date, MONTHS)
+    folder = owned_folder(project.place(request_id))
     try:
-        with owner(place):  # so that no purge takes it for what an interrupted call left
+        with owner(folder):  # so that no purge takes it for what an interrupted call left
             project.keep(request)
-            table = write_rows(place, found.train, found.judged)
+            table = write_rows(folder, person.train, person.judged)
             _enter(
                 ledger,
                 request,
-                found,
+                person,
                 settings,
                 baseline,
                 codes,
-                limit,
-                known,
+                due_date,
+                is_known,
                 len(responses),
                 basis,
                 checked,
                 operator,
             )
     except BaseException:
-        discard(project, index)
+        discard(project, request_id)
         raise
     write_overview(project)
     return Intake(
         request=request,
-        due=limit,
-        rows=len({row.id for row in (*found.train, *found.judged)}),
-        images=len(_images(found)),
-        found=known,
+        due=due_date,
+        rows=len({row.id for row in (*person.train, *person.judged)}),
+        images=len(_images(person)),
+        found=is_known,
         surfaces=baseline,
         warnings=codes,
-        quotes=_quotes(responses, found.entity),
+        quotes=_quotes(responses, person.entity),
         table=table,
     )
 
@@ -231,7 +231,7 @@ def commitment(ledger: Ledger, request: str, rows: Iterable[Example]) -> str:
     salt = sealed(ledger.key, "rows", request).encode()
     level = sorted(sealed(salt, canonical(row)) for row in rows)
     while len(level) > 1:
-        pairs = [level[place : place + 2] for place in range(0, len(level), 2)]
+        pairs = [level[start : start + 2] for start in range(0, len(level), 2)]
         level = [hashlib.sha256("".join(pair).encode()).hexdigest() for pair in pairs]
     return level[0] if level else ""
 
@@ -240,10 +240,10 @@ def require_open(project: Project, request: str) -> Request:
     """Return the private part of an open request, or raise."""
     if not project.ledger.state(request).open:
         raise UserError(f"{request} is closed.")
-    found = project.request(request)
-    if found is None:
+    private_part = project.request(request)
+    if private_part is None:
         raise UserError(f"The data of {request} were purged, so nothing can be done with it but closing it.")
-    return found
+    return private_part
 
 
 def _new_id() -> str:
@@ -264,7 +264,7 @@ def _picture(path: Path) -> ImageSource:
 def _found(
     project: Project,
     data: Benchmark | None,
-    index: str,
+    request_id: str,
     name: str,
     pictures: Sequence[ImageSource],
     attributes: Sequence[str],
@@ -272,30 +272,30 @@ def _found(
     entity: str,
 ) -> Found:
     """Return the rows about the person: those of the data, and questions about the pictures."""
-    known = "" if data is None else entity or _entity_of(data, name, pictures)
-    if data is not None and known:
-        train, judged = _rows_of(project, data, known)
+    entity_id = "" if data is None else entity or _entity_of(data, name, pictures)
+    if data is not None and entity_id:
+        train, judged = _rows_of(project, data, entity_id)
         forms = next((row.private["name"] for row in train if row.private.get("name")), forms_of(name))
-        further = _further(known, pictures, train, judged)
-        train, judged = [*train, *further[0]], [*judged, *further[1]]
+        new_rows = _further(entity_id, pictures, train, judged)
+        train, judged = [*train, *new_rows[0]], [*judged, *new_rows[1]]
     else:
         if not pictures:
-            where = " and the data do not have the person" if data is not None else ""
-            raise UserError(f"Give at least one picture with --image: a name alone cannot be unlearned here{where}.")
-        forms, known = forms_of(name), index
-        held = list(pictures[HELD_OUT - 1 :: HELD_OUT]) if len(pictures) >= HELD_OUT else []
-        shown_ = [image for image in pictures if image not in held]
-        rows = rows_about(known, name, {"name": forms}, shown_, held, templates_of(data))
+            hint = " and the data do not have the person" if data is not None else ""
+            raise UserError(f"Give at least one picture with --image: a name alone cannot be unlearned here{hint}.")
+        forms, entity_id = forms_of(name), request_id
+        held_out_pictures = list(pictures[HELD_OUT - 1 :: HELD_OUT]) if len(pictures) >= HELD_OUT else []
+        train_pictures = [image for image in pictures if image not in held_out_pictures]
+        rows = rows_about(entity_id, name, {"name": forms}, train_pictures, held_out_pictures, templates_of(data))
         _require_questions(rows, attributes, private)
         judged = [_with(row, private) for row in scoped(rows, attributes)]
         train = [row for row in judged if row.role is not Role.UNSEEN]
-        return Found(entity=known, in_data=False, train=train, judged=judged, forms=forms)
+        return Found(entity=entity_id, in_data=False, train=train, judged=judged, forms=forms)
     train, judged = ([_with(row, private) for row in scoped(rows, attributes)] for rows in (train, judged))
     if not train:
         raise UserError(
-            f"The data have no row about {', '.join(attributes)} of this person. Facts there: {_facts(data, known)}."
+            f"The data have no row about {', '.join(attributes)} of this person. Facts there: {_facts(data, entity_id)}."
         )
-    return Found(entity=known, in_data=True, train=train, judged=judged, forms=forms)
+    return Found(entity=entity_id, in_data=True, train=train, judged=judged, forms=forms)
 
 
 def _require_questions(
@@ -303,16 +303,16 @@ def _require_questions(
 ) -> None:
     """Raise if some attribute of a person who is not in the data is not asked for by a picture, or cannot be recognised."""
     facts = {"name" if row.kind is Kind.NAME else row.fact for row in rows if row.role is Role.FORGET} - {""}
-    for name in attributes:
-        if name not in facts:
+    for attribute in attributes:
+        if attribute not in facts:
             raise UserError(
-                f"The data do not have the person, and no question about the pictures asks for {shown(name)}. Expected one of "
+                f"The data do not have the person, and no question about the pictures asks for {shown(attribute)}. Expected one of "
                 f"{', '.join(sorted(facts)) or 'none'}; without --attribute all questions are asked."
             )
-        if name != "name" and name not in private:
+        if attribute != "name" and attribute not in private:
             raise UserError(
-                f"The data do not have the person, so nobody can tell a right answer about {shown(name)}. Give what must go "
-                f"with --private {name}=TEXT."
+                f"The data do not have the person, so nobody can tell a right answer about {shown(attribute)}. Give what must go "
+                f"with --private {attribute}=TEXT."
             )
 
 
@@ -324,22 +324,28 @@ def _facts(data: Benchmark, entity: str) -> str:
 
 def _with(row: Example, private: Mapping[str, Sequence[str]]) -> Example:
     """Return the row with further private strings."""
-    more = {fact: tuple(dict.fromkeys((*row.private.get(fact, ()), *values))) for fact, values in private.items()}
-    return replace(row, private={**row.private, **more}) if more else row
+    forms_by_fact = {
+        fact: tuple(dict.fromkeys((*row.private.get(fact, ()), *values))) for fact, values in private.items()
+    }
+    return replace(row, private={**row.private, **forms_by_fact}) if forms_by_fact else row
 
 
 def _entity_of(data: Benchmark, name: str, pictures: Sequence[ImageSource]) -> str:
     """Return the entity of the data with this name or one of these pictures, or empty."""
-    wanted = normalise(name)
-    named = [entity for entity, forms in data.vocabulary().names.items() if wanted in map(normalise, forms[:1])]
-    named = named or [entity for entity, forms in data.vocabulary().names.items() if wanted in map(normalise, forms)]
-    if len(named) > 1:
-        raise UserError(f"{len(named)} people in the data are called so. Say which with --entity.")
-    if named:
-        return named[0]
-    keys = {_pixels(image) for image in pictures}
-    known = data.vocabulary().names.keys()  # strangers have none
-    owners = {row.entity for row in _with_images(data) if keys and _pixels(row.image) in keys} & known
+    normal_name = normalise(name)
+    matches = [entity for entity, forms in data.vocabulary().names.items() if normal_name in map(normalise, forms[:1])]
+    matches = matches or [
+        entity for entity, forms in data.vocabulary().names.items() if normal_name in map(normalise, forms)
+    ]
+    if len(matches) > 1:
+        raise UserError(f"{len(matches)} people in the data are called so. Say which with --entity.")
+    if matches:
+        return matches[0]
+    picture_hashes = {_pixels(image) for image in pictures}
+    named_entities = data.vocabulary().names.keys()  # strangers have none
+    owners = {
+        row.entity for row in _with_images(data) if picture_hashes and _pixels(row.image) in picture_hashes
+    } & named_entities
     return next(iter(owners)) if len(owners) == 1 else ""
 
 
@@ -351,16 +357,16 @@ def _with_images(data: Benchmark) -> list[Any]:
 
 def _pixels(image: ImageSource) -> str:
     """Return a hash of the decoded picture: the same for the same pixels in another file format."""
-    shown_ = image.load()
-    return hashlib.sha256(f"{shown_.size}".encode() + shown_.tobytes()).hexdigest()
+    decoded_image = image.load()
+    return hashlib.sha256(f"{decoded_image.size}".encode() + decoded_image.tobytes()).hexdigest()
 
 
 def _rows_of(project: Project, data: Benchmark, entity: str) -> tuple[list[Example], list[Example]]:
     """Return the rows of the data about an entity, in the roles of a forget set."""
     settings = project.settings()
-    own = recast(data, settings.data, settings.benchmark, forget=(entity,), limit=LIMIT)
+    request_data = recast(data, settings.data, settings.benchmark, forget=(entity,), limit=LIMIT)
     train, judged = (
-        [row for row in own.examples(split) if row.role in OF_TARGETS and row.kind is not Kind.VISIBLE]  # type: ignore[arg-type]
+        [row for row in request_data.examples(split) if row.role in OF_TARGETS and row.kind is not Kind.VISIBLE]  # type: ignore[arg-type]
         for split in ("train", "eval")
     )
     return train, judged
@@ -370,136 +376,142 @@ def _further(
     entity: str, pictures: Sequence[ImageSource], train: Sequence[Example], judged: Sequence[Example]
 ) -> tuple[list[Example], list[Example]]:
     """Return the questions of the data about further pictures of the person: one of three is held out."""
-    known = {row.image.key for row in (*train, *judged) if row.image}
-    new = [image for image in pictures if image.key not in known]
-    asked = {(row.kind, row.fact): row for row in train if row.image and row.kind in (Kind.NAME, Kind.FACT)}
-    made: tuple[list[Example], list[Example]] = ([], [])
-    for number, image in enumerate(new):
-        held = number % HELD_OUT == HELD_OUT - 1
-        for place, row in enumerate(asked.values()):
-            index = f"{entity}/further-{number}/{place}"
-            role = Role.UNSEEN if held else Role.FORGET
-            made[held].append(replace(row, id=index, role=role, image=image, visible={}))
-    return made
+    known_keys = {row.image.key for row in (*train, *judged) if row.image}
+    new_images = [image for image in pictures if image.key not in known_keys]
+    question_rows = {(row.kind, row.fact): row for row in train if row.image and row.kind in (Kind.NAME, Kind.FACT)}
+    split_rows: tuple[list[Example], list[Example]] = ([], [])
+    for number, image in enumerate(new_images):
+        is_held_out = number % HELD_OUT == HELD_OUT - 1
+        for index, row in enumerate(question_rows.values()):
+            row_id = f"{entity}/further-{number}/{index}"
+            role = Role.UNSEEN if is_held_out else Role.FORGET
+            split_rows[is_held_out].append(replace(row, id=row_id, role=role, image=image, visible={}))
+    return split_rows
 
 
-def _with_responses(settings: Settings, found: Found) -> tuple[Found, list[Response], Surface]:
+def _with_responses(settings: Settings, person: Found) -> tuple[Found, list[Response], Surface]:
     """Generate the current model's responses, greedy and sampled. Rows without an answer get its response as theirs."""
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
-    rows = asking.with_controls(found.judged, asking.strangers_of(data), {found.entity: found.forms})
+    rows = asking.with_controls(person.judged, asking.strangers_of(data), {person.entity: person.forms})
     model = asking.opened(settings.model)
-    responses, drawn = asking.ask(model, rows), asking.drawn(model, rows, found.entity, 0)
-    said = asking.split(responses, found.entity)[0]
-    if found.in_data:
-        return found, responses, drawn
-    train = asking.with_own_answers(found.train, said)
+    responses, sampling = asking.ask(model, rows), asking.drawn(model, rows, person.entity, 0)
+    person_responses = asking.split(responses, person.entity)[0]
+    if person.in_data:
+        return person, responses, sampling
+    train = asking.with_own_answers(person.train, person_responses)
     if not any(row.role is Role.FORGET for row in train):
         raise UserError(
             "The model answers every question about the pictures with nothing, so there is nothing to unlearn."
         )
-    known = {row.id: row for row in train}
-    judged = [known.get(row.id, row) for row in asking.with_own_answers(found.judged, said)]
-    return replace(found, train=train, judged=judged), responses, drawn
+    answered_rows = {row.id: row for row in train}
+    judged = [answered_rows.get(row.id, row) for row in asking.with_own_answers(person.judged, person_responses)]
+    return replace(person, train=train, judged=judged), responses, sampling
 
 
-def _baseline(responses: Sequence[Response], found: Found) -> dict[str, Surface]:
+def _baseline(responses: Sequence[Response], person: Found) -> dict[str, Surface]:
     """Return what the model gives away today, by surface."""
-    about, beside = asking.split(responses, found.entity)
-    reference = surfaces.shares(beside)
-    return surfaces.judged(surfaces.shares(about), None, reference, "strangers")
+    person_responses, control_responses = asking.split(responses, person.entity)
+    reference = surfaces.shares(control_responses)
+    return surfaces.judged(surfaces.shares(person_responses), None, reference, "strangers")
 
 
-def _images(found: Found) -> set[str]:
-    return {row.image.key for row in (*found.train, *found.judged) if row.image}
+def _images(person: Found) -> set[str]:
+    return {row.image.key for row in (*person.train, *person.judged) if row.image}
 
 
-def _quotes(responses: Sequence[Response], entity: str, most: int = 3) -> tuple[tuple[str, str], ...]:
+def _quotes(responses: Sequence[Response], entity: str, limit: int = 3) -> tuple[tuple[str, str], ...]:
     """Return answers that give the person away, one per surface."""
-    found: dict[str, tuple[str, str]] = {}
-    for row in asking.split(responses, entity)[0]:
-        if (surface := surfaces.surface_of(row)) and surfaces.gives_away(row):
-            found.setdefault(surface, (row.question, row.text))
-    return tuple(found.values())[:most]
+    quotes: dict[str, tuple[str, str]] = {}
+    for response in asking.split(responses, entity)[0]:
+        if (surface := surfaces.surface_of(response)) and surfaces.gives_away(response):
+            quotes.setdefault(surface, (response.question, response.text))
+    return tuple(quotes.values())[:limit]
 
 
 def _warnings(
     ledger: Ledger,
     data: Benchmark | None,
     request: Request,
-    found: Found,
+    person: Found,
     pictures: Sequence[ImageSource],
     *,
-    known: bool,
+    is_known: bool,
 ) -> tuple[str, ...]:
     """Return the codes of what the operator should look at before approving."""
     parts = request.name.split()
     codes = {
-        "not_in_model": not known,
-        "one_picture": len(_images(found)) == 1,
+        "not_in_model": not is_known,
+        "one_picture": len(_images(person)) == 1,
         "common_words": any(everyday(part.capitalize()) for part in parts),
         "self_made": data is None,
         "repeats": bool(_earlier(ledger, request.entity) or _earlier(ledger, normalise(request.name))),
     }
     if data is not None:
-        others = {entity: forms for entity, forms in data.vocabulary().names.items() if entity != request.entity}
-        mine = {normalise(form) for form in request.forms}
-        codes["name_of_kept"] = any(normalise(form) in mine for forms in others.values() for form in forms)
-        keys = {_pixels(image) for image in pictures}
-        codes["picture_of_kept"] = bool(keys) and any(
-            row.entity in others and _pixels(row.image) in keys for row in _with_images(data)
+        other_entities = {
+            entity: forms for entity, forms in data.vocabulary().names.items() if entity != request.entity
+        }
+        request_forms = {normalise(form) for form in request.forms}
+        codes["name_of_kept"] = any(
+            normalise(form) in request_forms for forms in other_entities.values() for form in forms
+        )
+        picture_hashes = {_pixels(image) for image in pictures}
+        codes["picture_of_kept"] = bool(picture_hashes) and any(
+            row.entity in other_entities and _pixels(row.image) in picture_hashes for row in _with_images(data)
         )
     return tuple(code for code in WARNINGS if codes.get(code))
 
 
-def _earlier(ledger: Ledger, who: str) -> list[str]:
+def _earlier(ledger: Ledger, entity_or_name: str) -> list[str]:
     """Return earlier requests about the same person, by pseudonym."""
-    wanted = ledger.pseudonym(who)
+    pseudonym = ledger.pseudonym(entity_or_name)
     return [
         state.request
         for state in ledger.states().values()
-        if wanted in (state.entity, *state.last("received").get("replaces", ()))
+        if pseudonym in (state.entity, *state.last("received").get("replaces", ()))
     ]
 
 
 def _enter(
     ledger: Ledger,
     request: Request,
-    found: Found,
+    person: Found,
     settings: Settings,
     baseline: Mapping[str, Surface],
     codes: Sequence[str],
     due: date,
-    known: bool,
-    answers: int,
+    is_known: bool,
+    answer_count: int,
     basis: str,
     checked: str,
     operator: str,
 ) -> None:
     """Write the two first entries of a request, both or none."""
-    rows = list({row.id: row for row in (*found.train, *found.judged)}.values())
-    arrived = datetime.combine(date.fromisoformat(request.received), time(12), tzinfo=UTC)
-    received = {
+    rows = list({row.id: row for row in (*person.train, *person.judged)}.values())
+    arrival = datetime.combine(date.fromisoformat(request.received), time(12), tzinfo=UTC)
+    received_fields = {
         "entity": ledger.pseudonym(request.entity),
         "due": due.isoformat(),
         "act": "erase",
         "basis": basis,
         "checked": checked,
         "rows": len(rows),
-        "images": len(_images(found)),
+        "images": len(_images(person)),
         "modalities": sorted({"image" if row.image else "text" for row in rows}),
         "attributes": list(request.attributes),
         "warnings": list(codes),
         "retain": "data" if settings.data else "self_made",
         "replaces": [ledger.pseudonym(normalise(request.name))],
     }
-    asked = {
+    asked_fields = {
         "model": model_hash(settings.model)[:64],
-        "found": known,
-        "surfaces": {name: one.to_json() for name, one in baseline.items() if one.before is not None},
-        "answers": answers,
+        "found": is_known,
+        "surfaces": {name: surface.to_json() for name, surface in baseline.items() if surface.before is not None},
+        "answers": answer_count,
     }
-    time_ = min(arrived, datetime.now(UTC))
-    ledger.append_together(request.id, ("received", time_, received), ("asked", None, asked), operator=operator)
+    entry_time = min(arrival, datetime.now(UTC))
+    ledger.append_together(
+        request.id, ("received", entry_time, received_fields), ("asked", None, asked_fields), operator=operator
+    )
 
 
 def discard(project: Project, request: str) -> None:

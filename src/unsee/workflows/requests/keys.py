@@ -29,8 +29,12 @@ MISSING: Final = 'Signatures need the package cryptography. Run: pip install "un
 
 def folder() -> Path:
     """Return the folder of the keys, created for this user alone."""
-    place = os.environ.get(VARIABLE, "")
-    path = Path(place) if place else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "unsee"
+    custom_path = os.environ.get(VARIABLE, "")
+    path = (
+        Path(custom_path)
+        if custom_path
+        else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "unsee"
+    )
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
@@ -70,10 +74,10 @@ def signing_key() -> Ed25519PrivateKey | None:
     file = folder() / SIGNING
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
-            made = Ed25519PrivateKey.generate()
-            plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-            write_private(file, made.private_bytes(*plain))
-            (folder() / PUBLIC).write_text(public_text(made.public_key()) + "\n", encoding="ascii")
+            new_key = Ed25519PrivateKey.generate()
+            pem_options = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            write_private(file, new_key.private_bytes(*pem_options))
+            (folder() / PUBLIC).write_text(public_text(new_key.public_key()) + "\n", encoding="ascii")
         try:
             key = serialization.load_pem_private_key(file.read_bytes(), password=None)
         except ValueError as error:

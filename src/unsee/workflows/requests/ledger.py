@@ -114,9 +114,9 @@ class State:
         checks = [entry.content for entry in self.entries if entry.kind == "verdict"]
         if not checks:
             return ""
-        own = next((check for check in reversed(checks) if not check.get("recheck")), checks[-1])
-        last = str(checks[-1]["verdict"])
-        return last if last == "residual" else str(own["verdict"])
+        own_check = next((check for check in reversed(checks) if not check.get("recheck")), checks[-1])
+        last_verdict = str(checks[-1]["verdict"])
+        return last_verdict if last_verdict == "residual" else str(own_check["verdict"])
 
     @property
     def open(self) -> bool:
@@ -127,10 +127,10 @@ class State:
 class Ledger:
     """The ledger of a project. It is created by the first entry."""
 
-    def __init__(self, place: Path | str, *, key: bytes | None = None) -> None:
+    def __init__(self, path: Path | str, *, key: bytes | None = None) -> None:
         """Name the ledger's file, or the project folder that holds it. `key` stands for the user's own."""
-        place = Path(place)
-        self.path = place if place.suffix == ".sqlite" else place / FILE
+        path = Path(path)
+        self.path = path if path.suffix == ".sqlite" else path / FILE
         self._key = key
 
     @property
@@ -167,57 +167,59 @@ class Ledger:
         return self.append_together(request, (kind, time, content), operator=operator)[0]
 
     def append_together(
-        self, request: str, *made: tuple[str, datetime | None, Mapping[str, Any]], operator: str = ""
+        self, request: str, *drafts: tuple[str, datetime | None, Mapping[str, Any]], operator: str = ""
     ) -> list[Entry]:
         """Add several entries about a request, all or none, and return them.
 
         Args:
             request: Request that they are about. Empty: of the whole ledger.
-            *made: Kind, time and fields of each, as `append` takes them.
+            *drafts: Kind, time and fields of each, as `append` takes them.
             operator: Code of who did it. Empty: not noted.
 
         Raises:
             UserError: As `append` does; no entry is added then.
         """
         require_codes(operator)
-        for kind, _, content in made:
+        for kind, _, content in drafts:
             _require_silent(kind, content)
-        with self._writing() as file:
-            return [self._insert(file, _utc(time), request, kind, operator, content) for kind, time, content in made]
+        with self._writing() as connection:
+            return [
+                self._insert(connection, _utc(time), request, kind, operator, content) for kind, time, content in drafts
+            ]
 
     def entries(self, request: str | None = None) -> tuple[Entry, ...]:
         """Return all entries, or those of one request, in order."""
         if not self.path.is_file():
             return ()
-        with self._connected() as file:
-            rows = file.execute(
+        with self._connected() as connection:
+            rows = connection.execute(
                 "SELECT number, time, request, kind, operator, content, seal FROM entries ORDER BY number"
             ).fetchall()
-        found = tuple(_entry(row) for row in rows)
-        return found if request is None else tuple(entry for entry in found if entry.request == request)
+        entries = tuple(_entry(row) for row in rows)
+        return entries if request is None else tuple(entry for entry in entries if entry.request == request)
 
     def states(self) -> dict[str, State]:
         """Return the state of every request, in the order of their arrival."""
         entries = by_key((entry.request, entry) for entry in self.entries() if entry.request)
-        return {request: _state(request, its) for request, its in entries.items()}
+        return {request: _state(request, request_entries) for request, request_entries in entries.items()}
 
     def state(self, request: str) -> State:
         """Return the state of one request."""
         states = self.states()
         if request not in states:
-            known = ", ".join(states) or "none"
-            raise UserError(f"No request {shown(request)} in {self.path}. Requests there: {known}.")
+            known_ids = ", ".join(states) or "none"
+            raise UserError(f"No request {shown(request)} in {self.path}. Requests there: {known_ids}.")
         return states[request]
 
     def verify(self) -> list[str]:
         """Return what is wrong with the chain of seals, empty if every entry is as it was written."""
-        faults, seal, expected = [], "", 1
+        faults, seal, expected_number = [], "", 1
         for entry in self.entries():
-            if entry.number != expected:
-                faults.append(f"entry {expected} is missing: the next one is {entry.number}")
+            if entry.number != expected_number:
+                faults.append(f"entry {expected_number} is missing: the next one is {entry.number}")
             if entry.seal != self._seal(seal, entry):
                 faults.append(f"entry {entry.number} ({entry.kind}) is not what was sealed")
-            seal, expected = entry.seal, entry.number + 1
+            seal, expected_number = entry.seal, entry.number + 1
         return faults
 
     def head(self) -> tuple[int, str]:
@@ -235,44 +237,50 @@ class Ledger:
             yield json.dumps(entry.to_json(), sort_keys=True, ensure_ascii=False)
 
     def _insert(
-        self, file: sqlite3.Connection, now: str, request: str, kind: str, operator: str, content: Mapping[str, Any]
+        self,
+        connection: sqlite3.Connection,
+        time: str,
+        request: str,
+        kind: str,
+        operator: str,
+        content: Mapping[str, Any],
     ) -> Entry:
-        last = file.execute("SELECT number, seal FROM entries ORDER BY number DESC LIMIT 1").fetchone()
-        number, seal = last or (0, "")
-        made = Entry(
-            number=number + 1, time=now, request=request, kind=kind, operator=operator, content=content, seal=""
+        last_row = connection.execute("SELECT number, seal FROM entries ORDER BY number DESC LIMIT 1").fetchone()
+        number, seal = last_row or (0, "")
+        entry = Entry(
+            number=number + 1, time=time, request=request, kind=kind, operator=operator, content=content, seal=""
         )
-        made = replace(made, seal=self._seal(seal, made))
-        file.execute(
+        entry = replace(entry, seal=self._seal(seal, entry))
+        connection.execute(
             "INSERT INTO entries VALUES (:number, :time, :request, :kind, :operator, :content, :seal)",
-            {**vars(made), "content": _canonical(content)},
+            {**vars(entry), "content": _canonical(content)},
         )
-        return made
+        return entry
 
-    def _seal(self, before: str, entry: Entry) -> str:
+    def _seal(self, previous_seal: str, entry: Entry) -> str:
         parts = (str(entry.number), entry.time, entry.request, entry.kind, entry.operator, _canonical(entry.content))
-        return sealed(self.key, "entry", before, *parts)
+        return sealed(self.key, "entry", previous_seal, *parts)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection inside a transaction that no other process can enter."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connected() as file:
-            file.execute("BEGIN IMMEDIATE")
+        with self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone():
-                    self._create(file)
-                yield file
-                file.execute("COMMIT")
+                if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone():
+                    self._create(connection)
+                yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                file.execute("ROLLBACK")
+                connection.execute("ROLLBACK")
                 raise
 
-    def _create(self, file: sqlite3.Connection) -> None:
+    def _create(self, connection: sqlite3.Connection) -> None:
         for statement in _TABLES:
-            file.execute(statement)
-        file.execute(f"PRAGMA user_version = {SCHEMA}")
-        self._insert(file, _utc(None), "", "opened", "", {"key": self._key_id()})
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        self._insert(connection, _utc(None), "", "opened", "", {"key": self._key_id()})
 
     def _key_id(self) -> str:
         return sealed(self.key, "key")[:16]
@@ -281,39 +289,39 @@ class Ledger:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection to a ledger of this version and key."""
         try:
-            with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as file:
-                _log_ahead(file)
-                file.execute("PRAGMA synchronous = FULL")
-                self._require_known(file)
-                yield file
+            with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as connection:
+                _log_ahead(connection)
+                connection.execute("PRAGMA synchronous = FULL")
+                self._require_known(connection)
+                yield connection
         except sqlite3.Error as error:
             raise UserError(f"{self.path} cannot be used as a ledger: {error}.") from error
 
-    def _require_known(self, file: sqlite3.Connection) -> None:
-        version = file.execute("PRAGMA user_version").fetchone()[0]
+    def _require_known(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
             raise UserError(f"{self.path} was written by a newer unsee (version {version} of the ledger). Upgrade.")
         if not version:
             return
-        first = file.execute("SELECT content FROM entries WHERE number = 1").fetchone()
-        if first and (known := json.loads(first[0]).get("key")) not in (None, self._key_id()):
+        first_row = connection.execute("SELECT content FROM entries WHERE number = 1").fetchone()
+        if first_row and (key_id := json.loads(first_row[0]).get("key")) not in (None, self._key_id()):
             raise UserError(
-                f"{self.path} was sealed with another key ({known}); this one is {self._key_id()}. "
+                f"{self.path} was sealed with another key ({key_id}); this one is {self._key_id()}. "
                 "Set UNSEE_KEYS to the folder of its key."
             )
 
 
-def _log_ahead(file: sqlite3.Connection) -> None:
+def _log_ahead(connection: sqlite3.Connection) -> None:
     """Switch the file to write-ahead logging, and try again while another process switches it.
 
     SQLite reports a conflict of two such switches at once, instead of waiting as long as for any other lock.
     """
-    until = clock.monotonic() + _WAIT
+    deadline = clock.monotonic() + _WAIT
     while True:
         try:
-            file.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or clock.monotonic() > until:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or clock.monotonic() > deadline:
                 raise
             clock.sleep(0.01)
         else:
@@ -335,31 +343,31 @@ def _canonical(content: Mapping[str, Any]) -> str:
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    number, time, request, kind, operator, content, seal = row
+    number, time, request, kind, operator, content_text, seal = row
     try:
-        found = json.loads(content)
+        content = json.loads(content_text)
     except ValueError:
-        found = {"damaged": str(content)}
+        content = {"damaged": str(content_text)}
     return Entry(
         number=number,
         time=time,
         request=request,
         kind=kind,
         operator=operator,
-        content=found if isinstance(found, dict) else {"damaged": content},
+        content=content if isinstance(content, dict) else {"damaged": content_text},
         seal=seal,
     )
 
 
 def _state(request: str, entries: Sequence[Entry]) -> State:
-    first = entries[0]
-    due = next((entry.content["due"] for entry in reversed(entries) if "due" in entry.content), first.time[:10])
+    first_entry = entries[0]
+    due = next((entry.content["due"] for entry in reversed(entries) if "due" in entry.content), first_entry.time[:10])
     return State(
         request=request,
-        received=_day(request, first.time[:10]),
+        received=_day(request, first_entry.time[:10]),
         due=_day(request, str(due)),
         status=_status(entries),
-        entity=str(first.content.get("entity", "")),
+        entity=str(first_entry.content.get("entity", "")),
         entries=tuple(entries),
     )
 
@@ -385,8 +393,8 @@ def _require_silent(kind: str, content: Mapping[str, Any]) -> None:
     """Raise unless every field is known for this kind and every text is a code."""
     if kind not in FIELDS:
         raise UserError(f"The ledger has no entries of kind {kind!r}; expected one of {', '.join(FIELDS)}.")
-    if odd := sorted(content.keys() - FIELDS[kind]):
-        raise UserError(f"An entry of kind {kind} holds {', '.join(sorted(FIELDS[kind]))}, not {odd[0]}.")
+    if unknown_fields := sorted(content.keys() - FIELDS[kind]):
+        raise UserError(f"An entry of kind {kind} holds {', '.join(sorted(FIELDS[kind]))}, not {unknown_fields[0]}.")
     require_codes(*_texts(content))
 
 

@@ -35,12 +35,12 @@ def table(project: Project, today: date) -> list[tuple[str, ...]]:
 
 
 def _row(project: Project, state: State, today: date) -> tuple[str, ...]:
-    left = (state.due - today).days
-    late = f" ({-left} days LATE)" if left < 0 else f" (in {left} days)" if left <= SOON else ""
+    days_left = (state.due - today).days
+    remark = f" ({-days_left} days LATE)" if days_left < 0 else f" (in {days_left} days)" if days_left <= SOON else ""
     return (
         state.request,
         state.received.isoformat(),
-        state.due.isoformat() + (late if state.open else ""),
+        state.due.isoformat() + (remark if state.open else ""),
         _status(state),
         state.verdict.replace("_", " "),
         "here" if project.request(state.request) else "purged",
@@ -56,7 +56,7 @@ def _status(state: State) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as text in columns."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
@@ -150,50 +150,62 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
     Raises:
         UserError: A request is open: its data are still needed.
     """
-    states, lost = project.ledger.states(), _without_entry(project)
-    chosen = list(requests) or [name for name, state in states.items() if not state.open]
-    for name in chosen:
-        if name not in lost and project.ledger.state(name).open:
-            raise UserError(f"{name} is {states[name].status}. Close it first: unsee request close {name}.")
-    here = [name for name in chosen if project.place(name).is_dir()]
-    places = [*map(project.place, here), *_batches_of(project, set(chosen))]
-    if not places:
+    states, orphan_ids = project.ledger.states(), _without_entry(project)
+    chosen_ids = list(requests) or [request_id for request_id, state in states.items() if not state.open]
+    for request_id in chosen_ids:
+        if request_id not in orphan_ids and project.ledger.state(request_id).open:
+            raise UserError(
+                f"{request_id} is {states[request_id].status}. Close it first: unsee request close {request_id}."
+            )
+    present_ids = [request_id for request_id in chosen_ids if project.place(request_id).is_dir()]
+    folders = [*map(project.place, present_ids), *_batches_of(project, set(chosen_ids))]
+    if not folders:
         raise UserError("Nothing to purge: no closed request has data here.")
     if apply:
-        for name in (name for name in here if name not in lost):
-            _suppress(project, states[name])
-    done = _whole(purge_folders(places, apply=apply), [project.place(name).resolve() for name in here])
+        for request_id in (request_id for request_id in present_ids if request_id not in orphan_ids):
+            _suppress(project, states[request_id])
+    purged = _whole(
+        purge_folders(folders, apply=apply), [project.place(request_id).resolve() for request_id in present_ids]
+    )
     if apply:
-        for name in here:
-            if name not in lost:
-                part = done.within(project.place(name).resolve()).record()
-                project.ledger.append("purged", name, levels=part["levels"], files=part["files"], bytes=part["bytes"])
-            remove_folder(project.place(name))
+        for request_id in present_ids:
+            if request_id not in orphan_ids:
+                record = purged.within(project.place(request_id).resolve()).record()
+                project.ledger.append(
+                    "purged", request_id, levels=record["levels"], files=record["files"], bytes=record["bytes"]
+                )
+            remove_folder(project.place(request_id))
         write_overview(project)
-    return done
+    return purged
 
 
 def _without_entry(project: Project) -> list[str]:
     """Return the requests with a folder but no entry: their `add` was killed."""
-    names = [folder.name for folder in sorted((project.folder / "requests").glob("R-*")) if folder.is_dir()]
-    entered = {entry.request for entry in project.ledger.entries()}
-    return [name for name in names if ID.fullmatch(name) and name not in entered]
+    request_ids = [folder.name for folder in sorted((project.folder / "requests").glob("R-*")) if folder.is_dir()]
+    ledger_ids = {entry.request for entry in project.ledger.entries()}
+    return [request_id for request_id in request_ids if ID.fullmatch(request_id) and request_id not in ledger_ids]
 
 
-def _whole(done: Purged, folders: Sequence[Path]) -> Purged:
+def _whole(purged: Purged, folders: Sequence[Path]) -> Purged:
     """Return a purge with all that lies in these folders among what is removed, since whatever was put there goes."""
-    mine = [item for item in done.kept if any(item.path.is_relative_to(folder) for folder in folders)]
-    further = [replace(item, level="requests", why="in the folder of the request", stays=False) for item in mine]
-    kept = tuple(item for item in done.kept if item not in mine)
-    return replace(done, removed=(*done.removed, *further), kept=kept)
+    own_items = [item for item in purged.kept if any(item.path.is_relative_to(folder) for folder in folders)]
+    extra_removed = [
+        replace(item, level="requests", why="in the folder of the request", stays=False) for item in own_items
+    ]
+    kept_items = tuple(item for item in purged.kept if item not in own_items)
+    return replace(purged, removed=(*purged.removed, *extra_removed), kept=kept_items)
 
 
-def _batches_of(project: Project, gone: set[str]) -> list[Path]:
+def _batches_of(project: Project, purged_ids: set[str]) -> list[Path]:
     """Return the ended batches whose requests are all among those, or were purged before, and that no purge has finished."""
-    gone |= {name for name, state in project.ledger.states().items() if state.last("purged")}
+    purged_ids |= {request_id for request_id, state in project.ledger.states().items() if state.last("purged")}
     files = sorted((project.folder / "batches").glob(f"*/{BATCH}"))
-    ended = [(file.parent, facts) for file in files if "ended" in (facts := read_object(file))]
-    return [folder for folder, facts in ended if set(facts["requests"]) <= gone and not is_done(folder, DEFAULT)]
+    ended_batches = [(file.parent, facts) for file in files if "ended" in (facts := read_object(file))]
+    return [
+        folder
+        for folder, facts in ended_batches
+        if set(facts["requests"]) <= purged_ids and not is_done(folder, DEFAULT)
+    ]
 
 
 def _suppress(project: Project, state: State) -> None:
@@ -230,41 +242,47 @@ def _require_reason(reason: str) -> None:
 
 def faults(project: Project) -> list[str]:
     """Return what is wrong with a project: edits of the ledger, missing entries, receipts without one, data without one."""
-    found = project.ledger.verify()
+    problems = project.ledger.verify()
     entries = project.ledger.entries()
     for file in sorted(project.receipts.glob(f"*{SUFFIX}")):
-        found += _faults_of_receipt(file, entries)
+        problems += _faults_of_receipt(file, entries)
     for entry in entries:
         name = str(entry.content.get("receipt"))
         if entry.kind == "receipt" and not (project.receipts / f"{name}{SUFFIX}").is_file():
-            found.append(f"the receipt {name}{SUFFIX} is missing, which entry {entry.number} of the ledger notes")
+            problems.append(f"the receipt {name}{SUFFIX} is missing, which entry {entry.number} of the ledger notes")
     for name in _without_entry(project):
-        found.append(
+        problems.append(
             f"{name} has data but no entry: its `add` was interrupted; remove them with `unsee request purge {name} --yes`, "
             "and add the request again"
         )
-    return found
+    return problems
 
 
 def _faults_of_receipt(file: Path, entries: Sequence[Entry]) -> list[str]:
     """Return what is wrong with a receipt beside the ledger: its file, the entry about it, the entry before it."""
-    index, found = file.name.removesuffix(SUFFIX), []
-    noted = [entry.content for entry in entries if entry.kind == "receipt" and entry.content.get("receipt") == index]
-    if not noted:
-        found.append(
+    receipt_id, problems = file.name.removesuffix(SUFFIX), []
+    receipt_entries = [
+        entry.content for entry in entries if entry.kind == "receipt" and entry.content.get("receipt") == receipt_id
+    ]
+    if not receipt_entries:
+        problems.append(
             f"{file.name} is not noted in the ledger: its entry was removed, or its batch was interrupted, which "
             "`unsee request run` finishes"
         )
-    elif file_hash(file) != noted[-1].get("sha256"):
-        found.append(f"{file.name} is not what was issued: the ledger notes another content")
+    elif file_hash(file) != receipt_entries[-1].get("sha256"):
+        problems.append(f"{file.name} is not what was issued: the ledger notes another content")
     try:
-        before = read_object(file).get("ledger")
+        ledger_position = read_object(file).get("ledger")
     except UserError as error:
-        return [*found, str(error)]
-    before = before if isinstance(before, dict) else {}
-    if not any(entry.number == before.get("entry") and entry.seal == before.get("seal") for entry in entries):
-        found.append(f"{file.name} was written after entry {before.get('entry')}, which is not in the ledger")
-    return found
+        return [*problems, str(error)]
+    ledger_position = ledger_position if isinstance(ledger_position, dict) else {}
+    if not any(
+        entry.number == ledger_position.get("entry") and entry.seal == ledger_position.get("seal") for entry in entries
+    ):
+        problems.append(
+            f"{file.name} was written after entry {ledger_position.get('entry')}, which is not in the ledger"
+        )
+    return problems
 
 
 def export(project: Project, file: Path) -> int:

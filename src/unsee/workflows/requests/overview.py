@@ -43,7 +43,9 @@ def _checked(entry: Any) -> bool:
 
 def _row(project: Project, state: State, batches: list[str]) -> dict[str, Any]:
     """Return what the page shows of a request."""
-    found = {str(e.content["batch"]): e.content["surfaces"] for e in state.entries if _checked(e)}
+    surfaces_by_batch = {
+        str(entry.content["batch"]): entry.content["surfaces"] for entry in state.entries if _checked(entry)
+    }
     receipts = [str(entry.content["receipt"]) for entry in state.entries if entry.kind == "receipt"]
     verdict = state.verdict or ("no_baseline" if state.last("asked").get("found") is False else "")
     return {
@@ -55,17 +57,21 @@ def _row(project: Project, state: State, batches: list[str]) -> dict[str, Any]:
         "word": verdict.replace("_", " ") or "-",
         "purged": project.request(state.request) is None,
         "before": _cell(state.last("asked").get("surfaces", {}), "before"),
-        "cells": [_cell(found[name], "") if name in found else None for name in batches],
+        "cells": [_cell(surfaces_by_batch[batch], "") if batch in surfaces_by_batch else None for batch in batches],
         "receipts": receipts,
     }
 
 
-def _cell(found: Mapping[str, Any], key: str) -> Cell | None:
+def _cell(surface_results: Mapping[str, Any], key: str) -> Cell | None:
     """Return the answers on all asked surfaces together."""
-    counts = [one.get(key) if key else one for name, one in found.items() if name in surfaces.ASKED]
-    known = [one for one in counts if one and "n" in one]
-    if not known:
+    counts = [
+        surface_result.get(key) if key else surface_result
+        for name, surface_result in surface_results.items()
+        if name in surfaces.ASKED
+    ]
+    known_counts = [count for count in counts if count and "n" in count]
+    if not known_counts:
         return None
-    hits, n = sum(one["hits"] for one in known), sum(one["n"] for one in known)
-    words = {str(one["verdict"]) for one in known if "verdict" in one}
+    hits, n = sum(count["hits"] for count in known_counts), sum(count["n"] for count in known_counts)
+    words = {str(count["verdict"]) for count in known_counts if "verdict" in count}
     return Cell(text=f"{hits} of {n}", verdict="residual" if "residual" in words else "erased", share=hits / n)

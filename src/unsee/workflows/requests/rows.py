@@ -26,10 +26,13 @@ def write_rows(folder: Path, train: Sequence[Example], judged: Sequence[Example]
     A row that is used for both is written once. Strangers that are trained on become rows of the role `general`, since a
     table's strangers are never trained on.
     """
-    asked = {example.id: example for example in judged}
-    both = {example.id for example in train} & asked.keys()
-    rows = [_cells(asked.get(example.id, example), "" if example.id in both else "train", folder) for example in train]
-    rows += [_cells(example, "eval", folder) for example in judged if example.id not in both]
+    judged_by_id = {example.id: example for example in judged}
+    shared_ids = {example.id for example in train} & judged_by_id.keys()
+    rows = [
+        _cells(judged_by_id.get(example.id, example), "" if example.id in shared_ids else "train", folder)
+        for example in train
+    ]
+    rows += [_cells(example, "eval", folder) for example in judged if example.id not in shared_ids]
     table = folder / TABLE
     atomic_write_jsonl(table, rows)
     return table
@@ -41,10 +44,10 @@ def read_rows(folder: Path) -> list[Example]:
     return list({row.id: row for split in ("train", "eval") for row in data.examples(split)}.values())  # type: ignore[arg-type]
 
 
-def recast(data: Benchmark, place: str, layout: str | Mapping[str, Any], **amounts: Any) -> Request:
+def recast(data: Benchmark, path: str, layout: str | Mapping[str, Any], **amounts: Any) -> Request:
     """Return the data at a place, laid out as told or as was recognised, with other roles (see `Roles`)."""
     layout = layout if isinstance(layout, Mapping) else {"name": layout or data.name}
-    return Request(Roles(data=place, benchmark=layout, **amounts))
+    return Request(Roles(data=path, benchmark=layout, **amounts))
 
 
 def canonical(example: Example) -> str:
@@ -102,8 +105,8 @@ def scoped(rows: Iterable[Example], attributes: Sequence[str]) -> list[Example]:
     """Return the rows that ask for one of these facts (all without attributes), with only their strings as private."""
     if not attributes:
         return list(rows)
-    asked = [row for row in rows if row.fact in attributes or (row.kind is Kind.NAME and "name" in attributes)]
+    matching_rows = [row for row in rows if row.fact in attributes or (row.kind is Kind.NAME and "name" in attributes)]
     return [
         replace(row, private={fact: forms for fact, forms in row.private.items() if fact in attributes})
-        for row in asked
+        for row in matching_rows
     ]
