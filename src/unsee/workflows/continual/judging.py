@@ -62,9 +62,9 @@ class Judge:
     def data(self) -> str:
         """Hash of requests, rows and pictures, equal for all orders of the requests."""
         rows = [row for split in SPLITS for row in self.request.examples(split)]
-        facts = [[row.image.key if row.image else "", plain({**vars(row), "image": ""})] for row in rows]
-        asked = [[task.id, sorted(task.targets)] for task in self.work.tasks.tasks]
-        lines = [sorted(json.dumps(one, sort_keys=True) for one in part) for part in (asked, facts)]
+        row_facts = [[row.image.key if row.image else "", plain({**vars(row), "image": ""})] for row in rows]
+        task_facts = [[task.id, sorted(task.targets)] for task in self.work.tasks.tasks]
+        lines = [sorted(json.dumps(fact, sort_keys=True) for fact in facts) for facts in (task_facts, row_facts)]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
     def folder(self, t: int) -> Path:
@@ -88,10 +88,10 @@ class Judge:
             self.folder(t) / STEP, {"t": t, "cost": {**step.cost, "judged_sec": seconds}, "routing": routing}
         )
 
-    def ask(self, model: str, folder: Path, only: Sequence[Example] | None = None) -> dict[str, Score]:
+    def ask(self, model: str, folder: Path, questions: Sequence[Example] | None = None) -> dict[str, Score]:
         """Evaluate one model on all questions, or some."""
-        ids = {row.id for row in only or ()}
-        data = self.request if only is None else Narrowed(self.request, lambda row: row.id in ids)
+        ids = {row.id for row in questions or ()}
+        data = self.request if questions is None else Narrowed(self.request, lambda row: row.id in ids)
         return evaluate(
             model,
             data,
@@ -112,31 +112,34 @@ class Judge:
         )
         routes = {row.id: router.route(row) for row in self.questions}
         latency = (time.perf_counter() - start) / len(self.questions)
-        said: list[Response] = []
+        responses: list[Response] = []
         for expert in sorted({route or 0 for route in routes.values()}):
             rows = [row for row in self.questions if (routes[row.id] or 0) == expert]
             folder = self.folder(t).with_name(f"t-{t:03}-expert-{expert:03}")  # beside the others, to share their cache
             self.ask(str(step.experts[expert - 1]) if expert else step.model, folder, rows)
-            said += [
+            responses += [
                 _moved(row, folder, self.folder(t)) for row in map(Response.from_json, read_jsonl(folder / RESPONSES))
             ]
-        order = {row.id: place for place, row in enumerate(self.questions)}
-        said.sort(key=lambda row: order[row.id])
-        atomic_write_jsonl(self.folder(t) / RESPONSES, (row.to_json() for row in said))
-        found = [
+        order = {row.id: index for index, row in enumerate(self.questions)}
+        responses.sort(key=lambda row: order[row.id])
+        atomic_write_jsonl(self.folder(t) / RESPONSES, (row.to_json() for row in responses))
+        routings = [
             Routing(number=self.requests[row.id], route=routes[row.id], image=row.image is not None)
             for row in self.questions
         ]
-        return score(said, self.request.vocabulary()), {**report(found, t), "sec_per_question": round(latency, 6)}
+        return score(responses, self.request.vocabulary()), {
+            **report(routings, t),
+            "sec_per_question": round(latency, 6),
+        }
 
     def _samples(self, t: int, scores: Mapping[str, Score]) -> list[dict[str, Any]]:
         """Return one row per question: its request, and its value by each measure."""
         values: dict[str, dict[str, float]] = {}
-        for name, one in scores.items():
+        for name, metric_score in scores.items():
             measure = name.partition(".")[2]
             if measure in MEASURES:
-                for index, value in one.value_by_index.items():
-                    values.setdefault(index, {})[measure] = value
+                for row_id, value in metric_score.value_by_index.items():
+                    values.setdefault(row_id, {})[measure] = value
         return [
             {
                 "t": t,
@@ -152,7 +155,7 @@ class Judge:
         ]
 
     def samples(self, t: int) -> list[dict[str, Any]]:
-        """Read what `judge` wrote."""
+        """Read the values per response that `judge` wrote."""
         return read_jsonl(self.folder(t) / SAMPLES)
 
     def step(self, t: int) -> dict[str, Any]:
@@ -160,8 +163,10 @@ class Judge:
         return read_object(self.folder(t) / STEP)
 
 
-def _moved(row: Response, before: Path, after: Path) -> Response:
+def _moved(row: Response, old_folder: Path, new_folder: Path) -> Response:
     """Return the record with its image path relative to another folder."""
     if not row.image:
         return row
-    return replace(row, image=Path(os.path.relpath((before / row.image).resolve(), after.resolve())).as_posix())
+    return replace(
+        row, image=Path(os.path.relpath((old_folder / row.image).resolve(), new_folder.resolve())).as_posix()
+    )

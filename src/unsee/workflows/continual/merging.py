@@ -79,21 +79,21 @@ def merged(adapters: Sequence[Adapter], settings: Settings) -> dict[str, Factors
         return dict(adapters[0])
     if any(adapter.keys() != adapters[0].keys() for adapter in adapters):
         raise UserError("Only adapters on the same layers can be merged; train them with the same training.parts.")
-    return {name: _layer(name, [one[name] for one in adapters], settings) for name in adapters[0]}
+    return {name: _layer(name, [adapter[name] for adapter in adapters], settings) for name in adapters[0]}
 
 
 def _layer(name: str, updates: Sequence[Factors], settings: Settings) -> Factors:
     if settings.how == "sum":
         return total(updates, settings.scale)
     if settings.how == "mcu":
-        found = mcu(updates, settings)
-        return Factors(settings.scale * found.b_or, found.a_ri)
+        factors = mcu(updates, settings)
+        return Factors(settings.scale * factors.b_or, factors.a_ri)
     deltas = [update.delta_oi for update in updates]
     if settings.how == "ties":
-        whole = ties(deltas, settings.density)
+        delta_oi = ties(deltas, settings.density)
     else:
-        whole = dare(deltas, settings.drop, [seed_of(settings.seed, name, place) for place in range(len(deltas))])
-    return factorised(settings.scale * whole, settings.rank)
+        delta_oi = dare(deltas, settings.drop, [seed_of(settings.seed, name, index) for index in range(len(deltas))])
+    return factorised(settings.scale * delta_oi, settings.rank)
 
 
 def total(updates: Sequence[Factors], scale: float = 1.0) -> Factors:
@@ -108,29 +108,29 @@ def ties(deltas: Sequence[Tensor], density: float) -> Tensor:
 
     Trimmed layer by layer, as peft does; the paper trims the whole update at once [inferred].
     """
-    kept = torch.stack([trimmed(delta, density) for delta in deltas])
-    sign = torch.sign(kept.sum(0))
+    trimmed_deltas = torch.stack([trimmed(delta, density) for delta in deltas])
+    sign = torch.sign(trimmed_deltas.sum(0))
     sign = torch.where(sign == 0, 1.0, sign)
-    agree = (torch.sign(kept) == sign) & (kept != 0)
-    return (kept * agree).sum(0) / agree.sum(0).clamp(min=1)
+    agree = (torch.sign(trimmed_deltas) == sign) & (trimmed_deltas != 0)
+    return (trimmed_deltas * agree).sum(0) / agree.sum(0).clamp(min=1)
 
 
 def trimmed(delta: Tensor, density: float) -> Tensor:
     """Keep the share `density` of largest-magnitude entries, zero elsewhere."""
     count = max(1, int(density * delta.numel()))
     flat = torch.zeros_like(delta).flatten()
-    places = delta.abs().flatten().topk(count).indices
-    flat[places] = delta.flatten()[places]
+    indices = delta.abs().flatten().topk(count).indices
+    flat[indices] = delta.flatten()[indices]
     return flat.view_as(delta)
 
 
 def dare(deltas: Sequence[Tensor], drop: float, seeds: Sequence[int]) -> Tensor:
     """Return DARE (Yu et al. 2024): sum of updates, randomly dropped and rescaled."""
-    kept = []
+    rescaled_deltas = []
     for delta, seed in zip(deltas, seeds, strict=True):
-        stays = torch.rand(delta.shape, generator=torch.Generator().manual_seed(seed)) >= drop
-        kept.append(delta * stays.to(delta.device) / (1 - drop))
-    return torch.stack(kept).sum(0)
+        mask = torch.rand(delta.shape, generator=torch.Generator().manual_seed(seed)) >= drop
+        rescaled_deltas.append(delta * mask.to(delta.device) / (1 - drop))
+    return torch.stack(rescaled_deltas).sum(0)
 
 
 def factorised(delta_oi: Tensor, rank: int = 0) -> Factors:
@@ -150,11 +150,14 @@ def mcu(updates: Sequence[Factors], settings: Settings) -> Factors:
     [inferred] throughout. Where the adapters span fewer dimensions than they have directions, the core space is widened by
     orthogonal ones, without which no directions could have the new Gram matrix.
     """
-    b_oc, a_ci = torch.cat([u.b_or for u in updates], 1).double(), torch.cat([u.a_ri for u in updates]).double()
+    b_oc, a_ci = (
+        torch.cat([update.b_or for update in updates], 1).double(),
+        torch.cat([update.a_ri for update in updates]).double(),
+    )
     p_od, q_id = basis(b_oc), basis(a_ci.T)
-    room = min(p_od.shape[0], q_id.shape[0]) // len(updates)
+    rank_limit = min(p_od.shape[0], q_id.shape[0]) // len(updates)
     cores = [p_od.T @ update.delta_oi.double() @ q_id for update in updates]
-    parts = [_directions(core, settings.energy, min(settings.directions, max(1, room))) for core in cores]
+    parts = [_directions(core, settings.energy, min(settings.directions, max(1, rank_limit))) for core in cores]
     left_dk, s_k = torch.cat([u for u, _, _ in parts], 1), torch.cat([s for _, s, _ in parts])
     right_dk = torch.cat([v for _, _, v in parts], 1)
     owner_k = torch.cat([torch.full((len(s),), number) for number, (_, s, _) in enumerate(parts)])
@@ -164,8 +167,8 @@ def mcu(updates: Sequence[Factors], settings: Settings) -> Factors:
         q_id, right_dk = _widened(q_id, right_dk)
         left_gram, right_gram = _grams(left_dk, right_dk, owner_k, settings.synergy)
         left_dk, right_dk = nearest_with_gram(left_dk, left_gram), nearest_with_gram(right_dk, right_gram)
-    like = updates[0].b_or.dtype
-    return Factors((p_od @ left_dk * s_k).to(like), (q_id @ right_dk).T.contiguous().to(like))
+    dtype = updates[0].b_or.dtype
+    return Factors((p_od @ left_dk * s_k).to(dtype), (q_id @ right_dk).T.contiguous().to(dtype))
 
 
 def basis(columns: Tensor) -> Tensor:
@@ -174,11 +177,11 @@ def basis(columns: Tensor) -> Tensor:
     return u[:, s > SMALL * s[0].clamp(min=SMALL)]
 
 
-def _directions(core: Tensor, energy: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
+def _directions(core: Tensor, energy: float, limit: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the leading singular directions (columns) with this share of the energy."""
     u, s, vh = svd(core, full_matrices=False)
     share = (s**2).cumsum(0) / (s**2).sum().clamp(min=torch.finfo(s.dtype).tiny)
-    count = min(most, int((share < energy - 1e-9).sum()) + 1, int((s > SMALL * s[0]).sum()) or 1)
+    count = min(limit, int((share < energy - 1e-9).sum()) + 1, int((s > SMALL * s[0]).sum()) or 1)
     return u[:, :count], s[:count], vh[:count].T
 
 
@@ -205,9 +208,9 @@ def _grams(left_dk: Tensor, right_dk: Tensor, owner_k: Tensor, synergy: float) -
 
 def _definite(gram: Tensor) -> Tensor:
     values, vectors = eigh(gram)
-    made = (vectors * values.clamp(min=LEAST_EIGENVALUE)) @ vectors.T
-    size = made.diagonal().sqrt()
-    return made / size[:, None] / size[None, :]
+    definite = (vectors * values.clamp(min=LEAST_EIGENVALUE)) @ vectors.T
+    norms = definite.diagonal().sqrt()
+    return definite / norms[:, None] / norms[None, :]
 
 
 def nearest_with_gram(columns_dk: Tensor, gram_kk: Tensor) -> Tensor:
@@ -216,9 +219,9 @@ def nearest_with_gram(columns_dk: Tensor, gram_kk: Tensor) -> Tensor:
     An orthogonal Procrustes problem; needs d >= k.
     """
     values, vectors = eigh(gram_kk)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    u, _, vh = svd(columns_dk @ root, full_matrices=False)
-    return u @ vh @ root
+    gram_root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    u, _, vh = svd(columns_dk @ gram_root, full_matrices=False)
+    return u @ vh @ gram_root
 
 
 def _widened(basis_nd: Tensor, columns_dk: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,18 +230,18 @@ def _widened(basis_nd: Tensor, columns_dk: Tensor) -> tuple[Tensor, Tensor]:
     missing = min(size, columns_dk.shape[1]) - dimensions
     if missing <= 0:
         return basis_nd, columns_dk
-    drawn = torch.randn(size, missing, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn = drawn.to(basis_nd.device) - basis_nd @ (basis_nd.T @ drawn.to(basis_nd.device))
-    wide = torch.cat([basis_nd, qr(drawn)[0]], 1)
-    return wide, torch.cat([columns_dk, columns_dk.new_zeros(missing, columns_dk.shape[1])])
+    noise = torch.randn(size, missing, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = noise.to(basis_nd.device) - basis_nd @ (basis_nd.T @ noise.to(basis_nd.device))
+    wide_basis = torch.cat([basis_nd, qr(noise)[0]], 1)
+    return wide_basis, torch.cat([columns_dk, columns_dk.new_zeros(missing, columns_dk.shape[1])])
 
 
 def read_adapter(folder: Path) -> dict[str, Factors]:
     """Read a LoRA adapter saved by PEFT."""
-    written = read_object(folder / CONFIG)
-    if written.get("peft_type") != "LORA" or written.get("use_rslora") or written.get("use_dora"):
+    config = read_object(folder / CONFIG)
+    if config.get("peft_type") != "LORA" or config.get("use_rslora") or config.get("use_dora"):
         raise UserError(f"{folder} holds no plain LoRA adapter; only these can be merged.")
-    scale = written["lora_alpha"] / written["r"]
+    scale = config["lora_alpha"] / config["r"]
     weights = load_file(folder / WEIGHTS)
     layers = sorted({name.partition(".lora_")[0] for name in weights})
     return {
@@ -264,6 +267,6 @@ def write_adapter(adapter: Adapter, folder: Path, like: Path) -> int:
         weights[f"{layer}.lora_B.weight"] = torch.nn.functional.pad(update.b_or, (0, missing)).contiguous()
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     follow_umask(folder / WEIGHTS)
-    written = read_object(like / CONFIG)
-    atomic_write_json(folder / CONFIG, {**written, "r": rank, "lora_alpha": rank})
+    config = read_object(like / CONFIG)
+    atomic_write_json(folder / CONFIG, {**config, "r": rank, "lora_alpha": rank})
     return rank

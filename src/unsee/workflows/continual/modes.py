@@ -26,12 +26,12 @@ class Step:
 
 def sequential(work: Work, t: int) -> Step:
     """Unlearn request t from the model after request t-1."""
-    before = _place(work, t - 1) if t > 1 else None
+    previous_folder = _place(work, t - 1) if t > 1 else None
     model, training = work.run.model, {}
-    if before is not None and work.course.reference == "initial":
-        training = {"adapter": str(before / "model")}
-    elif before is not None:
-        model = str(before)
+    if previous_folder is not None and work.course.reference == "initial":
+        training = {"adapter": str(previous_folder / "model")}
+    elif previous_folder is not None:
+        model = str(previous_folder)
     folder = unlearned(work, _place(work, t), model, work.roles(_targets(work, t), t), training)
     return Step(model=str(folder), cost=cost_of(folder))
 
@@ -54,9 +54,9 @@ def merge(work: Work, t: int) -> Step:
     course = work.course
     folders = [_adapter(work, number) / "model" for number in range(1, t + 1)]
     cost = cost_of(folders[-1].parent)
-    place = _place(work, t) / "model"
+    model_folder = _place(work, t) / "model"
     start = time.perf_counter()
-    if not (place / "merge.json").exists():
+    if not (model_folder / "merge.json").exists():
         settings = merging.Settings(
             how=course.merge,
             scale=course.scale,
@@ -65,13 +65,13 @@ def merge(work: Work, t: int) -> Step:
             rank=course.merge_rank,
             seed=work.run.seed,
         )
-        made = merging.merged([merging.read_adapter(folder) for folder in folders], settings)
-        with atomic_folder(place) as part:
-            rank = merging.write_adapter(made, part, like=folders[-1])
-            took = round(time.perf_counter() - start, 3)
+        merged_adapter = merging.merged([merging.read_adapter(folder) for folder in folders], settings)
+        with atomic_folder(model_folder) as temporary_folder:
+            rank = merging.write_adapter(merged_adapter, temporary_folder, like=folders[-1])
+            seconds = round(time.perf_counter() - start, 3)
             adapters = [folder.parent.name for folder in folders]
-            atomic_write_json(part / "merge.json", {"adapters": adapters, "rank": rank, "sec": took})
-    return Step(model=str(place.parent), cost={**cost, "merged_bytes": bytes_of(place)})
+            atomic_write_json(temporary_folder / "merge.json", {"adapters": adapters, "rank": rank, "sec": seconds})
+    return Step(model=str(model_folder.parent), cost={**cost, "merged_bytes": bytes_of(model_folder)})
 
 
 def experts(work: Work, t: int) -> Step:
@@ -99,10 +99,8 @@ def _place(work: Work, t: int) -> Path:
 def _adapter(work: Work, t: int) -> Path:
     """Return the adapter of request t on the original model, trained if missing.
 
-    It does not depend on the order.
-
-    So the draw of a fresh retain sample goes by the request's place in the list of all, not in the order.
+    It does not depend on the order: the seed of a fresh retain sample is the request's position among all sorted ids.
     """
     task = work.tasks.tasks[t - 1]
-    number = sorted(one.id for one in work.tasks.tasks).index(task.id) + 1
+    number = sorted(request.id for request in work.tasks.tasks).index(task.id) + 1
     return unlearned(work, work.adapters / folder_name(task.id), work.run.model, work.roles(task.targets, number), {})

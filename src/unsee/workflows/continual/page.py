@@ -42,23 +42,23 @@ Document = Mapping[str, Any]
 Curve = Callable[[Document], Sequence[float | None]]
 
 
-def _not_requested(found: Document) -> list[float | None]:
+def _not_requested(document: Document) -> list[float | None]:
     """Return how well future requests are remembered."""
-    rows = zip(found["at"], found["A"], strict=True)
+    rows = zip(document["at"], document["A"], strict=True)
     return [sum(row[t:]) / len(row[t:]) if row[t:] and None not in row[t:] else None for t, row in rows]
 
 
-def _just_requested(found: Document) -> list[float | None]:
-    rows = zip(found["at"], found["A"], strict=True)
+def _just_requested(document: Document) -> list[float | None]:
+    rows = zip(document["at"], document["A"], strict=True)
     return [row[t - 1] if t else None for t, row in rows]
 
 
 PANELS: Final[tuple[tuple[str, Curve], ...]] = (
     ("Just asked to be forgotten: still remembered", _just_requested),
-    ("Asked earlier: remembered (again)", lambda found: [None, *found["metrics"]["A_HF"]]),
-    ("Rebound since the best moment, worst request", lambda found: [None, *found["metrics"]["FR_task_max"]]),
-    ("Kept people: names and facts right", lambda found: found["U"] or []),
-    ("Unrelated questions right", lambda found: found["G"] or []),
+    ("Asked earlier: remembered (again)", lambda document: [None, *document["metrics"]["A_HF"]]),
+    ("Rebound since the best moment, worst request", lambda document: [None, *document["metrics"]["FR_task_max"]]),
+    ("Kept people: names and facts right", lambda document: document["U"] or []),
+    ("Unrelated questions right", lambda document: document["G"] or []),
     ("Not asked for yet: remembered", _not_requested),
 )
 
@@ -78,7 +78,10 @@ class Group:
     def mean(self, curve: Curve) -> list[float | None]:
         """Return the mean curve over the runs."""
         columns = zip(*(curve(run) for run in self.runs), strict=True)
-        return [None if None in column else sum(v for v in column if v is not None) / len(column) for column in columns]
+        return [
+            None if None in column else sum(value for value in column if value is not None) / len(column)
+            for column in columns
+        ]
 
     @property
     def notes(self) -> list[str]:
@@ -88,11 +91,11 @@ class Group:
     def cell(self, name: str) -> str:
         """Return the mean of a summary over the runs, with the range if there are several."""
         values = [run["summary"].get(name) for run in self.runs]
-        known = [value for value in values if value is not None]
-        if not known:
+        known_values = [value for value in values if value is not None]
+        if not known_values:
             return "-"
-        mean = f"{sum(known) / len(known):.2f}"
-        return f"{mean} [{min(known):.2f}, {max(known):.2f}]" if len(known) > 1 else mean
+        mean = f"{sum(known_values) / len(known_values):.2f}"
+        return f"{mean} [{min(known_values):.2f}, {max(known_values):.2f}]" if len(known_values) > 1 else mean
 
 
 def write_page(folders: Sequence[Path], out: Path) -> Path:
@@ -102,9 +105,9 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
         groups = grouped(runs)
         lengths, summary = {tuple(run["at"]) for group in groups for run in group.runs}, table(groups)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        listed = ", ".join(str(Path(folder) / "continual.json") for folder in folders)
+        file_list = ", ".join(str(Path(folder) / "continual.json") for folder in folders)
         raise UserError(
-            f"One of {listed} is damaged ({type(error).__name__}: {error!s:.200}). Run its `unsee continual` again."
+            f"One of {file_list} is damaged ({type(error).__name__}: {error!s:.200}). Run its `unsee continual` again."
         ) from error
     if len(lengths) > 1:
         raise UserError("These sequences were judged at different lengths; compare those of equal length.")
@@ -115,57 +118,61 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
 
 
 def grouped(runs: Sequence[Document]) -> list[Group]:
-    """Group the runs that differ by the order of requests or the seed only. Groups are named by what tells them apart."""
-    found = by_key((json.dumps([run["method"], _facts(run)], sort_keys=True), run) for run in runs)
-    alike = by_key((label_of(its[0]), key) for key, its in found.items())
+    """Group the runs that differ only by order or seed, and label them by their differences."""
+    runs_by_key = by_key((json.dumps([run["method"], _facts(run)], sort_keys=True), run) for run in runs)
+    keys_by_label = by_key((label_of(group_runs[0]), key) for key, group_runs in runs_by_key.items())
     labels = {
         key: f"{name}{mark}"
-        for name, keys in alike.items()
-        for key, mark in zip(keys, _marks([_facts(found[key][0]) for key in keys]), strict=True)
+        for name, keys in keys_by_label.items()
+        for key, mark in zip(keys, _marks([_facts(runs_by_key[key][0]) for key in keys]), strict=True)
     }
-    return [Group(label=labels[key], runs=tuple(its)) for key, its in found.items()]
+    return [Group(label=labels[key], runs=tuple(group_runs)) for key, group_runs in runs_by_key.items()]
 
 
 def _facts(run: Document) -> dict[str, Any]:
-    """Return model and settings as dotted name -> value, without what may differ between orders."""
-    judged = {f"eval.{name}": value for name, value in run["settings"].get("eval", {}).items()}  # `flat` drops `eval`
-    settings = {**run["settings"], "model": run["model"], **judged}
+    """Return model and settings as dotted name -> value, without those that orders may vary."""
+    # `flat` drops `eval`
+    eval_settings = {f"eval.{name}": value for name, value in run["settings"].get("eval", {}).items()}
+    settings = {**run["settings"], "model": run["model"], **eval_settings}
     course = {name: value for name, value in settings["continual"].items() if name not in ("order", "adapters")}
     return dict(flat({**settings, "continual": course}))
 
 
 def _marks(facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what sets each group apart from the others of its name: up to three settings, else its number."""
+    """Return a suffix per group: the settings in which it differs, or its number."""
     names = list(dict.fromkeys(name for row in facts for name in row))
-    apart = [name for name in names if any(row.get(name) != facts[0].get(name) for row in facts)]
-    if not apart:
+    differing_names = [name for name in names if any(row.get(name) != facts[0].get(name) for row in facts)]
+    if not differing_names:
         return [""]
-    if len(apart) > MOST:
+    if len(differing_names) > MOST:
         return [f" ({number})" for number, _ in enumerate(facts, 1)]
-    return [" " + " ".join(f"{short(name, apart)}={row.get(name, '?')}" for name in apart) for row in facts]
+    return [
+        " " + " ".join(f"{short(name, differing_names)}={row.get(name, '?')}" for name in differing_names)
+        for row in facts
+    ]
 
 
 def label_of(run: Document) -> str:
     """Return the name of a run: method, mode, and variant of the mode."""
     course, mode = run["settings"]["continual"], run["mode"]
-    ways = {
+    variants = {
         "merge": course["merge"],
         "experts": course["router"],
         "sequential": "from the start" if course["reference"] == "initial" else "",
     }
-    way = ways.get(mode, "")
-    return f"{run['method']}{' + retain' if _retains(run) else ''}, {mode}{f' {way}' if way else ''}"
+    variant = variants.get(mode, "")
+    return f"{run['method']}{' + retain' if _retains(run) else ''}, {mode}{f' {variant}' if variant else ''}"
 
 
 def _retains(run: Document) -> bool:
     """Tell whether the settings add a retain term to a method without one by default."""
     weight = run["settings"]["method"].get("retain_weight", 0.0)
-    own = {field.name: field.default for field in fields(registry.load("methods", run["method"]))}
-    return bool(weight) and not own.get("retain_weight", 0.0)
+    defaults = {field.name: field.default for field in fields(registry.load("methods", run["method"]))}
+    return bool(weight) and not defaults.get("retain_weight", 0.0)
 
 
 def table(groups: Sequence[Group]) -> str:
-    """Return the summary as a Markdown table, and below it what could not be judged."""
+    """Return the summary as a Markdown table, followed by the values that are missing."""
     notes = "".join(f"\n{markdown.cell(note)}.\n" for group in groups for note in group.notes)
     return markdown.table(["", *(heading for _, heading in COLUMNS)], _rows(groups)) + "\n" + notes
 
@@ -183,14 +190,14 @@ def _read(folder: Path) -> Document:
 
 def html(groups: Sequence[Group]) -> str:
     """Return the page, which works offline and escapes all text."""
-    first = groups[0].runs[0]
+    first_run = groups[0].runs[0]
     values = {
-        "requests": len(first["tasks"]),
-        "model": Path(first["model"]).name,
-        "headline": " and ".join(first["headline"]),
+        "requests": len(first_run["tasks"]),
+        "model": Path(first_run["model"]).name,
+        "headline": " and ".join(first_run["headline"]),
         "several": any(len(group.runs) > 1 for group in groups),
         "panels": [_panel(title, curve, groups) for title, curve in PANELS],
-        "last": first["at"][-1],
+        "last": first_run["at"][-1],
         "keys": [
             {"label": group.label, "colour": number % COLOURS, "mode": group.mode}
             for number, group in enumerate(groups)
@@ -205,18 +212,27 @@ def html(groups: Sequence[Group]) -> str:
 
 def _panel(title: str, curve: Curve, groups: Sequence[Group]) -> dict[str, Any]:
     """Return a chart: one line per group, and thin ones for its orders."""
-    lines, said = [], []
+    lines, descriptions = [], []
     for number, group in enumerate(groups):
-        at, drawn = group.runs[0]["at"], group.mean(curve)
-        thin = [curve(run) for run in group.runs] if len(group.runs) > 1 else []
-        for values in (*thin, drawn):
-            points = [(t, value) for t, value in zip(at, values, strict=False) if value is not None]
-            points = points if len(points) != 1 else [points[0], (points[0][0] + at[-1] / 40, points[0][1])]
-            spots = polyline(points, (0, at[-1]), (0.0, 1.0))
-            lines.append({"points": spots, "colour": number % COLOURS, "mode": group.mode, "thin": values is not drawn})
-        known = [value for value in drawn if value is not None]
-        said.append(f"{group.label} ends at {known[-1]:.2f}" if known else f"{group.label} has no value")
-    return {"title": title, "lines": lines, "said": f"{title}: {'; '.join(said)}"}
+        request_counts, mean_values = group.runs[0]["at"], group.mean(curve)
+        run_curves = [curve(run) for run in group.runs] if len(group.runs) > 1 else []
+        for values in (*run_curves, mean_values):
+            points = [(t, value) for t, value in zip(request_counts, values, strict=False) if value is not None]
+            points = points if len(points) != 1 else [points[0], (points[0][0] + request_counts[-1] / 40, points[0][1])]
+            svg_points = polyline(points, (0, request_counts[-1]), (0.0, 1.0))
+            lines.append(
+                {
+                    "points": svg_points,
+                    "colour": number % COLOURS,
+                    "mode": group.mode,
+                    "thin": values is not mean_values,
+                }
+            )
+        known_values = [value for value in mean_values if value is not None]
+        descriptions.append(
+            f"{group.label} ends at {known_values[-1]:.2f}" if known_values else f"{group.label} has no value"
+        )
+    return {"title": title, "lines": lines, "said": f"{title}: {'; '.join(descriptions)}"}
 
 
 def _map(group: Group) -> dict[str, Any]:
@@ -225,22 +241,25 @@ def _map(group: Group) -> dict[str, Any]:
         [None if None in cells else sum(cells) / len(cells) for cells in zip(*lines, strict=True)]
         for lines in zip(*(run["A"] for run in group.runs), strict=True)
     ]
-    count, places = len(rows[0]), group.runs[0]["at"]
+    count, request_counts = len(rows[0]), group.runs[0]["at"]
     cells = [
-        {"x": WIDE * k, "y": TALL * t, "value": round(value, 2), "after": places[t], "request": k + 1}
+        {"x": WIDE * k, "y": TALL * t, "value": round(value, 2), "after": request_counts[t], "request": k + 1}
         for t, row in enumerate(rows)
         for k, value in enumerate(row)
         if value is not None
     ]
-    after = [{"x": -3, "y": TALL * t + 10, "anchor": "end", "text": place} for t, place in enumerate(places)]
-    asked = [{"x": WIDE * (k + 0.5), "y": -2, "anchor": "middle", "text": k + 1} for k in range(count)]
-    made = [sum(place <= k for place in places) for k in range(count)]
-    step = " ".join(f"{WIDE * (k + side)},{TALL * tall}" for k, tall in enumerate(made) for side in (0, 1))
+    row_marks = [
+        {"x": -3, "y": TALL * t + 10, "anchor": "end", "text": request_count}
+        for t, request_count in enumerate(request_counts)
+    ]
+    column_marks = [{"x": WIDE * (k + 0.5), "y": -2, "anchor": "middle", "text": k + 1} for k in range(count)]
+    heights = [sum(request_count <= k for request_count in request_counts) for k in range(count)]
+    step = " ".join(f"{WIDE * (k + side)},{TALL * height}" for k, height in enumerate(heights) for side in (0, 1))
     return {
         "label": group.label,
         "width": WIDE * count,
         "height": TALL * len(rows),
         "cells": cells,
-        "marks": [*after, *asked],
+        "marks": [*row_marks, *column_marks],
         "step": step,
     }

@@ -47,47 +47,54 @@ class Judged:
         """Measures of remembering that are used."""
         if self.headline:
             return self.headline
-        had = {measure for row in self.samples[0] if row["k"] and row["image"] for measure in row["values"]}
-        found = next((measures for measures in HEADLINES if had & set(measures)), ())
-        if not found:
+        known_measures = {measure for row in self.samples[0] if row["k"] and row["image"] for measure in row["values"]}
+        headline = next((measures for measures in HEADLINES if known_measures & set(measures)), ())
+        if not headline:
             raise UserError(
                 "No question about the requested entities has a right answer that could be measured; the data need "
                 "questions of kind name, fact, choice, cloze or general with an image, or set continual.headline."
             )
-        return found
+        return headline
 
-    def remembered(self, place: int, k: int, measures: Sequence[str], *, image: bool) -> Means:
-        """Return entity -> recall of request k in row `place`.
+    def remembered(self, model_index: int, k: int, measures: Sequence[str], *, image: bool) -> Means:
+        """Return entity -> recall of request k for an evaluated model.
 
-        On held-out images where there are some, else on the seen ones.
+        On held-out images if there are any, else on the training images.
 
         Args:
-            place: Row: index into the evaluated steps.
+            model_index: Index into the evaluated models, the row of the matrix.
             k: Request, from 1.
             measures: Names of the scores that count, the first that a response has.
             image: Responses to questions with an image (True) or without (False).
         """
-        rows = [row for row in self.samples[place] if row["k"] == k and bool(row["image"]) == image]
-        fresh = {row["entity"] for row in rows if row["role"] == Role.UNSEEN and _value(row, measures) is not None}
-        return _means([row for row in rows if row["role"] == Role.UNSEEN or row["entity"] not in fresh], measures)
+        rows = [row for row in self.samples[model_index] if row["k"] == k and bool(row["image"]) == image]
+        held_out_entities = {
+            row["entity"] for row in rows if row["role"] == Role.UNSEEN and _value(row, measures) is not None
+        }
+        return _means(
+            [row for row in rows if row["role"] == Role.UNSEEN or row["entity"] not in held_out_entities], measures
+        )
 
-    def kept(self, place: int, measures: Sequence[str], roles: Sequence[Role], *, image: bool | None) -> Means:
+    def kept(self, model_index: int, measures: Sequence[str], roles: Sequence[Role], *, image: bool | None) -> Means:
         """Return entity -> mean over its responses, for the retain set.
 
         Args:
-            place: Row: index into the evaluated steps.
+            model_index: Index into the evaluated models, the row of the matrix.
             measures: Names of the scores that count, the first that a response has.
             roles: Roles that belong to the retain set.
             image: Responses to questions with an image (True), without (False), or all (None).
         """
-        rows = [row for row in self.samples[place] if row["k"] == 0 and row["role"] in roles]
+        rows = [row for row in self.samples[model_index] if row["k"] == 0 and row["role"] in roles]
         return _means([row for row in rows if image is None or bool(row["image"]) == image], measures)
 
     def matrix(self, measures: Sequence[str], *, image: bool = True) -> list[list[float | None]]:
         """Return A: one row per evaluated model, one column per request. None without questions."""
         return [
-            [mean_of_known(self.remembered(place, k, measures, image=image).values()) for k in range(1, self.count + 1)]
-            for place in range(len(self.at))
+            [
+                mean_of_known(self.remembered(model_index, k, measures, image=image).values())
+                for k in range(1, self.count + 1)
+            ]
+            for model_index in range(len(self.at))
         ]
 
     def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> Curve | None:
@@ -95,14 +102,15 @@ class Judged:
 
         A later model of which no answer can be judged has None in its place.
         """
-        found = [
-            mean_of_known(self.kept(place, measures, roles, image=image).values()) for place in range(len(self.at))
+        means = [
+            mean_of_known(self.kept(model_index, measures, roles, image=image).values())
+            for model_index in range(len(self.at))
         ]
-        return None if found[0] is None else found
+        return None if means[0] is None else means
 
-    def share(self, place: int, measure: str, keep: Callable[[Sample], bool]) -> float | None:
+    def share(self, model_index: int, measure: str, keep: Callable[[Sample], bool]) -> float | None:
         """Return the mean of a measure over some responses."""
-        rows = (row for row in self.samples[place] if measure in row["values"] and keep(row))
+        rows = (row for row in self.samples[model_index] if measure in row["values"] and keep(row))
         return mean_of_known(row["values"][measure] for row in rows)
 
 
@@ -112,7 +120,7 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
     memory = judged.matrix(judged.counts)
     utility = judged.curve(judged.counts, Role.RETAIN)
     general = judged.curve(("accuracy",), Role.GENERAL, image=None)
-    found: dict[str, Any] = {
+    contents: dict[str, Any] = {
         "at": list(judged.at),
         "headline": list(judged.counts),
         "A": memory,
@@ -121,17 +129,17 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
         "U": utility,
         "U_text": judged.curve(judged.counts, Role.RETAIN_TEXT, image=False),
         "G": general,
-        "Q": [_quality(judged, place) for place in range(len(judged.at))],
-        "aftermath": [_aftermath(judged, place) for place in range(len(judged.at))],
+        "Q": [_quality(judged, model_index) for model_index in range(len(judged.at))],
+        "aftermath": [_aftermath(judged, model_index) for model_index in range(len(judged.at))],
         "metrics": _curves(memory, utility, general, judged.at, support, oracle),
         "missing": _missing(judged, {"kept people (U)": utility, "unrelated questions (G)": general}),
         "fr_support": support,
     }
-    return {**found, "summary": summary(found["metrics"], judged.at), "ci": intervals(judged, support)}
+    return {**contents, "summary": summary(contents["metrics"], judged.at), "ci": intervals(judged, support)}
 
 
 def required_matrix(judged: Judged) -> list[list[float]]:
-    """Return the rows of A without a gap, or raise if a request has no question that measures it in the first."""
+    """Return the rows of A without gaps, or raise if its first row has one."""
     memory = judged.matrix(judged.counts)
     if None in memory[0]:
         raise UserError(
@@ -142,19 +150,21 @@ def required_matrix(judged: Judged) -> list[list[float]]:
 
 
 def _whole(memory: Sequence[Curve]) -> tuple[list[int], list[list[float]]]:
-    """Return places and rows of the models of which every request could be judged."""
-    places = [place for place, row in enumerate(memory) if None not in row]
-    return places, [[value for value in memory[place] if value is not None] for place in places]
+    """Return indices and rows of the models for which every request could be judged."""
+    model_indices = [model_index for model_index, row in enumerate(memory) if None not in row]
+    return model_indices, [
+        [value for value in memory[model_index] if value is not None] for model_index in model_indices
+    ]
 
 
 def _missing(judged: Judged, curves: Mapping[str, Curve | None]) -> list[str]:
-    """Return what could not be judged of later models, a sentence each."""
+    """Return a sentence for every value of a later model that could not be judged."""
     memory = judged.matrix(judged.counts)
     columns = {f"request {k + 1}": [row[k] for row in memory] for k in range(judged.count)}
     return [
-        f"{what} after {judged.at[place]} requests: no answer to its questions can be judged"
-        for what, curve in {**columns, **curves}.items()
-        for place, value in enumerate(curve or ())
+        f"{name} after {judged.at[model_index]} requests: no answer to its questions can be judged"
+        for name, curve in {**columns, **curves}.items()
+        for model_index, value in enumerate(curve or ())
         if value is None
     ]
 
@@ -163,94 +173,101 @@ def _curves(
     memory: Sequence[Curve],
     utility: Curve | None,
     general: Curve | None,
-    at: Sequence[int],
+    request_counts: Sequence[int],
     support: metrics.Support,
     oracle: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Return every metric as a list over evaluated t >= 1 (RU, GU: all rows), or a number.
 
-    A model of which some request could not be judged has None everywhere: a mean over fewer requests is another measure.
+    A model with a request that could not be judged has None everywhere: a mean over fewer requests is another measure.
     """
-    places, rows = _whole(memory)
-    steps = [at[place] for place in places]
-    apart = metrics.task_rebound(rows, steps)
-    made: dict[str, Curve] = {
+    model_indices, rows = _whole(memory)
+    steps = [request_counts[model_index] for model_index in model_indices]
+    task_rebounds = metrics.task_rebound(rows, steps)
+    curves: dict[str, Curve] = {
         "CF": metrics.current_forgetting(rows, steps),
         "HP": metrics.historical_preservation(rows, steps),
         "A_HF": metrics.historical_memory(rows, steps),
         "FR": metrics.rebound(rows, steps, support),
-        "FR_task_mean": [sum(row) / len(row) if row else None for row in apart],
-        "FR_task_max": [max(row) if row else None for row in apart],
+        "FR_task_mean": [sum(row) / len(row) if row else None for row in task_rebounds],
+        "FR_task_max": [max(row) if row else None for row in task_rebounds],
         "FT": metrics.transfer(rows, steps),
     }
     if oracle is not None:
-        made["nCF"] = metrics.normalised_forgetting(rows, oracle, steps)
-    found: dict[str, Any] = {name: _spread(curve, places[1:], len(at))[1:] for name, curve in made.items()}
+        curves["nCF"] = metrics.normalised_forgetting(rows, oracle, steps)
+    metric_values: dict[str, Any] = {
+        name: _spread(curve, model_indices[1:], len(request_counts))[1:] for name, curve in curves.items()
+    }
     if utility:
-        found |= {"RU": _relative(utility), **_stability(utility, at)}
-    return found | ({"GU": _relative(general)} if general else {})
+        metric_values |= {"RU": _relative(utility), **_stability(utility, request_counts)}
+    return metric_values | ({"GU": _relative(general)} if general else {})
 
 
-def _spread(values: Curve, places: Sequence[int], count: int) -> list[float | None]:
-    """Return `count` values, those given in their places and None elsewhere."""
-    known = dict(zip(places, values, strict=True))
-    return [known.get(place) for place in range(count)]
+def _spread(values: Curve, indices: Sequence[int], count: int) -> list[float | None]:
+    """Return `count` values: the given ones at their indices, None elsewhere."""
+    value_by_index = dict(zip(indices, values, strict=True))
+    return [value_by_index.get(index) for index in range(count)]
 
 
 def _relative(curve: Curve) -> list[float | None]:
     """Return a curve as a share of its first value, None where it is None."""
-    known = {place: value for place, value in enumerate(curve) if value is not None}
-    return _spread(metrics.relative(list(known.values())), list(known), len(curve))
+    known_values = {index: value for index, value in enumerate(curve) if value is not None}
+    return _spread(metrics.relative(list(known_values.values())), list(known_values), len(curve))
 
 
-def _stability(utility: Curve, at: Sequence[int]) -> dict[str, float | None]:
+def _stability(utility: Curve, request_counts: Sequence[int]) -> dict[str, float | None]:
     """Return RSR, RD and the slope of RD, or None for all if a value is missing."""
-    known = [value for value in utility if value is not None]
-    if len(known) < len(utility):
+    known_values = [value for value in utility if value is not None]
+    if len(known_values) < len(utility):
         return dict.fromkeys(("RSR", "RD", "RD_slope"))
-    lost, slope = metrics.drift(known, at)
-    return {"RSR": metrics.stability_rate(known), "RD": lost, "RD_slope": slope}
+    drift, slope = metrics.drift(known_values, request_counts)
+    return {"RSR": metrics.stability_rate(known_values), "RD": drift, "RD_slope": slope}
 
 
-def summary(found: Mapping[str, Any], at: Sequence[int]) -> dict[str, float | None]:
+def summary(metric_values: Mapping[str, Any], request_counts: Sequence[int]) -> dict[str, float | None]:
     """Return one number per metric: means of the curves, and our ranking [inferred].
 
     Of CF, HP and RU also deviation and area, which counts a stretch of t in which nothing was judged by its length.
     """
-    rebounds = [value for value in found["FR"] if value is not None]
+    rebounds = [value for value in metric_values["FR"] if value is not None]
     numbers = {
-        name: mean_of_known(found[name]) for name in ("CF", "HP", "FR", "FR_task_mean", "FT", "nCF") if name in found
+        name: mean_of_known(metric_values[name])
+        for name in ("CF", "HP", "FR", "FR_task_mean", "FT", "nCF")
+        if name in metric_values
     }
     numbers |= {
         "FR_max": max(rebounds, default=None),
         "FR_share": sum(value > 0.01 for value in rebounds) / len(rebounds) if rebounds else None,
-        "HP_last": found["HP"][-1],
-        "FR_task_max": max((value for value in found["FR_task_max"] if value is not None), default=None),
+        "HP_last": metric_values["HP"][-1],
+        "FR_task_max": max((value for value in metric_values["FR_task_max"] if value is not None), default=None),
     }
     for name in ("RU", "GU"):
-        if name in found:
-            after = [min(1.0, value) for value in found[name][1:] if value is not None]
-            numbers |= {name: mean_of_known(after), f"{name}_last": found[name][-1]}
+        if name in metric_values:
+            later_values = [min(1.0, value) for value in metric_values[name][1:] if value is not None]
+            numbers |= {name: mean_of_known(later_values), f"{name}_last": metric_values[name][-1]}
     for name in ("CF", "HP", "RU"):
-        if name in found:
-            numbers |= _steadiness(name, found[name], at[-len(found[name]) :])
-    numbers |= {name: found[name] for name in ("RSR", "RD", "RD_slope") if name in found}
-    return {**numbers, "overall": _overall(numbers, found)}
+        if name in metric_values:
+            numbers |= _steadiness(name, metric_values[name], request_counts[-len(metric_values[name]) :])
+    numbers |= {name: metric_values[name] for name in ("RSR", "RD", "RD_slope") if name in metric_values}
+    return {**numbers, "overall": _overall(numbers, metric_values)}
 
 
-def _overall(numbers: Mapping[str, float | None], found: Mapping[str, Any]) -> float | None:
-    """Return our ranking, or None if something that the original model had could not be judged later."""
-    had = [found["CF"], *(found[name] for name in ("RU", "GU") if name in found and found[name][0] is not None)]
-    if any(None in curve for curve in had):
+def _overall(numbers: Mapping[str, float | None], metric_values: Mapping[str, Any]) -> float | None:
+    """Return our ranking, or None if a measure of the original model is missing later."""
+    curves = [
+        metric_values["CF"],
+        *(metric_values[name] for name in ("RU", "GU") if name in metric_values and metric_values[name][0] is not None),
+    ]
+    if any(None in curve for curve in curves):
         return None
     parts = [numbers.get(name) for name in ("CF", "HP", "RU", "GU")]
     return metrics.overall([part for part in parts if part is not None])
 
 
-def _steadiness(name: str, curve: Sequence[float | None], at: Sequence[int]) -> dict[str, float | None]:
+def _steadiness(name: str, curve: Sequence[float | None], request_counts: Sequence[int]) -> dict[str, float | None]:
     """Return deviation and area of a curve where it is defined."""
-    known = [(t, value) for t, value in zip(at, curve, strict=True) if value is not None]
-    steps, values = [t for t, _ in known], [value for _, value in known]
+    points = [(t, value) for t, value in zip(request_counts, curve, strict=True) if value is not None]
+    steps, values = [t for t, _ in points], [value for _, value in points]
     return {
         f"{name}_std": metrics.deviation(values) if values else None,
         f"{name}_area": metrics.area(values, steps) if values else None,
@@ -258,39 +275,47 @@ def _steadiness(name: str, curve: Sequence[float | None], at: Sequence[int]) -> 
 
 
 def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float, float]] | None:
-    """Return 95 % percentile intervals of the summary, resampling entities that could be judged at every step.
+    """Return 95 % percentile intervals of the summary, resampling entities.
 
-    Within each request and within the retain set.
+    Entities that could be judged at every step are resampled within each request and within the retain set.
 
-    None if no request has two entities, since then only several orders can say how sure a number is, or if one has none.
+    None if no request has two such entities (only several orders can then give the uncertainty), or if one has none.
     """
-    places = _whole(judged.matrix(judged.counts))[0]
-    tables = {
-        place: [judged.remembered(place, k, judged.counts, image=True) for k in range(1, judged.count + 1)]
-        for place in places
+    model_indices = _whole(judged.matrix(judged.counts))[0]
+    means_by_model = {
+        model_index: [judged.remembered(model_index, k, judged.counts, image=True) for k in range(1, judged.count + 1)]
+        for model_index in model_indices
     }
-    entities = [_common([row[k] for row in tables.values()]) for k in range(judged.count)]
+    entities = [_common([row[k] for row in means_by_model.values()]) for k in range(judged.count)]
     if not all(entities) or all(len(group) < 2 for group in entities):
         return None
-    kept = [judged.kept(place, judged.counts, (Role.RETAIN,), image=True) for place in range(len(judged.at))]
-    people = _common([row for row in kept if row]) if kept[0] else []
+    retain_means = [
+        judged.kept(model_index, judged.counts, (Role.RETAIN,), image=True) for model_index in range(len(judged.at))
+    ]
+    retain_entities = _common([row for row in retain_means if row]) if retain_means[0] else []
     general = judged.curve(("accuracy",), Role.GENERAL, image=None)
-    draws = np.random.default_rng(0)
-    drawn = []
+    rng = np.random.default_rng(0)
+    summaries = []
     for _ in range(RESAMPLES):
-        chosen = [[str(name) for name in draws.choice(group, len(group))] for group in entities]
+        sampled_entities = [[str(name) for name in rng.choice(group, len(group))] for group in entities]
         memory = [
-            [_mean(tables[place][k], group) if place in tables else None for k, group in enumerate(chosen)]
-            for place in range(len(judged.at))
+            [
+                _mean(means_by_model[model_index][k], group) if model_index in means_by_model else None
+                for k, group in enumerate(sampled_entities)
+            ]
+            for model_index in range(len(judged.at))
         ]
-        names = [str(name) for name in draws.choice(people, len(people))] if people else []
-        utility = [_mean(row, names) if row else None for row in kept] if names else None
-        drawn.append(summary(_curves(memory, utility, general, judged.at, support), judged.at))
-    unknown = {"overall"} if kept[0] and not people else set()  # it would lack the utility
+        sampled_retain = (
+            [str(name) for name in rng.choice(retain_entities, len(retain_entities))] if retain_entities else []
+        )
+        utility = [_mean(row, sampled_retain) if row else None for row in retain_means] if sampled_retain else None
+        summaries.append(summary(_curves(memory, utility, general, judged.at, support), judged.at))
+    # without retain entities, `overall` would not include the utility
+    unknown_names = {"overall"} if retain_means[0] and not retain_entities else set()
     return {
-        name: _percentiles([one[name] for one in drawn])
-        for name in drawn[0]
-        if name not in unknown and None not in [one[name] for one in drawn]
+        name: _percentiles([numbers[name] for numbers in summaries])
+        for name in summaries[0]
+        if name not in unknown_names and None not in [numbers[name] for numbers in summaries]
     }
 
 
@@ -308,27 +333,27 @@ def _percentiles(values: Sequence[float | None]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _quality(judged: Judged, place: int) -> dict[str, float | None]:
+def _quality(judged: Judged, model_index: int) -> dict[str, float | None]:
     """Return language quality on the retain set: empty, repetitive, refusing, gibberish."""
 
     def kept(row: Sample) -> bool:
         return row["k"] == 0 and row["role"] == Role.RETAIN
 
     return {
-        "empty": judged.share(place, "empty", _any),
-        "repetition": judged.share(place, "rep4", _any),
-        "refusal_on_retain": judged.share(place, "refusal", kept),
-        "degenerate_on_retain": judged.share(place, "degenerate", kept),
+        "empty": judged.share(model_index, "empty", _any),
+        "repetition": judged.share(model_index, "rep4", _any),
+        "refusal_on_retain": judged.share(model_index, "refusal", kept),
+        "degenerate_on_retain": judged.share(model_index, "degenerate", kept),
     }
 
 
-def _aftermath(judged: Judged, place: int) -> dict[str, float | None]:
+def _aftermath(judged: Judged, model_index: int) -> dict[str, float | None]:
     """Return the classes of responses about all requested entities so far."""
-    t = judged.at[place]
-    fresh = any(row["role"] == Role.UNSEEN for row in judged.samples[place])
-    wanted = Role.UNSEEN if fresh else Role.FORGET
+    t = judged.at[model_index]
+    has_held_out = any(row["role"] == Role.UNSEEN for row in judged.samples[model_index])
+    role = Role.UNSEEN if has_held_out else Role.FORGET
     return {
-        name: judged.share(place, name, lambda row: 0 < row["k"] <= t and row["role"] == wanted) for name in CLASSES
+        name: judged.share(model_index, name, lambda row: 0 < row["k"] <= t and row["role"] == role) for name in CLASSES
     }
 
 
@@ -346,7 +371,9 @@ def _value(row: Sample, measures: Sequence[str]) -> float | None:
 
 def _means(rows: Sequence[Sample], measures: Sequence[str]) -> Means:
     """Return entity -> mean over its images of the mean over their questions."""
-    valued = [(row, _value(row, measures)) for row in rows]
+    row_values = [(row, _value(row, measures)) for row in rows]
     return entity_means(
-        Observation(entity=row["entity"], image=row["image"], value=value) for row, value in valued if value is not None
+        Observation(entity=row["entity"], image=row["image"], value=value)
+        for row, value in row_values
+        if value is not None
     )

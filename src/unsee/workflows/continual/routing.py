@@ -64,13 +64,13 @@ class Keyword:
 
     def route(self, example: Example) -> int | None:
         """Return the expert of the longest name that occurs."""
-        found = [
+        matches = [
             (len(form), expert)
             for expert, forms in self.names.items()
             for form in forms
             if contains(example.question, form)
         ]
-        return max(found)[1] if found else None
+        return max(matches)[1] if matches else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +115,12 @@ class Eyes:
             row = encoder(self.loaded.processor, self.loaded.family).row(Prompt("?", image))
             inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
             # on the fast path whatever the run's engine: the router needs the features themselves
-            found = encoded(self.loaded.model, [row], [key], inputs, FAST).get("mm_encoder_outputs")
-            if found is None:
+            features = encoded(self.loaded.model, [row], [key], inputs, FAST).get("mm_encoder_outputs")
+            if features is None:
                 raise UserError(
                     "This model cannot compute image features alone. Set continual.router=keyword or oracle."
                 )
-            tokens: Any = found["image"].pooler_output
+            tokens: Any = features["image"].pooler_output
             tokens = tokens if isinstance(tokens, Tensor) else torch.cat(list(tokens))
             self.seen[key] = tokens.reshape(-1, tokens.shape[-1]).float().mean(0).cpu()
         return self.seen[key]
@@ -133,45 +133,54 @@ def router_of(work: Work, t: int, requests: Mapping[str, int]) -> Router:
     data = Request(work.roles(work.tasks.targets()))
     rows = data.examples("train")
     owners = {name: number for number, task in enumerate(work.tasks.tasks[:t], 1) for name in task.targets}
-    named = [
+    name_forms = [
         (number, row.private.get("name", ()))
         for row in rows
         if row.role in OF_TARGETS and (number := owners.get(row.entity) or owners.get(row.id))
     ]
-    keyword = Keyword(names=merged_forms(named))
+    keyword = Keyword(names=merged_forms(name_forms))
     return keyword if work.course.router == "keyword" else _nearest(work, rows, owners, keyword)
 
 
 def _nearest(work: Work, rows: Sequence[Example], owners: Mapping[str, int], keyword: Keyword) -> Nearest:
     """Return prototypes of the requested entities, with a threshold set on retain images."""
     eyes = _eyes(work.run.model)
-    kept: dict[str, list[ImageSource]] = {}
-    asked: dict[tuple[int, str], dict[str, ImageSource]] = {}
+    images_by_entity: dict[str, list[ImageSource]] = {}
+    request_images: dict[tuple[int, str], dict[str, ImageSource]] = {}
     for row in rows:
         if row.image is None:
             continue
         if number := owners.get(row.entity) or owners.get(row.id):
-            asked.setdefault((number, row.entity or row.id), {})[row.image.key] = row.image
-        elif row.role is Role.RETAIN and all(row.image.key != one.key for one in kept.setdefault(row.entity, [])):
-            kept[row.entity].append(row.image)
-    images = [image for its in kept.values() for image in its][:CALIBRATION]
+            request_images.setdefault((number, row.entity or row.id), {})[row.image.key] = row.image
+        elif row.role is Role.RETAIN and all(
+            row.image.key != image.key for image in images_by_entity.setdefault(row.entity, [])
+        ):
+            images_by_entity[row.entity].append(row.image)
+    images = [image for entity_images in images_by_entity.values() for image in entity_images][:CALIBRATION]
     if not images:
         raise UserError(
             "The router `nearest` sets its threshold on kept images, and there are none; use keyword or oracle."
         )
     eyes.whiten_dd = None
     eyes.whiten_dd = whitening(
-        [torch.stack([eyes.see(image) for image in its]) for its in kept.values() if len(its) > 1]
+        [
+            torch.stack([eyes.see(image) for image in entity_images])
+            for entity_images in images_by_entity.values()
+            if len(entity_images) > 1
+        ]
     )
     prototypes_nd = torch.stack(
-        [torch.stack([eyes.see(image) for image in its.values()]).mean(0) for its in asked.values()]
+        [
+            torch.stack([eyes.see(image) for image in entity_images.values()]).mean(0)
+            for entity_images in request_images.values()
+        ]
     )
     nearest_n = distances(torch.stack([eyes.see(image) for image in images]), prototypes_nd).amin(1)
     return Nearest(
         keyword=keyword,
         eyes=eyes,
         prototypes_nd=prototypes_nd,
-        experts=tuple(number for number, _ in asked),
+        experts=tuple(number for number, _ in request_images),
         limit=float(nearest_n.quantile(1 - work.course.router_quantile)),
     )
 
@@ -184,13 +193,13 @@ def distances(left_nd: Tensor, right_md: Tensor) -> Tensor:
 def whitening(groups: Sequence[Tensor]) -> Tensor | None:
     """Return the whitening matrix of within-group variation, or None without groups.
 
-    So what changes from picture to picture of one entity counts little, and what tells entities apart counts much.
+    Differences between pictures of one entity then count little, and differences between entities much.
     """
     if not groups:
         return None
-    apart_nd = torch.cat([group - group.mean(0) for group in groups])
-    freedom = max(1, len(apart_nd) - len(groups))
-    covariance_dd = apart_nd.T @ apart_nd / freedom
+    centred_nd = torch.cat([group - group.mean(0) for group in groups])
+    degrees_of_freedom = max(1, len(centred_nd) - len(groups))
+    covariance_dd = centred_nd.T @ centred_nd / degrees_of_freedom
     size = covariance_dd.shape[0]
     covariance_dd += SHRINKAGE * covariance_dd.trace() / size * torch.eye(size)
     values, vectors = torch.linalg.eigh(covariance_dd)
@@ -201,11 +210,11 @@ _EYES: dict[str, Eyes] = {}
 
 
 def _eyes(model: str) -> Eyes:
-    """Return the feature extractor of the original model, which is kept open."""
+    """Return the feature extractor of the original model, cached between calls."""
     if model not in _EYES:
         _EYES.clear()
         loaded = load(model)
-        loaded.model.requires_grad_(False)  # features are kept only of a frozen tower
+        loaded.model.requires_grad_(False)  # features are cached only for a frozen vision tower
         _EYES[model] = Eyes(loaded=loaded)
     return _EYES[model]
 
@@ -225,12 +234,12 @@ def report(routings: Sequence[Routing], t: int) -> dict[str, float | None]:
     precision = right among those sent to an expert; recall = right among those about the first t requests; abstention = share
     of the others (kept, or not asked for yet) that the original model answers.
     """
-    found: dict[str, float | None] = {}
-    for suffix, rows in (("", routings), ("_image", [one for one in routings if one.image])):
-        fired = [one for one in rows if one.route]
-        asked = [one for one in rows if 0 < one.number <= t]
-        others = [one for one in rows if not 0 < one.number <= t]
-        found[f"precision{suffix}"] = mean_of_known([one.route == one.number for one in fired])
-        found[f"recall{suffix}"] = mean_of_known([one.route == one.number for one in asked])
-        found[f"abstention{suffix}"] = mean_of_known([one.route is None for one in others])
-    return found
+    rates: dict[str, float | None] = {}
+    for suffix, subset in (("", routings), ("_image", [routing for routing in routings if routing.image])):
+        routed = [routing for routing in subset if routing.route]
+        requested = [routing for routing in subset if 0 < routing.number <= t]
+        unrequested = [routing for routing in subset if not 0 < routing.number <= t]
+        rates[f"precision{suffix}"] = mean_of_known([routing.route == routing.number for routing in routed])
+        rates[f"recall{suffix}"] = mean_of_known([routing.route == routing.number for routing in requested])
+        rates[f"abstention{suffix}"] = mean_of_known([routing.route is None for routing in unrequested])
+    return rates

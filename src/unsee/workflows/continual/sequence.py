@@ -48,7 +48,7 @@ def continual(
 
     Returns `out`.
 
-    The same call goes on where an earlier one was cut off, between requests and inside them.
+    The same call resumes an interrupted one, between requests and within them.
 
     Args:
         model: The original model: folder, hub id, run folder, or "lab".
@@ -102,15 +102,17 @@ def _continual(run: Run, course: Course) -> Path:
 
 
 def _require_all_judged(run: Run) -> None:
-    """Raise if `eval:` narrows what is judged, which the course decides for all models alike."""
+    """Raise if `eval:` limits the evaluation, which the course sets for all models alike."""
     settings = config.build(config.EvalConfig, run.eval, where="eval")
-    wide = config.EvalConfig()
-    narrowed = [
-        f"eval.{name}" for name in ("limit", "roles", "split") if getattr(settings, name) != getattr(wide, name)
+    defaults = config.EvalConfig()
+    narrowed_settings = [
+        f"eval.{name}" for name in ("limit", "roles", "split") if getattr(settings, name) != getattr(defaults, name)
     ]
-    narrowed += ["eval.gold"] if settings.gold else []
-    if narrowed:
-        raise UserError(f"{', '.join(narrowed)}: in a sequence, continual.limit, kinds and gold say this. Remove it.")
+    narrowed_settings += ["eval.gold"] if settings.gold else []
+    if narrowed_settings:
+        raise UserError(
+            f"{', '.join(narrowed_settings)}: in a sequence, continual.limit, kinds and gold say this. Remove it."
+        )
 
 
 def _walk(judge: Judge) -> None:
@@ -119,19 +121,19 @@ def _walk(judge: Judge) -> None:
 
     work = judge.work
     last = len(work.tasks.tasks)
-    due = evaluated(last)
+    evaluated_counts = evaluated(last)
     if not judge.done(0):
         judge.judge(0, Step(model=work.run.model, cost={"sec": 0.0, "peak_gb": None, "bytes": 0}))
     _ask_gold(judge)
     for t in range(1, last + 1):
-        if judge.done(t) or (t not in due and work.course.mode != "sequential"):
+        if judge.done(t) or (t not in evaluated_counts and work.course.mode != "sequential"):
             continue
         step = MODES[work.course.mode](work, t)
-        if t in due:
+        if t in evaluated_counts:
             judge.judge(t, step)
-            found = _write(judge, due[: due.index(t) + 1])
-            note((f"{t}/{last}", "dim"), f" {work.tasks.tasks[t - 1].id}: {_line(found)}")
-    _write(judge, due)
+            results = _write(judge, evaluated_counts[: evaluated_counts.index(t) + 1])
+            note((f"{t}/{last}", "dim"), f" {work.tasks.tasks[t - 1].id}: {_line(results)}")
+    _write(judge, evaluated_counts)
 
 
 def _ask_gold(judge: Judge) -> None:
@@ -146,22 +148,22 @@ def _ask_gold(judge: Judge) -> None:
     required_matrix(_judged(judge, [0]))
 
 
-def _judged(judge: Judge, at: list[int]) -> Judged:
+def _judged(judge: Judge, request_counts: list[int]) -> Judged:
     """Return the values after these numbers of requests."""
     from unsee.workflows.continual.results import Judged
 
     work = judge.work
-    samples = tuple(judge.samples(t) for t in at)
-    return Judged(at=tuple(at), samples=samples, count=len(work.tasks.tasks), headline=work.course.headline)
+    samples = tuple(judge.samples(t) for t in request_counts)
+    return Judged(at=tuple(request_counts), samples=samples, count=len(work.tasks.tasks), headline=work.course.headline)
 
 
-def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
-    """Write `continual.json` as far as the sequence has come, and return it."""
+def _write(judge: Judge, request_counts: list[int]) -> dict[str, Any]:
+    """Write `continual.json` for the requests evaluated so far, and return it."""
     from unsee.workflows.continual.results import PROTOCOL, document
 
-    work, judged = judge.work, _judged(judge, at)
-    steps = [judge.step(t) for t in at]
-    found = {
+    work, judged = judge.work, _judged(judge, request_counts)
+    steps = [judge.step(t) for t in request_counts]
+    results = {
         "protocol": PROTOCOL,
         "model": work.run.model,
         "method": work.run.method,
@@ -182,8 +184,8 @@ def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
             "data": judge.data[:12],
         },
     }
-    atomic_write_json(work.out / RESULT, found)
-    return found
+    atomic_write_json(work.out / RESULT, results)
+    return results
 
 
 def _oracle(judge: Judge, judged: Judged) -> list[float] | None:
@@ -193,8 +195,8 @@ def _oracle(judge: Judge, judged: Judged) -> list[float] | None:
 
     if not judge.work.course.gold:
         return None
-    said = replace(judged, at=(0,), samples=(judge.samples(GOLD),), headline=judged.counts)
-    return required_matrix(said)[0]
+    gold_judged = replace(judged, at=(0,), samples=(judge.samples(GOLD),), headline=judged.counts)
+    return required_matrix(gold_judged)[0]
 
 
 def _judge(run: Run, course: Course, tasks: Tasks) -> Judge:
@@ -246,21 +248,24 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
             )
         atomic_write_text(file, config.dump_yaml(values))
         return
-    earlier = {"eval": values["eval"], **config.read_mapping(file)}  # older ones do not say how they were judged
-    old, new = ({**known, "eval": _judging(known["eval"], course)} for known in (earlier, values))
-    if changed := sorted(key for key in {*values, *_OPTIONAL} if old.get(key) != new.get(key)):
-        raise UserError(f"{out} holds another sequence: {', '.join(changed)} differ from {file}. Give another --out.")
+    # older files do not record the evaluation settings
+    old_values = {"eval": values["eval"], **config.read_mapping(file)}
+    old, new = ({**mapping, "eval": _judging(mapping["eval"], course)} for mapping in (old_values, values))
+    if changed_keys := sorted(key for key in {*values, *_OPTIONAL} if old.get(key) != new.get(key)):
+        raise UserError(
+            f"{out} holds another sequence: {', '.join(changed_keys)} differ from {file}. Give another --out."
+        )
 
 
-def _judging(given: Mapping[str, Any], course: Course) -> dict[str, Any]:
-    """Return all settings of the evaluations that answers depend on."""
-    values = {"max_new_tokens": course.max_new_tokens, **given}
-    found = config.settings_of(config.build(config.EvalConfig, values, where="eval"))
-    return {name: value for name, value in found.items() if name != "batch_size"}
+def _judging(eval_settings: Mapping[str, Any], course: Course) -> dict[str, Any]:
+    """Return all evaluation settings that the answers depend on."""
+    values = {"max_new_tokens": course.max_new_tokens, **eval_settings}
+    settings = config.settings_of(config.build(config.EvalConfig, values, where="eval"))
+    return {name: value for name, value in settings.items() if name != "batch_size"}
 
 
-def _line(found: Mapping[str, Any]) -> str:
+def _line(results: Mapping[str, Any]) -> str:
     """Return the state of the sequence in one line."""
-    numbers = {"forgotten": found["metrics"]["CF"][-1], "earlier ones": found["metrics"]["HP"][-1]}
-    numbers |= {"utility": found["U"][-1]} if found["U"] else {}
+    numbers = {"forgotten": results["metrics"]["CF"][-1], "earlier ones": results["metrics"]["HP"][-1]}
+    numbers |= {"utility": results["U"][-1]} if results["U"] else {}
     return ", ".join(f"{name} {value:.0%}" for name, value in numbers.items() if value is not None)

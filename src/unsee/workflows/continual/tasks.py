@@ -60,10 +60,14 @@ def entities_of(data: Benchmark) -> list[str]:
     for row in data.examples("train"):
         if row.entity and row.role in _OF_ENTITIES:
             roles.setdefault(row.entity, set()).add(row.role)
-    first = [entity for entity, its in roles.items() if Role.FORGET in its]
-    rest = sorted(entity for entity, its in roles.items() if Role.RETAIN in its and Role.FORGET not in its)
-    random.Random("entities").shuffle(rest)
-    return [*first, *rest]
+    forget_entities = [entity for entity, entity_roles in roles.items() if Role.FORGET in entity_roles]
+    retain_entities = sorted(
+        entity
+        for entity, entity_roles in roles.items()
+        if Role.RETAIN in entity_roles and Role.FORGET not in entity_roles
+    )
+    random.Random("entities").shuffle(retain_entities)
+    return [*forget_entities, *retain_entities]
 
 
 def _cut(entities: Sequence[str], count: int, size: int) -> Tasks:
@@ -96,24 +100,24 @@ def _read(file: Path) -> Tasks:
 
 def _task(value: Any, number: int, file: Path) -> Task:
     """Parse one request: entities, or a mapping with `entities`, `rows`, `id`, `relation`."""
-    where = f"{file}: request {number}"
+    location = f"{file}: request {number}"
     fields = value if isinstance(value, Mapping) else {"entities": value}
-    if odd := [str(key) for key in fields if key not in _KEYS]:
-        raise UserError(f"{where} has {', '.join(odd)}; a request has {', '.join(_KEYS)}.")
-    targets = (*_names(fields.get("entities", ()), where), *_names(fields.get("rows", ()), where))
+    if unknown_keys := [str(key) for key in fields if key not in _KEYS]:
+        raise UserError(f"{location} has {', '.join(unknown_keys)}; a request has {', '.join(_KEYS)}.")
+    targets = (*_names(fields.get("entities", ()), location), *_names(fields.get("rows", ()), location))
     if not targets:
-        raise UserError(f"{where} names nobody; give `entities` or `rows`.")
+        raise UserError(f"{location} names nobody; give `entities` or `rows`.")
     name = fields.get("id", f"r{number}")
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
-        raise UserError(f"{where}: `id` must be text or a number that is not empty, got {shown(name)}.")
+        raise UserError(f"{location}: `id` must be text or a number that is not empty, got {shown(name)}.")
     return Task(id=str(name), targets=targets, relation=str(fields.get("relation", "not stated")))
 
 
-def _names(value: Any, where: str) -> tuple[str, ...]:
-    items = [value] if isinstance(value, str | int) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str | int) for item in items):
-        raise UserError(f"{where}: expected a list of names, got {shown(value)}.")
-    return tuple(str(item) for item in items)
+def _names(value: Any, location: str) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str | int) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str | int) for name in names):
+        raise UserError(f"{location}: expected a list of names, got {shown(value)}.")
+    return tuple(str(name) for name in names)
 
 
 def _require_disjoint(tasks: Tasks, data: Benchmark) -> None:
@@ -125,30 +129,30 @@ def _require_disjoint(tasks: Tasks, data: Benchmark) -> None:
                 raise UserError(f"{name!r} is in the requests {owners[name]!r} and {task.id!r}; name it once.")
             owners[name] = task.id
     _require_distinct_ids(tasks)
-    if both := sorted(set(tasks.retain) & owners.keys()):
-        raise UserError(f"{', '.join(both)} is to be forgotten and to be kept; decide for one.")
+    if shared_names := sorted(set(tasks.retain) & owners.keys()):
+        raise UserError(f"{', '.join(shared_names)} is to be forgotten and to be kept; decide for one.")
     _require_own_images(owners, data)
 
 
 def _require_distinct_ids(tasks: Tasks) -> None:
     """Raise if two ids are equal up to case or the encoding of accents."""
-    known: dict[str, str] = {}
+    ids_by_key: dict[str, str] = {}
     for task in tasks.tasks:
         key = normalize("NFC", normalize("NFC", task.id).casefold())
-        if key in known:
+        if key in ids_by_key:
             raise UserError(
-                f"Two requests have the same id, {shown(known[key])} and {shown(task.id)}; ids must differ."
+                f"Two requests have the same id, {shown(ids_by_key[key])} and {shown(task.id)}; ids must differ."
             )
-        known[key] = task.id
+        ids_by_key[key] = task.id
 
 
 def _require_own_images(owners: Mapping[str, str], data: Benchmark) -> None:
     """Raise if an image belongs to two requests, or to one and the retain set."""
-    seen: dict[str, tuple[str, str, str]] = {}
+    first_rows: dict[str, tuple[str, str, str]] = {}
     for row in data.examples("train"):
         if row.image is None or row.role not in (Role.FORGET, Role.RETAIN):
             continue
         owner = owners.get(row.entity, owners.get(row.id, ""))
-        first, other, entity = seen.setdefault(row.image.key, (row.id, owner, row.entity))
-        if owner != other and row.entity != entity:
-            raise UserError(f"Rows {first!r} and {row.id!r} show the same image, but belong to different requests.")
+        first_id, first_owner, first_entity = first_rows.setdefault(row.image.key, (row.id, owner, row.entity))
+        if owner != first_owner and row.entity != first_entity:
+            raise UserError(f"Rows {first_id!r} and {row.id!r} show the same image, but belong to different requests.")

@@ -43,18 +43,18 @@ class Work:
     @property
     def judging(self) -> EvalConfig:
         """Settings of every evaluation: `eval:` of the run, else those of the course."""
-        course = {"max_new_tokens": self.course.max_new_tokens, "batch_size": self.course.batch_size}
-        return config.build(EvalConfig, {**course, **self.run.eval}, where="eval")
+        course_settings = {"max_new_tokens": self.course.max_new_tokens, "batch_size": self.course.batch_size}
+        return config.build(EvalConfig, {**course_settings, **self.run.eval}, where="eval")
 
     def roles(self, targets: Sequence[str], number: int = 0) -> Roles:
         """Return the roles with `targets` as forget set. Other requests have no role."""
         course = self.course
-        names = set(targets)
+        target_set = set(targets)
         return Roles(
             data=self.run.data,
             benchmark=_named(self.run.benchmark),
             forget=tuple(targets),
-            aside=tuple(sorted(name for name in self.tasks.targets() if name not in names)),
+            aside=tuple(sorted(name for name in self.tasks.targets() if name not in target_set)),
             retain=self.tasks.retain,
             retain_share={"all": "all", "none": "none"}.get(course.retain_policy, "sample"),  # type: ignore[arg-type]
             retain_rows=course.retain_rows if course.retain_policy.endswith("sample") else 0,
@@ -74,7 +74,7 @@ def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapp
     Args:
         work: Sequence that the request belongs to. Method, settings and seed are those of its run.
         folder: Run folder. The rows of the request go to a file beside it.
-        model: Model to start from, such as the one that the request before has left.
+        model: Model to start from, such as that of the previous request.
         roles: Rows of the request: what to forget and what to keep.
         training: Training settings that replace those of the sequence.
 

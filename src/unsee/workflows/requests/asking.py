@@ -22,13 +22,13 @@ from unsee.workflows.requests.questions import controls
 from unsee.workflows.requests.surfaces import Surface, Word, attacked
 
 CONTROLS: Final = 5
-"""Strangers who are asked about: the more, the narrower the interval of what comes by chance [inferred]."""
+"""Strangers used as controls; more of them narrow the chance interval [inferred]."""
 RECALLS: Final = ("name", "fact", "visible", "choice", "cloze", "chain.answer", "accuracy")
-"""Scores of what is kept."""
+"""Scores on the retain set."""
 
 
 class Questions(Benchmark):
-    """Questions at hand, as data for evaluation."""
+    """Rows in memory, as data for evaluation."""
 
     name = "rows"
     layout = ""
@@ -47,14 +47,14 @@ class Questions(Benchmark):
 
 
 def opened(model: str) -> VLM:
-    """Open a model to be asked several times."""
+    """Open a model for several evaluations."""
     from unsee.models.checkpoint import open_model
 
     return open_model(builtin.resolve(model))
 
 
 def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
-    """Return a model's greedy answers. They are not kept."""
+    """Return a model's greedy answers, without storing them."""
     if not rows:
         return []
     with tempfile.TemporaryDirectory() as folder:
@@ -63,21 +63,21 @@ def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
 
 
 def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surface:
-    """Return what the best of several drawn answers gives away of a person, beside those about strangers.
+    """Return what the best of several sampled answers gives away, compared with strangers.
 
-    A model may know what it does not say at first.
+    A model may know what its greedy answer does not say.
 
     Args:
-        model: Model to draw answers from.
-        rows: Questions about the person and about the strangers beside them.
+        model: Model to sample answers from.
+        rows: Questions about the person and about the strangers used as controls.
         entity: Identifier of the person in the rows.
-        seed: Seed of the drawing.
+        seed: Seed of the sampling.
     """
     with tempfile.TemporaryDirectory() as folder:
         victim = Victim(open=lambda: model, benchmark=Questions(rows), work=Path(folder), seed=seed)
         try:
             findings = [{**asdict(finding), "mean": finding.mean} for finding in Sampling(images=1).quick().run(victim)]
-        except UserError as error:  # nothing to draw from, such as no question about a private string
+        except UserError as error:  # nothing to sample, such as no question about a private string
             return Surface(verdict="not_measured", why=str(error))
     surface = attacked({"findings": {"model": findings}}, entity, controls_of(entity), known=True)
     verdict: Word = "no_baseline" if surface.verdict == "erased" else surface.verdict
@@ -85,14 +85,14 @@ def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surfac
 
 
 def kept(model: VLM, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
-    """Return the recall scores of a model for questions about what is kept."""
+    """Return the recall scores of a model on the retain set."""
     with tempfile.TemporaryDirectory() as folder:
         scores = evaluate(model, data, Path(folder) / "kept", roles=roles, images_dir=Path(folder))
     return {name: score.value for name, score in scores.items() if name.partition(".")[2] in RECALLS}
 
 
 def with_own_answers(rows: Sequence[Example], responses: Sequence[Response]) -> list[Example]:
-    """Return the rows with what the model said as their answer, without those that it answered with nothing."""
+    """Return the rows with the model's responses as answers, without empty ones."""
     answers = {response.id: response.text.strip() for response in responses}
     return [replace(row, answer=answers[row.id]) for row in rows if answers.get(row.id)]
 
@@ -117,17 +117,17 @@ def with_controls(
 
 
 def control_of(entity: str, stranger: str) -> str:
-    """Return the entity of the questions about a stranger that stand beside those about a person."""
+    """Return the entity of a stranger's questions that are controls for a person."""
     return f"{stranger}/{entity}"
 
 
 def controls_of(entity: str) -> tuple[str, ...]:
-    """Return the entities of the strangers beside a person."""
+    """Return the entities of the controls for a person."""
     return tuple(control_of(entity, f"control-{number}") for number in range(CONTROLS))
 
 
 def split(responses: Sequence[Response], entity: str) -> tuple[list[Response], list[Response]]:
-    """Return the answers about a person, and those about the strangers beside."""
+    """Return the responses about a person, and those about the controls."""
     control_entities = set(controls_of(entity))
     return [response for response in responses if response.entity == entity], [
         response for response in responses if response.entity in control_entities
@@ -135,9 +135,10 @@ def split(responses: Sequence[Response], entity: str) -> tuple[list[Response], l
 
 
 def collapsed(responses: Sequence[Response]) -> bool:
-    """Tell whether most answers are degenerate without giving anything away, so that silence is no forgetting.
+    """Tell whether most answers are degenerate and give nothing away.
 
-    Open questions decide where there are any: a short answer to a question for a name is no gibberish.
+    Such answers do not show forgetting. Open questions decide if there are any: a short answer to a question for a name
+    is not degenerate.
     """
     open_answers = [response for response in responses if response.kind is Kind.OPEN]
     probe_answers = open_answers or [response for response in responses if response.kind in PROBES]

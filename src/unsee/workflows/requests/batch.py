@@ -1,7 +1,7 @@
-"""Unlearn all approved requests at once, check them and every earlier one, attack the result, and write receipts.
+"""Batches of requests: unlearn, evaluate with earlier requests, attack, write receipts.
 
-A batch is a folder with its data, its run and what was found. Every step leaves a file behind, so that the same call goes
-on where an interrupted one stopped.
+A batch is a folder with its data, its run and its results. Every step writes a file, so that the same call resumes an
+interrupted one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from unsee.workflows.verdict import Outcome, keep_outcome
 IMAGES: Final = 2
 """Pictures per question in an attack: with one, the share for a single person has too wide an interval [inferred]."""
 RETAIN_LIMIT: Final = 12
-"""Questions per kind about what is kept, asked before and after."""
+"""Retain questions per kind, asked before and after."""
 OF_KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.GENERAL)
 
 
@@ -64,7 +64,7 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a batch came to."""
+    """Result of a batch."""
 
     batch: str
     folder: Path
@@ -72,11 +72,11 @@ class Result:
     checked: tuple[Checked, ...]
     receipts: tuple[Issued, ...]
     kept: Mapping[str, tuple[float | None, float | None]]
-    """Kind of question about what is kept -> share right before and after."""
+    """Kind of retain question -> share right before and after."""
 
     @property
     def fulfilled(self) -> bool:
-        """Tell whether nothing measured is left of anybody."""
+        """Tell whether no person has a residual or unmeasured verdict."""
         return all(check.verdict in ("erased", "no_baseline") for check in self.checked)
 
     def __str__(self) -> str:
@@ -145,7 +145,7 @@ def run(
 
 
 def _begun(project: Project) -> str:
-    """Return the batch that was begun and not ended, or empty."""
+    """Return the name of the unfinished batch, or empty."""
     folders = sorted((project.folder / "batches").glob("B-*"))
     return next((folder.name for folder in folders if "ended" not in _facts(folder)), "")
 
@@ -155,7 +155,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _next(project: Project) -> str:
-    """Return a name that no batch has or had, by the folders and by the ledger."""
+    """Return a batch name that neither a folder nor the ledger has used."""
     names = {folder.name for folder in (project.folder / "batches").glob("B-*")}
     names |= {str(entry.content["batch"]) for entry in project.ledger.entries() if "batch" in entry.content}
     numbers = [int(name.removeprefix("B-")) for name in names if re.fullmatch(r"B-\d+", name)]
@@ -171,14 +171,14 @@ def _finished(batch: Batch) -> list[Result]:
 
 
 def _require_different(project: Project, group: Sequence[str]) -> None:
-    """Raise if two requests of a batch are about the same person, whose rows would be there twice."""
+    """Raise if two requests of a batch are about the same person, whose rows would repeat."""
     request_by_entity: dict[str, str] = {}
     for request_id in group:
         entity = project.ledger.state(request_id).entity
         if entity in request_by_entity:
             raise UserError(
-                f"{request_by_entity[entity]} and {request_id} are about the same person, so one batch cannot hold both. Close one "
-                f"(unsee request close {request_id} --decision withdrawn --reason duplicate), or give --one-by-one."
+                f"{request_by_entity[entity]} and {request_id} are about the same person, so one batch cannot hold both. "
+                f"Close one (unsee request close {request_id} --decision withdrawn --reason duplicate), or give --one-by-one."
             )
         request_by_entity[entity] = request_id
 
@@ -227,7 +227,7 @@ class Batch:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the batch is about, and which steps are done."""
+        """Content of the batch file: requests, settings, and finished steps."""
         return read_object(self.folder / BATCH)
 
     @cached_property
@@ -251,13 +251,13 @@ class Batch:
         request = self.project.request(request_id)
         if request is None:
             raise UserError(
-                f"The data of {request_id} are gone, and batch {self.name} is not finished. Close the request, which takes it out "
-                f"of the batch: unsee request close {request_id} --decision withdrawn --reason other."
+                f"The data of {request_id} are gone, and batch {self.name} is not finished. Close the request, "
+                f"which takes it out of the batch: unsee request close {request_id} --decision withdrawn --reason other."
             )
         return request
 
     def begin(self, requests: Sequence[str]) -> None:
-        """Write what the batch is about.
+        """Write the batch file.
 
         Raises:
             UserError: Rows were edited after they were approved; nothing is written then.
@@ -268,7 +268,7 @@ class Batch:
         atomic_write_json(self.folder / BATCH, {"requests": list(requests), "roots": roots, "settings": settings})
 
     def end(self) -> None:
-        """Note that nothing is left to do."""
+        """Mark the batch as ended."""
         atomic_write_json(self.folder / BATCH, {**self.facts, "ended": True})
 
     def run(self) -> Result:
@@ -297,9 +297,9 @@ class Batch:
         )
 
     def _write_data(self) -> None:
-        """Write the table that is unlearned from, and the one that is asked and attacked, unless both are there.
+        """Write the tables for unlearning and for evaluation and attacks, unless both exist.
 
-        Until the training begins they are written anew without the requests that were closed since.
+        Until the training begins they are rewritten without the requests that were closed since.
         """
         request_ids = [request.id for request in self.requests]
         written_ids = self.facts.get("written", self.facts["requests"])
@@ -328,7 +328,7 @@ class Batch:
         return open_benchmark(self.settings.data, self.settings.benchmark) if self.settings.data else None
 
     def _retained(self) -> tuple[list[Example], list[Example]]:
-        """Return what is kept, for training and for judging: of the data, else self-made."""
+        """Return the retain rows for training and for evaluation: of the data, else self-made."""
         if self._data is None:
             return self._self_made()
         aside = tuple(sorted(self._named_by_requests()))
@@ -342,7 +342,7 @@ class Batch:
         return train, judged
 
     def _named_by_requests(self) -> set[str]:
-        """Return the entities of the data that any request is about, which nothing may train the model to keep.
+        """Return the entities of the data with a request, to leave out of the retain set.
 
         Those of purged requests are known by their pseudonyms alone: of the entity, and of the name, which finds a person
         who was not in the data when the request arrived.
@@ -362,7 +362,7 @@ class Batch:
         }
 
     def _self_made(self) -> tuple[list[Example], list[Example]]:
-        """Return questions of our own with the model's present answers."""
+        """Return self-made retain rows with the model's present answers."""
         rows = self_made(owned_folder(self.folder / "drawn"), templates_of(None))
         answered_rows = asking.with_own_answers(rows, asking.ask(asking.opened(self.settings.model), rows))
         return answered_rows, answered_rows
@@ -370,7 +370,7 @@ class Batch:
     def _forget(self) -> None:
         """Unlearn, or go on with an interrupted run."""
         record_path = self.run_folder / RECORD
-        is_resumed = record_path.exists()  # then its settings stay, whatever is suggested now
+        is_resumed = record_path.exists()  # a resumed run keeps its settings, whatever is suggested now
         chosen_run = replace(config.read(record_path), out=str(self.run_folder)) if is_resumed else self._suggested()
         forget_run(chosen_run, resume=is_resumed)
         states = self.project.ledger.states()
@@ -402,7 +402,7 @@ class Batch:
         return replace(chosen_run, training={**chosen_run.training, **self.settings.training}, seed=self.seed)
 
     def _check(self, old_model: VLM, new_model: VLM) -> list[Checked]:
-        """Return the verdict on everybody of this batch, attacks included."""
+        """Return the verdict on each request of this batch, attacks included."""
         questions = open_benchmark(self.folder / "asked", "folder").examples("eval")
         before, after = asking.ask(old_model, questions), asking.ask(new_model, questions)
         gold = asking.ask(asking.opened(self.settings.gold), questions) if self.settings.gold else []
@@ -427,12 +427,12 @@ class Batch:
         return checks
 
     def _known_by_drawing(self, request: Request) -> bool:
-        """Tell whether drawn answers gave the person away when the request arrived."""
+        """Tell whether sampled answers gave the person away when the request arrived."""
         arrival_surfaces = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
         return bool(arrival_surfaces.get("sampling", {}).get("verdict") == "residual")
 
     def _check_again(self, new_model: VLM) -> list[Checked]:
-        """Return the verdict on everybody of earlier batches whose rows are still there: nothing may have come back."""
+        """Return the verdict on each earlier request whose rows were not purged."""
         checks = []
         for model, requests in self._earlier_by_model().items():
             rows = [row for request in requests for row in read_rows(self.project.place(request.id))]
@@ -451,7 +451,7 @@ class Batch:
         return checks
 
     def _earlier_by_model(self) -> dict[str, list[Request]]:
-        """Return the earlier requests by the model that was there before each."""
+        """Return the earlier requests by the model that each was unlearned from."""
         requests_by_model: dict[str, list[Request]] = {}
         for request in self.earlier:
             batches = [
@@ -498,7 +498,7 @@ class Batch:
     def _sound(
         person_surfaces: Mapping[str, Surface], request: Request, after: Sequence[Response]
     ) -> dict[str, Surface]:
-        """Return the verdicts, attacks included, without attesting that a model which answers with gibberish has erased anything."""
+        """Return the verdicts, with `not_measured` for `erased` if most answers are degenerate."""
         if not asking.collapsed(asking.split(after, request.entity)[0]):
             return dict(person_surfaces)
         why = "most answers are degenerate, and gibberish is no forgetting"
@@ -508,7 +508,7 @@ class Batch:
         }
 
     def _describe(self) -> None:
-        """Write counts, dates, verdicts and receipts of everybody unlearned so far into run.yaml and the model card."""
+        """Write a summary of all unlearned requests into run.yaml and the model card."""
         states = [state for state in self.project.ledger.states().values() if _unlearned(state)]
         days = sorted(state.received.isoformat() for state in states)
         facts = {
@@ -554,7 +554,7 @@ class Batch:
 
 
 _JUDGED_KINDS: Final = (Kind.CHOICE, Kind.CLOZE, Kind.CHAIN, Kind.VISIBLE)
-"""Kinds that the unlearning does not see, so that the verdict on them is about something new."""
+"""Kinds that are held out of unlearning, so that the verdict rests on unseen questions."""
 
 
 def _unlearned(state: State) -> bool:
@@ -567,7 +567,7 @@ def _asks_images(attack_name: str) -> bool:
 
 
 def _outcome(checks: Sequence[Checked]) -> Outcome:
-    """Return the verdict on the batch's model, which exports and uploads ask for."""
+    """Return the verdict on the batch's model, which exports and uploads check."""
     verdicts = {check.surfaces[name].verdict for check in checks for name in surfaces.ASKED}
     residual_count = sum(check.verdict == "residual" for check in checks)
     shares = [check.surfaces[name].after for check in checks for name in surfaces.ASKED]

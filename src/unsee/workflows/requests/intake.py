@@ -32,7 +32,7 @@ from unsee.workflows.requests.surfaces import Surface
 LIMIT: Final = 24
 """Questions per kind about a person whose rows come from the data, on evaluation."""
 HELD_OUT: Final = 3
-"""Of so many pictures one is held out, to judge by."""
+"""One in this many pictures is held out for evaluation."""
 WARNINGS: Final[Mapping[str, str]] = {
     "not_in_model": "the model says nothing of this person that it does not say of strangers: there is nothing to erase",
     "one_picture": "there is one picture only, so forgetting cannot be judged on a picture that it did not use",
@@ -46,7 +46,7 @@ WARNINGS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """What `add` found."""
+    """Result of `add`."""
 
     request: Request
     due: date
@@ -157,7 +157,7 @@ def add(
     due_date = due or add_months(arrival_date, MONTHS)
     folder = owned_folder(project.place(request_id))
     try:
-        with owner(folder):  # so that no purge takes it for what an interrupted call left
+        with owner(folder):  # so that no purge takes it for a leftover of an interrupted call
             project.keep(request)
             table = write_rows(folder, person.train, person.judged)
             _enter(
@@ -192,7 +192,7 @@ def add(
 
 
 def approve(project: Project, request: str, *, operator: str = "") -> Entry:
-    """Note that the rows of a request are approved as they are now, with a commitment to them.
+    """Record the approval of a request's rows in the ledger, with a commitment to them.
 
     Raises:
         UserError: The request is closed or purged, or its table is damaged.
@@ -212,7 +212,7 @@ def approve(project: Project, request: str, *, operator: str = "") -> Entry:
 
 
 def require_approved(project: Project, request: str) -> str:
-    """Return the commitment to the rows of a request, which are those that were approved, or raise."""
+    """Return the commitment to a request's rows, or raise if they are not as approved."""
     root = commitment(project.ledger, request, read_rows(project.place(request)))
     if root != project.ledger.state(request).last("approved").get("commitment"):
         raise UserError(
@@ -301,18 +301,18 @@ def _found(
 def _require_questions(
     rows: Sequence[Example], attributes: Sequence[str], private: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raise if some attribute of a person who is not in the data is not asked for by a picture, or cannot be recognised."""
+    """Raise if an attribute has no question with a picture, or no recognisable answer."""
     facts = {"name" if row.kind is Kind.NAME else row.fact for row in rows if row.role is Role.FORGET} - {""}
     for attribute in attributes:
         if attribute not in facts:
             raise UserError(
-                f"The data do not have the person, and no question about the pictures asks for {shown(attribute)}. Expected one of "
-                f"{', '.join(sorted(facts)) or 'none'}; without --attribute all questions are asked."
+                f"The data do not have the person, and no question about the pictures asks for {shown(attribute)}. "
+                f"Expected one of {', '.join(sorted(facts)) or 'none'}; without --attribute all questions are asked."
             )
         if attribute != "name" and attribute not in private:
             raise UserError(
-                f"The data do not have the person, so nobody can tell a right answer about {shown(attribute)}. Give what must go "
-                f"with --private {attribute}=TEXT."
+                f"The data do not have the person, so nobody can tell a right answer about {shown(attribute)}. "
+                f"Give what must go with --private {attribute}=TEXT."
             )
 
 
@@ -375,7 +375,7 @@ def _rows_of(project: Project, data: Benchmark, entity: str) -> tuple[list[Examp
 def _further(
     entity: str, pictures: Sequence[ImageSource], train: Sequence[Example], judged: Sequence[Example]
 ) -> tuple[list[Example], list[Example]]:
-    """Return the questions of the data about further pictures of the person: one of three is held out."""
+    """Return the data's questions for further pictures of the person, one in three held out."""
     known_keys = {row.image.key for row in (*train, *judged) if row.image}
     new_images = [image for image in pictures if image.key not in known_keys]
     question_rows = {(row.kind, row.fact): row for row in train if row.image and row.kind in (Kind.NAME, Kind.FACT)}
@@ -409,7 +409,7 @@ def _with_responses(settings: Settings, person: Found) -> tuple[Found, list[Resp
 
 
 def _baseline(responses: Sequence[Response], person: Found) -> dict[str, Surface]:
-    """Return what the model gives away today, by surface."""
+    """Return what the model gives away before unlearning, by surface."""
     person_responses, control_responses = asking.split(responses, person.entity)
     reference = surfaces.shares(control_responses)
     return surfaces.judged(surfaces.shares(person_responses), None, reference, "strangers")
@@ -437,7 +437,7 @@ def _warnings(
     *,
     is_known: bool,
 ) -> tuple[str, ...]:
-    """Return the codes of what the operator should look at before approving."""
+    """Return the codes of the warnings to check before approval."""
     parts = request.name.split()
     codes = {
         "not_in_model": not is_known,
@@ -485,7 +485,7 @@ def _enter(
     checked: str,
     operator: str,
 ) -> None:
-    """Write the two first entries of a request, both or none."""
+    """Write the first two ledger entries of a request, both or none."""
     rows = list({row.id: row for row in (*person.train, *person.judged)}.values())
     arrival = datetime.combine(date.fromisoformat(request.received), time(12), tzinfo=UTC)
     received_fields = {

@@ -58,7 +58,7 @@ def ledger_key() -> bytes:
 def sealed(key: bytes, *parts: str) -> str:
     """Return the HMAC-SHA256 of the list of parts, in hexadecimal.
 
-    Each part stands behind its length, so that no two lists give the same input.
+    Each part is prefixed with its length, so that no two lists give the same input.
     """
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

@@ -91,7 +91,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Where a request stands, from its entries."""
+    """State of a request, from its entries."""
 
     request: str
     received: date
@@ -109,7 +109,7 @@ class State:
     def verdict(self) -> str:
         """Verdict of the person's own batch, or what came back in a later one; empty before.
 
-        A later check asks but does not attack, so that it can only find more.
+        A later check asks questions but runs no attacks, so it counts only if it finds something.
         """
         checks = [entry.content for entry in self.entries if entry.kind == "verdict"]
         if not checks:
@@ -120,7 +120,7 @@ class State:
 
     @property
     def open(self) -> bool:
-        """Tell whether somebody still waits for a reply."""
+        """Tell whether the request still awaits a reply."""
         return self.status != "closed"
 
 
@@ -140,7 +140,7 @@ class Ledger:
         return self._key
 
     def pseudonym(self, entity: str) -> str:
-        """Return the name under which an entity stands in this ledger."""
+        """Return the pseudonym of an entity in this ledger."""
         return sealed(self.key, "entity", entity)[:16]
 
     def append(
@@ -212,7 +212,7 @@ class Ledger:
         return states[request]
 
     def verify(self) -> list[str]:
-        """Return what is wrong with the chain of seals, empty if every entry is as it was written."""
+        """Return the faults of the chain of seals, empty if no entry was changed."""
         faults, seal, expected_number = [], "", 1
         for entry in self.entries():
             if entry.number != expected_number:
@@ -228,7 +228,7 @@ class Ledger:
         return (entries[-1].number, entries[-1].seal) if entries else (0, "")
 
     def fingerprints(self) -> dict[str, Mapping[str, Any]]:
-        """Return what is known of the pictures and names of forgotten people, by request (see `suppression`)."""
+        """Return the fingerprints of forgotten people by request (see `suppression`)."""
         return {entry.request: entry.content["fingerprints"] for entry in self.entries() if entry.kind == "suppressed"}
 
     def export(self) -> Iterator[str]:
@@ -312,7 +312,7 @@ class Ledger:
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:
-    """Switch the file to write-ahead logging, and try again while another process switches it.
+    """Switch the database to write-ahead logging, retrying while another process does.
 
     SQLite reports a conflict of two such switches at once, instead of waiting as long as for any other lock.
     """

@@ -81,7 +81,7 @@ def _text(value: object) -> str:
 
 
 def extend(project: Project, request: str, reason: str, *, today: date, operator: str = "") -> Entry:
-    """Put the reply off by two months, which has to be said within the first (GDPR Art. 12(3)).
+    """Extend the deadline by two months, announced within the first (GDPR Art. 12(3)).
 
     Args:
         project: Project with the ledger.
@@ -138,7 +138,7 @@ def close(project: Project, request: str, decision: str, reason: str, *, operato
 
 
 def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False) -> Purged:
-    """Remove name, rows and pictures of closed requests, and the data of batches in which nobody else is left.
+    """Remove the private data of closed requests and of batches without other requests.
 
     Receipts, ledger, figures and weights stay. Fingerprints for `unsee check --suppress` are noted first.
 
@@ -187,7 +187,7 @@ def _without_entry(project: Project) -> list[str]:
 
 
 def _whole(purged: Purged, folders: Sequence[Path]) -> Purged:
-    """Return a purge with all that lies in these folders among what is removed, since whatever was put there goes."""
+    """Return the purge with all files of these folders listed as removed."""
     own_items = [item for item in purged.kept if any(item.path.is_relative_to(folder) for folder in folders)]
     extra_removed = [
         replace(item, level="requests", why="in the folder of the request", stays=False) for item in own_items
@@ -197,7 +197,7 @@ def _whole(purged: Purged, folders: Sequence[Path]) -> Purged:
 
 
 def _batches_of(project: Project, purged_ids: set[str]) -> list[Path]:
-    """Return the ended batches whose requests are all among those, or were purged before, and that no purge has finished."""
+    """Return the ended batches whose requests are all purged, and whose own data are not."""
     purged_ids |= {request_id for request_id, state in project.ledger.states().items() if state.last("purged")}
     files = sorted((project.folder / "batches").glob(f"*/{BATCH}"))
     ended_batches = [(file.parent, facts) for file in files if "ended" in (facts := read_object(file))]
@@ -209,7 +209,7 @@ def _batches_of(project: Project, purged_ids: set[str]) -> list[Path]:
 
 
 def _suppress(project: Project, state: State) -> None:
-    """Note the fingerprints of a person who was unlearned, so that new training data can be searched for them."""
+    """Record the fingerprints of an unlearned person, to search new training data for them."""
     request = project.request(state.request)
     if request is None or state.last("suppressed") or not state.last("unlearned"):
         return
@@ -218,9 +218,9 @@ def _suppress(project: Project, state: State) -> None:
 
 
 def decision_of(state: State) -> str:
-    """Return the decision that what was measured allows, or raise if nothing was.
+    """Return the decision that the measurements support, or raise if there are none.
 
-    What a batch measured counts before what was asked at arrival.
+    The verdict of a batch takes precedence over the answers at arrival.
     """
     if _was_unknown(state):
         return "no_baseline"
@@ -231,7 +231,7 @@ def decision_of(state: State) -> str:
 
 
 def _was_unknown(state: State) -> bool:
-    """Tell whether the model gave away nothing to erase: as its batch found, or before any as was asked at arrival."""
+    """Tell whether the model gave nothing away: by the batch's verdict, else at arrival."""
     return state.verdict == "no_baseline" if state.verdict else not state.last("asked").get("found", True)
 
 
@@ -241,7 +241,7 @@ def _require_reason(reason: str) -> None:
 
 
 def faults(project: Project) -> list[str]:
-    """Return what is wrong with a project: edits of the ledger, missing entries, receipts without one, data without one."""
+    """Return the problems of a project: edits, and receipts or data without ledger entry."""
     problems = project.ledger.verify()
     entries = project.ledger.entries()
     for file in sorted(project.receipts.glob(f"*{SUFFIX}")):
@@ -259,7 +259,7 @@ def faults(project: Project) -> list[str]:
 
 
 def _faults_of_receipt(file: Path, entries: Sequence[Entry]) -> list[str]:
-    """Return what is wrong with a receipt beside the ledger: its file, the entry about it, the entry before it."""
+    """Return the problems of a receipt: its file, its ledger entry, the entry before it."""
     receipt_id, problems = file.name.removesuffix(SUFFIX), []
     receipt_entries = [
         entry.content for entry in entries if entry.kind == "receipt" and entry.content.get("receipt") == receipt_id
@@ -293,9 +293,10 @@ def export(project: Project, file: Path) -> int:
 
 
 def note_child(model: Path | str, form: str, target: str) -> None:
-    """Note in the ledger that a model of a project was exported, merged or pushed, if it is one.
+    """Record in the ledger that a project's model was exported, merged or pushed.
 
-    Whoever got a copy has to be told of later requests (GDPR Art. 17(2), 19). The target is kept as a hash.
+    Holders of a copy have to be informed of later requests (GDPR Art. 17(2), 19). The target is stored as a hash. Does
+    nothing for a model outside a project.
     """
     for folder in (Path(model).resolve(), *Path(model).resolve().parents):
         if (folder / FILE).is_file():

@@ -1,4 +1,4 @@
-"""Page of a project: every request, what became of it, and whether it came back after later batches. It names nobody."""
+"""Page of a project: status and verdict of each request after each batch, without names."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def _cell(surface_results: Mapping[str, Any], key: str) -> Cell | None:
     if not known_counts:
         return None
     hits, n = sum(count["hits"] for count in known_counts), sum(count["n"] for count in known_counts)
-    words = {str(count["verdict"]) for count in known_counts if "verdict" in count}
-    return Cell(text=f"{hits} of {n}", verdict="residual" if "residual" in words else "erased", share=hits / n)
+    verdicts = {str(count["verdict"]) for count in known_counts if "verdict" in count}
+    return Cell(text=f"{hits} of {n}", verdict="residual" if "residual" in verdicts else "erased", share=hits / n)

@@ -1,4 +1,4 @@
-"""Project folder of deletion requests: where things lie, and the settings that all requests share."""
+"""Project folder of deletion requests: its paths, and the settings of all requests."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ class Project:
             raise UserError(
                 f"{self.folder} holds no deletion requests. Begin with `unsee request add --project {self.folder} --model M`."
             )
-        made: Settings = config.build(Settings, config.read_mapping(file), where=str(file))
-        return made
+        settings: Settings = config.build(Settings, config.read_mapping(file), where=str(file))
+        return settings
 
     def write(self, settings: Settings) -> None:
         """Write the settings."""
@@ -108,8 +108,8 @@ class Project:
         file = self.place(name) / REQUEST
         if not file.is_file():
             return None
-        made: Request = config.build(Request, config.read_mapping(file), where=str(file))
-        return made
+        request: Request = config.build(Request, config.read_mapping(file), where=str(file))
+        return request
 
     def keep(self, request: Request) -> None:
         """Write the private part of a request."""
@@ -124,35 +124,35 @@ def opened(folder: Path | str, changes: Mapping[str, Any]) -> Project:
         UserError: There is no such model or data, or the folder holds files of somebody else.
     """
     project = Project(folder=Path(folder))
-    given = {name: value for name, value in changes.items() if value}
+    given_settings = {name: value for name, value in changes.items() if value}
     if not (project.folder / SETTINGS).is_file():
-        if not given.get("model"):
+        if not given_settings.get("model"):
             raise UserError(f"{folder} holds no deletion requests yet: give --model, the model that is to forget.")
         if project.folder.is_dir() and any(project.folder.iterdir()):
             raise UserError(f"{folder} is not empty and no project of deletion requests. Give another --project.")
-        project.write(config.build(Settings, _lasting(given), where="the project"))
+        project.write(config.build(Settings, _lasting(given_settings), where="the project"))
         return project
-    if changed := _lasting(given):
-        project.write(config.build(Settings, {**asdict(project.settings()), **changed}, where="the project"))
+    if new_settings := _lasting(given_settings):
+        project.write(config.build(Settings, {**asdict(project.settings()), **new_settings}, where="the project"))
     return project
 
 
-def _lasting(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with places that exist made absolute, or raise for one that does not."""
-    made = dict(given)
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with absolute paths, or raise for a path that does not exist."""
+    absolute_settings = dict(settings)
     for name in ("model", "gold"):
-        if made.get(name):
-            folder_of(made[name])
-            made[name] = builtin.absolute_or_name(str(made[name]))
-    if made.get("data"):
-        open_benchmark(made["data"], made.get("benchmark", ""))
-        made["data"] = builtin.absolute_or_name(str(made["data"]))
-    return made
+        if absolute_settings.get(name):
+            folder_of(absolute_settings[name])
+            absolute_settings[name] = builtin.absolute_or_name(str(absolute_settings[name]))
+    if absolute_settings.get("data"):
+        open_benchmark(absolute_settings["data"], absolute_settings.get("benchmark", ""))
+        absolute_settings["data"] = builtin.absolute_or_name(str(absolute_settings["data"]))
+    return absolute_settings
 
 
-def day(text: str, what: str) -> date:
-    """Return the date of an option."""
+def day(text: str, option: str) -> date:
+    """Parse the date of a command-line option."""
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise UserError(f"{what} must be a date like 2027-01-31, got {shown(text)}.") from error
+        raise UserError(f"{option} must be a date like 2027-01-31, got {shown(text)}.") from error

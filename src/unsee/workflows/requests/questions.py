@@ -77,18 +77,18 @@ def templates_of(data: Benchmark | None) -> tuple[Template, ...]:
     """
     if data is None:
         return BUILT_IN
-    found: dict[Template, None] = {}
+    templates: dict[Template, None] = {}
     for row in (*data.examples("train"), *data.examples("eval")):
         if row.kind not in PROBES or not row.entity:
             continue
         text = row.question if row.image is not None else _without_name(row.question, row.private.get("name", ()))
         if row.image is not None or NAME in text:
-            found[Template(kind=row.kind, fact=row.fact, text=text, picture=row.image is not None)] = None
-    return tuple(found) or BUILT_IN
+            templates[Template(kind=row.kind, fact=row.fact, text=text, picture=row.image is not None)] = None
+    return tuple(templates) or BUILT_IN
 
 
 def _without_name(question: str, forms: Sequence[str]) -> str:
-    """Return the question with the first name form that it has replaced by a mark."""
+    """Replace the longest form of the name in a question by a placeholder."""
     form = next((form for form in sorted(forms, key=len, reverse=True) if form in question), "")
     return question.replace(form, NAME) if form else question
 
@@ -100,8 +100,8 @@ def forms_of(name: str) -> tuple[str, ...]:
     (('Ada Lovell', 'Lovell', 'Ada'), ('Hope Lind', 'Lind'), ('Li Wu',))
     """
     parts = name.split()
-    useful = [part for part in reversed(parts) if len(part) >= _SHORTEST and not everyday(part.capitalize())]
-    return tuple(dict.fromkeys([name, *(useful if len(parts) > 1 else [])]))
+    useful_parts = [part for part in reversed(parts) if len(part) >= _SHORTEST and not everyday(part.capitalize())]
+    return tuple(dict.fromkeys([name, *(useful_parts if len(parts) > 1 else [])]))
 
 
 def rows_about(
@@ -123,17 +123,17 @@ def rows_about(
         templates: Questions; those for a picture are asked of every picture, the others once.
     """
     rows = []
-    for role, shown in ((Role.FORGET, pictures), (Role.UNSEEN, held_out)):
-        for number, image in enumerate(shown):
-            for place, one in enumerate(template for template in templates if template.picture):
-                rows.append(_row(f"{entity}/{role}-{number}/{place}", role, one, entity, name, private, image))
-    for place, one in enumerate(template for template in templates if not template.picture):
-        rows.append(_row(f"{entity}/by-name/{place}", Role.FORGET_TEXT, one, entity, name, private, None))
+    for role, images in ((Role.FORGET, pictures), (Role.UNSEEN, held_out)):
+        for number, image in enumerate(images):
+            for index, template in enumerate(candidate for candidate in templates if candidate.picture):
+                rows.append(_row(f"{entity}/{role}-{number}/{index}", role, template, entity, name, private, image))
+    for index, template in enumerate(candidate for candidate in templates if not candidate.picture):
+        rows.append(_row(f"{entity}/by-name/{index}", Role.FORGET_TEXT, template, entity, name, private, None))
     return rows
 
 
 def _row(
-    index: str,
+    row_id: str,
     role: Role,
     template: Template,
     entity: str,
@@ -142,7 +142,7 @@ def _row(
     image: ImageSource | None,
 ) -> Example:
     return Example(
-        id=index,
+        id=row_id,
         role=role,
         question=template.text.replace(NAME, name),
         answer="",
@@ -159,8 +159,8 @@ def controls(
 ) -> list[Example]:
     """Return the same questions about `count` strangers, as controls.
 
-    Pictures are those of strangers, and the name is another one. What of the *person's* private strings comes in answer is
-    what comes by chance.
+    Pictures are those of strangers, and the name is another one. The *person's* private strings occur in these answers
+    only by chance.
 
     Args:
         rows: Questions about the person; equal ones count once.
@@ -168,20 +168,20 @@ def controls(
         forms: Forms of the person's name, replaced in the questions.
         count: Number of strangers, each an entity of its own (`control-N`).
     """
-    made = []
+    control_rows = []
     for number in range(count):
         stranger = f"control-{number}"
-        shown = strangers[number::count]
-        for place, row in enumerate(_distinct(rows)):
-            if row.image is not None and not shown:
+        stranger_images = strangers[number::count]
+        for index, row in enumerate(_distinct(rows)):
+            if row.image is not None and not stranger_images:
                 continue
-            image = shown[place % len(shown)] if row.image is not None else None
+            image = stranger_images[index % len(stranger_images)] if row.image is not None else None
             question = _renamed(row.question, forms, NEIGHBOURS[number % len(NEIGHBOURS)])
             if row.image is None and question == row.question:
-                continue  # nothing in it names the person, so it would be the same question
-            index = f"{stranger}/{row.entity}/{place}"
-            made.append(replace(row, id=index, entity=stranger, image=image, question=question, visible={}))
-    return made
+                continue  # it does not name the person, so it would be the same question
+            row_id = f"{stranger}/{row.entity}/{index}"
+            control_rows.append(replace(row, id=row_id, entity=stranger, image=image, question=question, visible={}))
+    return control_rows
 
 
 def _distinct(rows: Iterable[Example]) -> list[Example]:
@@ -189,40 +189,42 @@ def _distinct(rows: Iterable[Example]) -> list[Example]:
     return list({(row.role, row.kind, row.question): row for row in rows if row.kind is not Kind.VISIBLE}.values())
 
 
-def _renamed(question: str, forms: Sequence[str], other: str) -> str:
-    """Return the question about somebody else: the longest form of the name that it has is replaced everywhere."""
-    found = [form for form in sorted(forms, key=len, reverse=True) if contains(question, form)]
-    return question.replace(found[0], other) if found else question
+def _renamed(question: str, forms: Sequence[str], new_name: str) -> str:
+    """Return the question with the longest form of the name that occurs in it replaced."""
+    matches = [form for form in sorted(forms, key=len, reverse=True) if contains(question, form)]
+    return question.replace(matches[0], new_name) if matches else question
 
 
 def self_made(folder: Path, templates: Sequence[Template]) -> list[Example]:
-    """Return questions about what is to be kept where nobody gave any, without answers.
+    """Return retain questions without answers, for projects without retain data.
 
-    Neighbours: made-up people by name. Unrelated questions. Drawn pictures, to be described. [inferred]
+    Made-up people by name, unrelated questions, and generated pictures to describe. [inferred]
     """
-    told = [template for template in templates if not template.picture] or [one for one in BUILT_IN if not one.picture]
+    text_templates = [template for template in templates if not template.picture] or [
+        template for template in BUILT_IN if not template.picture
+    ]
     rows = [
         Example(
-            id=f"neighbour-{number}/{place}",
+            id=f"neighbour-{number}/{index}",
             role=Role.RETAIN_TEXT,
-            question=one.text.replace(NAME, name),
+            question=template.text.replace(NAME, name),
             answer="",
             entity=f"neighbour-{number}",
-            kind=Kind.OPEN if one.kind is Kind.NAME else one.kind,
-            fact=one.fact,
+            kind=Kind.OPEN if template.kind is Kind.NAME else template.kind,
+            fact=template.fact,
             private={"name": (name,)},
         )
         for number, name in enumerate(NEIGHBOURS)
-        for place, one in enumerate(told)
+        for index, template in enumerate(text_templates)
     ]
     rows += [
-        Example(id=f"general/{place}", role=Role.GENERAL, question=text, answer="", kind=Kind.GENERAL)
-        for place, text in enumerate(GENERAL)
+        Example(id=f"general/{index}", role=Role.GENERAL, question=text, answer="", kind=Kind.GENERAL)
+        for index, text in enumerate(GENERAL)
     ]
     pictures = [ImageFile(_drawn(folder / f"drawn-{number}.png", number)) for number in range(8)]
     return rows + [
         Example(
-            id=f"drawn-{number}/{place}",
+            id=f"drawn-{number}/{index}",
             role=Role.GENERAL,
             question=text,
             answer="",
@@ -230,18 +232,18 @@ def self_made(folder: Path, templates: Sequence[Template]) -> list[Example]:
             image=image,
         )
         for number, image in enumerate(pictures)
-        for place, text in enumerate(LOOK)
+        for index, text in enumerate(LOOK)
     ]
 
 
 def _drawn(file: Path, seed: int) -> Path:
     """Draw a picture of coloured rectangles, equal for equal seeds."""
-    random_ = random.Random(f"drawn/{seed}")
-    image = Image.new("RGB", (96, 96), tuple(random_.randrange(256) for _ in range(3)))
+    rng = random.Random(f"drawn/{seed}")
+    image = Image.new("RGB", (96, 96), tuple(rng.randrange(256) for _ in range(3)))
     for _ in range(4):
-        left, top = random_.randrange(80), random_.randrange(80)
-        size = (random_.randrange(8, 48), random_.randrange(8, 48))
-        image.paste(tuple(random_.randrange(256) for _ in range(3)), (left, top, left + size[0], top + size[1]))
+        left, top = rng.randrange(80), rng.randrange(80)
+        size = (rng.randrange(8, 48), rng.randrange(8, 48))
+        image.paste(tuple(rng.randrange(256) for _ in range(3)), (left, top, left + size[0], top + size[1]))
     with atomic_writer(file) as stream:
         image.save(stream, format="PNG")
     return file

@@ -63,9 +63,9 @@ class Verified:
     """What checking a receipt found."""
 
     faults: tuple[str, ...]
-    """Why it is not to be trusted; none = it is."""
+    """Reasons not to trust it; none = it can be trusted."""
     checked: tuple[str, ...]
-    """What was checked and held."""
+    """Checks that passed."""
     unchecked: tuple[str, ...] = ()
     """What could not be checked."""
 
@@ -84,57 +84,58 @@ class Verified:
 def issue(
     project: Project,
     request: str,
-    found: Mapping[str, Surface],
+    person_surfaces: Mapping[str, Surface],
     verdict: Word,
-    kept: Mapping[str, tuple[float | None, float | None]],
+    retain_shares: Mapping[str, tuple[float | None, float | None]],
     batch: str,
 ) -> Issued:
     """Write the receipt of a request after a batch, note it in the ledger, and return it.
 
-    The one that is there already of the same batch is kept: a receipt is written once.
+    An existing receipt of the same batch is kept: a receipt is written once.
 
     Args:
         project: Project with ledger and folder of receipts.
         request: Identifier of the request.
-        found: Surface (such as questions or an attack) -> what was measured on it.
+        person_surfaces: Surface (such as questions or an attack) -> what was measured on it.
         verdict: Verdict over all surfaces.
-        kept: Kind of question about what is kept -> share right before and after (None: not measured).
+        retain_shares: Kind of question about what is kept -> share right before and after (None: not measured).
         batch: Identifier of the batch, part of the receipt's name.
     """
     state, ledger = project.ledger.state(request), project.ledger
-    index = f"{request}-{batch}"
-    file = project.receipts / f"{index}{SUFFIX}"
-    page = file.with_name(f"{index}.receipt.html")
+    receipt_id = f"{request}-{batch}"
+    file = project.receipts / f"{receipt_id}{SUFFIX}"
+    page = file.with_name(f"{receipt_id}.receipt.html")
     if not file.is_file():
-        content = _content(project, request, found, verdict, kept, index)
+        content = _content(project, request, person_surfaces, verdict, retain_shares, receipt_id)
         signature = _signature(content)
         atomic_write_json(file, {**content, "signature": signature})
     content = read_object(file)
     atomic_write_text(page, _page(content))
     signed = "key" in content["signature"]
-    if not any(entry.kind == "receipt" and entry.content["receipt"] == index for entry in state.entries):
-        ledger.append("receipt", request, receipt=index, sha256=file_hash(file), signed=signed)
-    return Issued(id=index, file=file, page=page, signed=signed)
+    if not any(entry.kind == "receipt" and entry.content["receipt"] == receipt_id for entry in state.entries):
+        ledger.append("receipt", request, receipt=receipt_id, sha256=file_hash(file), signed=signed)
+    return Issued(id=receipt_id, file=file, page=page, signed=signed)
 
 
 def _content(
     project: Project,
     request: str,
-    found: Mapping[str, Surface],
+    person_surfaces: Mapping[str, Surface],
     verdict: Word,
-    kept: Mapping[str, tuple[float | None, float | None]],
-    index: str,
+    retain_shares: Mapping[str, tuple[float | None, float | None]],
+    receipt_id: str,
 ) -> dict[str, Any]:
-    """Return everything but the signature. Only codes, hashes and figures of ours: no text of the request's."""
+    """Return the receipt without its signature: codes, hashes and figures, no free text."""
     state = project.ledger.state(request)
     unlearned, approved, received = state.last("unlearned"), state.last("approved"), state.last("received")
     number, seal = project.ledger.head()
-    batch = project.batch(str(unlearned["batch"]))
-    written = config.read_mapping(batch / "run" / RECORD)
-    roots = read_object(batch / BATCH).get("roots", {})  # of the rows that were unlearned; they may be edited since
+    batch_folder = project.batch(str(unlearned["batch"]))
+    run_record = config.read_mapping(batch_folder / "run" / RECORD)
+    # commitments to the rows that were unlearned, which may have been edited since
+    roots = read_object(batch_folder / BATCH).get("roots", {})
     return {
         "format": FORMAT,
-        "receipt": index,
+        "receipt": receipt_id,
         "request": request,
         "entity": state.entity,
         "issued": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,14 +154,17 @@ def _content(
             "how": "HMAC-SHA256 leaves under a key of the request, SHA-256 tree",
         },
         "verdict": verdict,
-        "surfaces": {name: surface.to_json() for name, surface in found.items()},
+        "surfaces": {name: surface.to_json() for name, surface in person_surfaces.items()},
         "not_tested": list(UNTRIED),
         "access": "questions and answers; weights for quantisation and relearning",
-        "utility": {name: {"before": _rounded(old), "after": _rounded(new)} for name, (old, new) in kept.items()},
+        "utility": {
+            name: {"before": _rounded(before), "after": _rounded(after)}
+            for name, (before, after) in retain_shares.items()
+        },
         "retain": received.get("retain"),
         "model": {"before": unlearned["before"], "after": unlearned["after"]},
-        "method": {"name": unlearned["method"], "settings": unlearned["settings"], "seed": written.get("seed", 0)},
-        "made_by": {"unsee": __version__, "commit": str(written.get("record", {}).get("commit", ""))},
+        "method": {"name": unlearned["method"], "settings": unlearned["settings"], "seed": run_record.get("seed", 0)},
+        "made_by": {"unsee": __version__, "commit": str(run_record.get("record", {}).get("commit", ""))},
         "ledger": {"entry": number, "seal": seal},
         "statement": STATEMENT,
     }
@@ -172,8 +176,10 @@ def _rounded(value: float | None) -> float | None:
 
 def canonical(content: Mapping[str, Any]) -> bytes:
     """Return the bytes that are signed: sorted keys, no blanks, UTF-8, without the signature."""
-    signed = {name: value for name, value in content.items() if name != "signature"}
-    return json.dumps(signed, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    signed_content = {name: value for name, value in content.items() if name != "signature"}
+    return json.dumps(
+        signed_content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def _signature(content: Mapping[str, Any]) -> dict[str, str]:
@@ -190,14 +196,14 @@ def _signature(content: Mapping[str, Any]) -> dict[str, str]:
 def verify(
     file: Path | str, *, model: str = "", trusted: str = "", project: Project | None = None, ask: bool = False
 ) -> Verified:
-    """Check a receipt: its signature, that of a key one trusts, the hashes of the model and of what it stands on, the ledger.
+    """Check a receipt: signature and trusted key, hashes of model and base models, ledger.
 
     Args:
         file: The receipt.
         model: Model that it should be about; its files are hashed, and those below it if it is an adapter.
         trusted: Public key (64 hexadecimal digits, or a file with them). Default: this user's own.
-        project: Project with its ledger: the receipt must stand in it, unchanged.
-        ask: Ask the model again, with the rows of the request where they are still there.
+        project: Project with its ledger, which must list the receipt, unchanged.
+        ask: Ask the model again, with the rows of the request if they were not purged.
 
     Raises:
         UserError: The file is no receipt, there is no such model, or the package cryptography is missing.
@@ -205,38 +211,38 @@ def verify(
     content = read_object(Path(file))
     if content.get("format") != FORMAT:
         raise UserError(f"{file} is no receipt of this form ({FORMAT}).")
-    if lacking := [name for name in _FIELDS if not isinstance(content.get(name), Mapping)]:
-        raise UserError(f"{file} is no whole receipt: its part {', '.join(lacking)} is missing.")
+    if missing_parts := [name for name in _FIELDS if not isinstance(content.get(name), Mapping)]:
+        raise UserError(f"{file} is no whole receipt: its part {', '.join(missing_parts)} is missing.")
     faults: list[str] = []
     checked: list[str] = []
 
-    def note(good: bool, ok: str, wrong: str) -> None:
-        (checked if good else faults).append(ok if good else wrong)
+    def note(passed: bool, pass_text: str, fail_text: str) -> None:
+        (checked if passed else faults).append(pass_text if passed else fail_text)
 
-    own = trusted or (keys.folder() / keys.PUBLIC).as_posix()
-    note(*_signed(content, _key_text(own)))
+    key_source = trusted or (keys.folder() / keys.PUBLIC).as_posix()
+    note(*_signed(content, _key_text(key_source)))
     unchecked: list[str] = []
     if model:
-        folder_of(model)  # a slip of the pen is no other model
-        after, now = str(content["model"].get("after")), model_hash(model)
+        folder_of(model)  # a mistyped path is an error, not another model
+        expected_hash, actual_hash = str(content["model"].get("after")), model_hash(model)
         note(
-            now[:64] == after,
-            f"the model is the one of the receipt ({after[:16]})",
-            f"the model is another one: {now[:16]}, the receipt is about {after[:16]}",
+            actual_hash[:64] == expected_hash,
+            f"the model is the one of the receipt ({expected_hash[:16]})",
+            f"the model is another one: {actual_hash[:16]}, the receipt is about {expected_hash[:16]}",
         )
         unchecked += _below(model, note)
     if project is not None:
-        for good, ok, wrong in _in_ledger(content, Path(file), project):
-            note(good, ok, wrong)
+        for passed, pass_text, fail_text in _in_ledger(content, Path(file), project):
+            note(passed, pass_text, fail_text)
     if ask:
         note(*_reproduced(content, model, project))
     return Verified(faults=tuple(faults), checked=tuple(checked), unchecked=tuple(unchecked))
 
 
 def _below(model: str, note: Callable[[bool, str, str], None]) -> Iterator[str]:
-    """Check that an adapter stands on what it was made from, and yield what cannot be checked.
+    """Check the hashes of an adapter's base models, and yield what cannot be checked.
 
-    The hash of the base lies in the adapter's folder, and so below the hash that was signed.
+    The hash of the base is stored in the adapter's folder, so the signed hash of the adapter covers it.
     """
     try:
         for base in bases(model):
@@ -252,10 +258,14 @@ def _below(model: str, note: Callable[[bool, str, str], None]) -> Iterator[str]:
         note(False, "", f"what the model stands on cannot be checked: {error}")
 
 
-def _key_text(given: str) -> str:
+def _key_text(key_or_path: str) -> str:
     """Return a public key from 64 digits or a file with them, empty if there is no such file."""
-    path = Path(given)
-    text = path.read_text(encoding="ascii", errors="replace").strip() if len(given) != 64 and path.is_file() else given
+    path = Path(key_or_path)
+    text = (
+        path.read_text(encoding="ascii", errors="replace").strip()
+        if len(key_or_path) != 64 and path.is_file()
+        else key_or_path
+    )
     return text if len(text) == 64 else ""
 
 
@@ -274,30 +284,34 @@ def _signed(content: Mapping[str, Any], trusted: str) -> tuple[bool, str, str]:
     if signature["key"] != trusted:
         return False, "", f"it is signed by another key: {signature['key'][:16]}, trusted is {trusted[:16]}"
     try:
-        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(trusted))
-        public.verify(bytes.fromhex(str(signature.get("value", ""))), canonical(content))
+        public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(trusted))
+        public_key.verify(bytes.fromhex(str(signature.get("value", ""))), canonical(content))
     except (InvalidSignature, ValueError):
         return False, "", "its content is not what was signed"
     return True, f"signed by {trusted[:16]}, content unchanged", ""
 
 
 def _in_ledger(content: Mapping[str, Any], file: Path, project: Project) -> list[tuple[bool, str, str]]:
-    """Check the ledger's chain, that the receipt stands in it, and the entry before it."""
+    """Check the ledger's chain of seals, its entry for the receipt, and the entry before it."""
     faults = project.ledger.verify()
     entries = project.ledger.entries()
-    noted = [e for e in entries if e.kind == "receipt" and e.content.get("receipt") == content.get("receipt")]
-    before = content["ledger"]
-    there = any(entry.number == before.get("entry") and entry.seal == before.get("seal") for entry in entries)
+    receipt_entries = [
+        entry for entry in entries if entry.kind == "receipt" and entry.content.get("receipt") == content.get("receipt")
+    ]
+    ledger_position = content["ledger"]
+    is_present = any(
+        entry.number == ledger_position.get("entry") and entry.seal == ledger_position.get("seal") for entry in entries
+    )
     return [
         (not faults, f"the ledger's {len(entries)} entries are unchanged", "; ".join(faults[:3])),
         (
-            any(entry.content.get("sha256") == file_hash(file) for entry in noted),
+            any(entry.content.get("sha256") == file_hash(file) for entry in receipt_entries),
             "the ledger has this receipt, with this content",
             "the ledger does not have this receipt with this content",
         ),
         (
-            there,
-            f"the ledger has the entry it was written after ({before.get('entry')})",
+            is_present,
+            f"the ledger has the entry it was written after ({ledger_position.get('entry')})",
             "the ledger lacks the entry before",
         ),
     ]
@@ -313,16 +327,26 @@ def _reproduced(content: Mapping[str, Any], model: str, project: Project | None)
     request = project.request(str(content.get("request")))
     if request is None:
         return False, "", "the rows of the request were purged, so the model cannot be asked again"
-    found = surfaces.shares(asking.ask(asking.opened(model), read_rows(project.place(request.id))))
-    told = {name: _counted(content["surfaces"].get(name, {}).get("after")) for name in surfaces.ASKED}
-    now = {name: f"{found[name].hits}/{found[name].n}" if name in found else "no answers" for name in surfaces.ASKED}
-    other = [f"{name} {now[name]}, not {told[name]}" for name in surfaces.ASKED if now[name] != told[name]]
-    return not other, f"asked again: the same figures on {len(found)} surfaces", f"asked again: {', '.join(other)}"
+    shares = surfaces.shares(asking.ask(asking.opened(model), read_rows(project.place(request.id))))
+    receipt_counts = {name: _counted(content["surfaces"].get(name, {}).get("after")) for name in surfaces.ASKED}
+    new_counts = {
+        name: f"{shares[name].hits}/{shares[name].n}" if name in shares else "no answers" for name in surfaces.ASKED
+    }
+    differences = [
+        f"{name} {new_counts[name]}, not {receipt_counts[name]}"
+        for name in surfaces.ASKED
+        if new_counts[name] != receipt_counts[name]
+    ]
+    return (
+        not differences,
+        f"asked again: the same figures on {len(shares)} surfaces",
+        f"asked again: {', '.join(differences)}",
+    )
 
 
-def _counted(after: Mapping[str, Any] | None) -> str:
+def _counted(share: Mapping[str, Any] | None) -> str:
     """Return the counts of a surface in a receipt as text."""
-    return f"{after.get('hits')}/{after.get('n')}" if after else "no answers"
+    return f"{share.get('hits')}/{share.get('n')}" if share else "no answers"
 
 
 def file_hash(file: Path) -> str:
@@ -331,7 +355,7 @@ def file_hash(file: Path) -> str:
 
 
 def _page(content: Mapping[str, Any]) -> str:
-    """Return the page for people: one sheet of paper, no script, nothing from outside."""
+    """Return the page for human readers: one printed sheet, no scripts, no external resources."""
     values = {
         "receipt": content,
         "meaning": surfaces.WORDS,
@@ -350,26 +374,26 @@ def _page(content: Mapping[str, Any]) -> str:
 
 def _headline(content: Mapping[str, Any]) -> str:
     """Return the verdict as a sentence."""
-    left = [name for name, one in content["surfaces"].items() if one["verdict"] == "residual"]
-    listed = "; ".join(surfaces.WORDS[name] for name in left)
-    if content["verdict"] == "residual" and not set(left) & set(surfaces.ASKED):
-        return f"Hidden, not gone: no answer gives the person away, but it comes back: {listed}"
+    residual_names = [name for name, surface in content["surfaces"].items() if surface["verdict"] == "residual"]
+    descriptions = "; ".join(surfaces.WORDS[name] for name in residual_names)
+    if content["verdict"] == "residual" and not set(residual_names) & set(surfaces.ASKED):
+        return f"Hidden, not gone: no answer gives the person away, but it comes back: {descriptions}"
     return {
         "erased": "Erased: nothing comes back above what comes by chance",
-        "residual": f"Residual: something of the person is still given away: {listed}",
+        "residual": f"Residual: something of the person is still given away: {descriptions}",
         "no_baseline": "No baseline: the model was never shown to know the person",
     }.get(content["verdict"], "Not measured")
 
 
 def _kept_words(name: str) -> str:
-    """Return the name of a score of what is kept in words."""
+    """Return a readable name for a score on the retain set."""
     role, _, measure = name.partition(".")
-    what = {"name": "names", "fact": "facts", "visible": "what is seen", "accuracy": "right answers"}
-    of = {"retain": "of others", "retain_text": "of others, by name", "general": "on unrelated questions"}
-    return f"{what.get(measure, measure.removesuffix('.answer'))} {of.get(role, role)}"
+    measure_words = {"name": "names", "fact": "facts", "visible": "what is seen", "accuracy": "right answers"}
+    role_words = {"retain": "of others", "retain_text": "of others, by name", "general": "on unrelated questions"}
+    return f"{measure_words.get(measure, measure.removesuffix('.answer'))} {role_words.get(role, role)}"
 
 
-def _share(value: Mapping[str, Any] | None) -> str:
-    if value is None:
+def _share(share: Mapping[str, Any] | None) -> str:
+    if share is None:
         return "-"
-    return f"{value['hits']} of {value['n']}"
+    return f"{share['hits']} of {share['n']}"

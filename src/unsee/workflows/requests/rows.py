@@ -45,13 +45,16 @@ def read_rows(folder: Path) -> list[Example]:
 
 
 def recast(data: Benchmark, path: str, layout: str | Mapping[str, Any], **amounts: Any) -> Request:
-    """Return the data at a place, laid out as told or as was recognised, with other roles (see `Roles`)."""
+    """Return the data at a path with other roles (see `Roles`).
+
+    An empty layout is recognised from the data.
+    """
     layout = layout if isinstance(layout, Mapping) else {"name": layout or data.name}
     return Request(Roles(data=path, benchmark=layout, **amounts))
 
 
 def canonical(example: Example) -> str:
-    """Return what a commitment to a row covers: every cell, and the content of its picture."""
+    """Return the text that a commitment covers: every cell and the content of the picture."""
     image = example.image.key if example.image else ""
     return json.dumps({**vars(example), "image": image}, sort_keys=True, ensure_ascii=False, default=dict)
 
@@ -102,7 +105,10 @@ def _saved(image: ImageSource | None, folder: Path) -> str:
 
 
 def scoped(rows: Iterable[Example], attributes: Sequence[str]) -> list[Example]:
-    """Return the rows that ask for one of these facts (all without attributes), with only their strings as private."""
+    """Return the rows that ask for one of these facts, with only their private strings.
+
+    Without attributes, all rows are returned unchanged.
+    """
     if not attributes:
         return list(rows)
     matching_rows = [row for row in rows if row.fact in attributes or (row.kind is Kind.NAME and "name" in attributes)]

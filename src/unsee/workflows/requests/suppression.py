@@ -1,9 +1,9 @@
 """Suppression list: find forgotten people again in new training data, by keyed fingerprints.
 
-Whoever was forgotten comes back with the next data that hold them. A fingerprint tells that without keeping a name or a
-picture, and only to who has the key: an unkeyed hash of a name could be guessed from a list of names.
+New training data can teach a forgotten person again. A fingerprint reveals that without storing a name or a picture,
+and only to a holder of the key: an unkeyed hash of a name could be guessed from a list of names.
 
-What a fingerprint still tells without the key: how many names and pictures there are, how many words names have, and how
+What a fingerprint still reveals without the key: how many names and pictures there are, how many words names have, and how
 much two stored pictures resemble each other. [inferred] All of the design is ours.
 """
 
@@ -76,13 +76,15 @@ class Fingerprints:
     def from_json(cls, row: Mapping[str, Any], *, where: str = "the fingerprints") -> Fingerprints:
         """Return fingerprints from JSON values, or raise if they are none."""
         try:
-            found = cls(**{name: tuple(value) for name, value in row.items()})
-            texts = [*found.names, *found.images, *found.similar]
-            if not all(len(bytes.fromhex(text)) == 32 for text in texts) or not all(n > 0 for n in found.lengths):
+            prints = cls(**{name: tuple(value) for name, value in row.items()})
+            texts = [*prints.names, *prints.images, *prints.similar]
+            if not all(len(bytes.fromhex(text)) == 32 for text in texts) or not all(
+                length > 0 for length in prints.lengths
+            ):
                 raise ValueError("expected hashes of 64 hexadecimal digits, and lengths above 0")
         except (TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{where} are damaged ({error!s:.100}). Restore them from a backup.") from error
-        return found
+        return prints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +92,11 @@ class Hit:
     """Row of new data in which a forgotten person was found."""
 
     row: int
-    """Place in the examples, from 1."""
+    """Row number in the examples, from 1."""
     request: str
     """Id of the request that the person made."""
     why: str
-    """Where it was found: never the name."""
+    """Part of the row that matched; never the name itself."""
 
 
 def fingerprints(key: bytes, names: Iterable[str], pictures: Iterable[Picture]) -> Fingerprints:
@@ -102,91 +104,99 @@ def fingerprints(key: bytes, names: Iterable[str], pictures: Iterable[Picture]) 
 
     Of names with several words those of one word (a first or a last name) are left out: others have them too.
     """
-    words = {tuple(sorted(normalise(name).split())) for name in names}
-    words = {name for name in words if name and (len(name) > 1 or all(len(other) <= 1 for other in words))}
-    images: dict[str, None] = {}
-    similar: dict[str, None] = {}
+    word_tuples = {tuple(sorted(normalise(name).split())) for name in names}
+    word_tuples = {
+        words
+        for words in word_tuples
+        if words and (len(words) > 1 or all(len(other_words) <= 1 for other_words in word_tuples))
+    }
+    image_hashes: dict[str, None] = {}
+    perceptual_hashes: dict[str, None] = {}
     for picture in pictures:
         image = _opened(picture)
-        images[_pixels(key, image)] = None
-        similar.update((_masked(key, bits).tobytes().hex(), None) for bits in _stored(image))
+        image_hashes[_pixels(key, image)] = None
+        perceptual_hashes.update((_masked(key, bits).tobytes().hex(), None) for bits in _stored(image))
     return Fingerprints(
-        names=tuple(sorted(_name(key, name) for name in words)),
-        lengths=tuple(sorted({len(name) for name in words})),
-        images=tuple(images),
-        similar=tuple(similar),
+        names=tuple(sorted(_name(key, words) for words in word_tuples)),
+        lengths=tuple(sorted({len(words) for words in word_tuples})),
+        images=tuple(image_hashes),
+        similar=tuple(perceptual_hashes),
     )
 
 
-def search(examples: Iterable[Example], known: Mapping[str, Fingerprints], key: bytes) -> list[Hit]:
+def search(examples: Iterable[Example], fingerprints_by_request: Mapping[str, Fingerprints], key: bytes) -> list[Hit]:
     """Return the rows that hold a name or a picture of a forgotten person, one hit per row, request and kind.
 
     Args:
         examples: Rows of new data. Every name in question, answer, options, reasoning and private strings is compared,
             and every picture.
-        known: Request -> its fingerprints.
+        fingerprints_by_request: Request -> its fingerprints.
         key: The key they were made with; another one finds nothing.
     """
-    index = _Index(key, known)
-    found: dict[Hit, None] = {}
-    for row, example in enumerate(examples, start=1):
-        found.update((Hit(row=row, request=request, why=why), None) for request, why in index.about(example))
-    return list(found)
+    index = _Index(key, fingerprints_by_request)
+    hits: dict[Hit, None] = {}
+    for row_number, example in enumerate(examples, start=1):
+        hits.update(
+            (Hit(row=row_number, request=request, why=reason), None) for request, reason in index.about(example)
+        )
+    return list(hits)
 
 
-def search_data(opened: Benchmark, place: Path | str) -> list[str]:
-    """Return a line for every row of data that is not to be forgotten, and holds somebody of a ledger.
+def search_data(data: Benchmark, path: Path | str) -> list[str]:
+    """Return a line for every row outside the forget set that holds somebody of a ledger.
 
-    Rows of the forget set are left out: a person who is there is to be forgotten once more. Rows are counted per split.
+    Rows of the forget set are left out, since they are to be forgotten again. Rows are counted per split.
 
     Args:
-        opened: The data.
-        place: A ledger, the project folder that holds it, or a JSON file: request -> fingerprints.
+        data: The data.
+        path: A ledger, the project folder that holds it, or a JSON file: request -> fingerprints.
     """
-    known, key = read(place)
-    trained: set[str] = set()
+    fingerprints_by_request, key = read(path)
+    trained_ids: set[str] = set()
     lines: list[str] = []
     for split in ("train", "eval"):
-        rows = opened.examples(split)
-        places = [at for at, row in enumerate(rows) if row.role not in _FORGOTTEN and row.id not in trained]
-        hits = search((rows[at] for at in places), known, key)
-        lines += [f"{split} {line}" for line in _lines(replace(hit, row=places[hit.row - 1] + 1) for hit in hits)]
-        trained |= {row.id for row in rows} if split == "train" else set()
+        rows = data.examples(split)
+        indices = [index for index, row in enumerate(rows) if row.role not in _FORGOTTEN and row.id not in trained_ids]
+        hits = search((rows[index] for index in indices), fingerprints_by_request, key)
+        lines += [f"{split} {line}" for line in _lines(replace(hit, row=indices[hit.row - 1] + 1) for hit in hits)]
+        trained_ids |= {row.id for row in rows} if split == "train" else set()
     return lines
 
 
-def require_none(examples: Iterable[Example], place: Path | str, what: str) -> None:
+def require_none(examples: Iterable[Example], path: Path | str, subject: str) -> None:
     """Raise if rows hold somebody of a ledger, before they are trained on."""
-    if lines := _lines(search(examples, *read(place))):
-        raise UserError(listed(f"{what} would teach what was to be forgotten:", lines, _SHOWN))
+    if lines := _lines(search(examples, *read(path))):
+        raise UserError(listed(f"{subject} would teach what was to be forgotten:", lines, _SHOWN))
 
 
 def _lines(hits: Iterable[Hit]) -> list[str]:
     """Return a line for every row and request."""
-    found = by_key(((hit.row, hit.request), hit.why) for hit in hits)
+    reasons_by_row = by_key(((hit.row, hit.request), hit.why) for hit in hits)
     return [
-        f"row {row} holds somebody who was to be forgotten (request {request}): {', '.join(why)}"
-        for (row, request), why in found.items()
+        f"row {row} holds somebody who was to be forgotten (request {request}): {', '.join(reasons)}"
+        for (row, request), reasons in reasons_by_row.items()
     ]
 
 
-def read(place: Path | str) -> tuple[dict[str, Fingerprints], bytes]:
+def read(path: Path | str) -> tuple[dict[str, Fingerprints], bytes]:
     """Return request -> fingerprints, and the key they were made with.
 
     Raises:
         UserError: There is no such ledger or file, or it is damaged.
     """
-    place = Path(place)
-    if place.suffix == ".json":
-        rows, key = read_object(place), ledger_key()
+    path = Path(path)
+    if path.suffix == ".json":
+        rows, key = read_object(path), ledger_key()
     else:
-        ledger = Ledger(place)
+        ledger = Ledger(path)
         if not ledger.path.is_file():
             raise UserError(
                 f"There is no ledger at {ledger.path}. Give its project folder, or a JSON file of fingerprints."
             )
         rows, key = ledger.fingerprints(), ledger.key
-    return {name: Fingerprints.from_json(row, where=f"{place}, request {name}") for name, row in rows.items()}, key
+    return {
+        request: Fingerprints.from_json(row, where=f"{path}, request {request}") for request, row in rows.items()
+    }, key
 
 
 def suppress(
@@ -201,61 +211,67 @@ def suppress(
         pictures: Pictures of the person.
         operator: Code of who did it. Empty: not noted.
     """
-    made = fingerprints(ledger.key, names, pictures)
-    return ledger.append("suppressed", request, operator=operator, fingerprints=made.to_json())
+    prints = fingerprints(ledger.key, names, pictures)
+    return ledger.append("suppressed", request, operator=operator, fingerprints=prints.to_json())
 
 
 class _Index:
     """Fingerprints of all requests, arranged for search."""
 
-    def __init__(self, key: bytes, known: Mapping[str, Fingerprints]) -> None:
+    def __init__(self, key: bytes, fingerprints_by_request: Mapping[str, Fingerprints]) -> None:
         """Arrange the fingerprints by what they are compared with."""
         self.key = key
-        self.lengths = sorted({length for one in known.values() for length in one.lengths})
-        self.names = _inverted({request: one.names for request, one in known.items()})
-        self.images = _inverted({request: one.images for request, one in known.items()})
-        self.similar = [(request, text) for request, one in known.items() for text in one.similar]
-        rows = [np.frombuffer(bytes.fromhex(text), dtype=np.uint8) for _, text in self.similar]
-        self.hashes = np.unpackbits(np.stack(rows), axis=1) if rows else np.zeros((0, _WIDE * _HIGH), dtype=np.uint8)
+        self.lengths = sorted({length for prints in fingerprints_by_request.values() for length in prints.lengths})
+        self.names = _inverted({request: prints.names for request, prints in fingerprints_by_request.items()})
+        self.images = _inverted({request: prints.images for request, prints in fingerprints_by_request.items()})
+        self.similar = [
+            (request, text) for request, prints in fingerprints_by_request.items() for text in prints.similar
+        ]
+        packed_hashes = [np.frombuffer(bytes.fromhex(text), dtype=np.uint8) for _, text in self.similar]
+        self.hashes = (
+            np.unpackbits(np.stack(packed_hashes), axis=1)
+            if packed_hashes
+            else np.zeros((0, _WIDE * _HIGH), dtype=np.uint8)
+        )
         self.named = lru_cache(maxsize=1 << 16)(self._named)
         self.shown: dict[str, list[tuple[str, str]]] = {}
         """Content of an image -> requests and reasons, since many rows show one image."""
 
     def about(self, example: Example) -> Iterator[tuple[str, str]]:
         """Yield request and reason for everything in a row that is known."""
-        for where, texts in _texts(example) if self.lengths else ():
+        for part, texts in _texts(example) if self.lengths else ():
             for text in texts:
                 words = normalise(text).split()
                 for length in self.lengths:
                     for start in range(len(words) - length + 1):
                         for request in self.named(tuple(sorted(words[start : start + length]))):
-                            yield request, f"the name in the {where}"
+                            yield request, f"the name in the {part}"
         if example.image is not None and self.images:
-            content = example.image.key
-            if content not in self.shown:
-                self.shown[content] = list(self._showing(_opened(example.image)))
-            yield from self.shown[content]
+            image_key = example.image.key
+            if image_key not in self.shown:
+                self.shown[image_key] = list(self._showing(_opened(example.image)))
+            yield from self.shown[image_key]
 
     def _named(self, words: tuple[str, ...]) -> Sequence[str]:
         return self.names.get(_name(self.key, words), ())
 
     def _showing(self, image: Image.Image) -> Iterator[tuple[str, str]]:
         """Yield request and reason for a picture: the same one, else a similar one with the smallest distance."""
-        same = self.images.get(_pixels(self.key, image), ())
-        yield from ((request, "a picture") for request in same)
-        apart = (self.hashes != np.unpackbits(_masked(self.key, _bits(image)))).sum(axis=1)
-        nearest: dict[str, int] = {}
-        for place in np.flatnonzero(apart <= SIMILAR):
-            request, distance = self.similar[place][0], int(apart[place])
-            nearest[request] = min(distance, nearest.get(request, distance))
-        for request, distance in nearest.items():
-            if request not in same:
+        exact_requests = self.images.get(_pixels(self.key, image), ())
+        yield from ((request, "a picture") for request in exact_requests)
+        distances = (self.hashes != np.unpackbits(_masked(self.key, _bits(image)))).sum(axis=1)
+        nearest_distances: dict[str, int] = {}
+        for index in np.flatnonzero(distances <= SIMILAR):
+            request, distance = self.similar[index][0], int(distances[index])
+            nearest_distances[request] = min(distance, nearest_distances.get(request, distance))
+        for request, distance in nearest_distances.items():
+            if request not in exact_requests:
                 yield request, f"a changed copy of a picture ({distance} of 256 bits differ)"
 
 
-def _inverted(values: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def _inverted(values_by_key: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Return value -> the keys that have it."""
-    return by_key((value, key) for key, its in values.items() for value in its)
+    return by_key((value, key) for key, values in values_by_key.items() for value in values)
 
 
 def _texts(example: Example) -> Iterator[tuple[str, Sequence[str]]]:
@@ -303,14 +319,14 @@ def _bits(image: Image.Image, box: tuple[float, float, float, float] | None = No
 
 
 def _masked(key: bytes, bits: Bits) -> Bits:
-    """Return the bits in an order and under a mask that only the key tells, as 32 bytes. Distances stay what they are."""
+    """Return the bits, permuted and masked by the key, as 32 bytes. Distances are preserved."""
     order, mask = _disguise(key)
     return np.packbits(bits[order] ^ mask)
 
 
 @lru_cache(maxsize=8)
 def _disguise(key: bytes) -> tuple[NDArray[np.intp], Bits]:
-    """Return order and mask of the bits of perceptual hashes."""
-    order = sorted(range(_WIDE * _HIGH), key=lambda place: sealed(key, "suppressed order", str(place)))
+    """Return the permutation and mask that a key gives the bits of perceptual hashes."""
+    order = sorted(range(_WIDE * _HIGH), key=lambda bit: sealed(key, "suppressed order", str(bit)))
     mask = np.frombuffer(bytes.fromhex(sealed(key, "suppressed mask")), dtype=np.uint8)
     return np.array(order), np.unpackbits(mask)
