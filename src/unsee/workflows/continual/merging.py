@@ -74,7 +74,7 @@ class Settings:
 
 
 def merged(adapters: Sequence[Adapter], settings: Settings) -> dict[str, Factors]:
-    """Return one adapter for several. A single one unchanged."""
+    """Return one adapter for several, a single one unchanged."""
     if len(adapters) < 2:
         return dict(adapters[0])
     if any(adapter.keys() != adapters[0].keys() for adapter in adapters):

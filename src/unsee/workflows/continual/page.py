@@ -72,7 +72,7 @@ class Group:
 
     @property
     def mode(self) -> str:
-        """How they process requests."""
+        """Mode of the runs."""
         return str(self.runs[0]["mode"])
 
     def mean(self, curve: Curve) -> list[float | None]:
@@ -85,7 +85,7 @@ class Group:
 
     @property
     def notes(self) -> list[str]:
-        """What could not be judged, and hence is missing from the numbers."""
+        """Values that could not be judged, hence missing from the numbers."""
         return [f"{self.label}: missing is {text}" for run in self.runs for text in run.get("missing", ())]
 
     def cell(self, name: str) -> str:

@@ -98,9 +98,9 @@ class Judged:
         ]
 
     def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> Curve | None:
-        """Return the mean over retain entities per evaluated model, or None if the original model has no value.
+        """Return the mean over retain entities per evaluated model.
 
-        A later model of which no answer can be judged has None in its place.
+        None if the original model has no value. A later model without judgeable answers has None at its index.
         """
         means = [
             mean_of_known(self.kept(model_index, measures, roles, image=image).values())
@@ -334,7 +334,7 @@ def _percentiles(values: Sequence[float | None]) -> tuple[float, float]:
 
 
 def _quality(judged: Judged, model_index: int) -> dict[str, float | None]:
-    """Return language quality on the retain set: empty, repetitive, refusing, gibberish."""
+    """Return shares of empty, repetitive, refusing and degenerate responses."""
 
     def kept(row: Sample) -> bool:
         return row["k"] == 0 and row["role"] == Role.RETAIN

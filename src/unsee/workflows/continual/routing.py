@@ -42,7 +42,7 @@ class Router(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle:
-    """Router that knows every question's request: the upper bound."""
+    """Router by the true request of each question: the upper bound."""
 
     requests: Mapping[str, int]
     """Question -> number of its request, 0 for the retain set."""

@@ -97,7 +97,7 @@ def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapp
 def folder_name(request: str) -> str:
     """Return the folder name of a request: readable letters and a hash of its id.
 
-    The id is text from outside, and never a path.
+    The id is user input, and is never used as a path.
 
     >>> folder_name("../../Ticket 17")
     'ticket-17-01b638d3f9'
@@ -107,7 +107,10 @@ def folder_name(request: str) -> str:
 
 
 def cost_of(folder: Path) -> dict[str, Any]:
-    """Return the cost of a request from its run: seconds (None after a resumed run), peak memory, bytes stored."""
+    """Return the cost of a request from its run: seconds, peak memory, bytes stored.
+
+    Seconds are None after a resumed run.
+    """
     result = config.read_mapping(folder / RECORD).get("result", {})
     return {"sec": result.get("seconds"), "peak_gb": result.get("peak_gib"), "bytes": bytes_of(folder / "model")}
 

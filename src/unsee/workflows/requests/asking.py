@@ -1,4 +1,4 @@
-"""Query a model about the people of requests and, with the same questions, about strangers as controls."""
+"""Questions to a model about the people of requests, and about strangers as controls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Questions(Benchmark):
     layout = ""
 
     def __init__(self, rows: Sequence[Example]) -> None:
-        """Keep the rows."""
+        """Store the rows."""
         self.settings, self._rows = NoSettings(), list(rows)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:  # noqa: ARG002 - the rows are for judging
@@ -98,7 +98,7 @@ def with_own_answers(rows: Sequence[Example], responses: Sequence[Response]) -> 
 
 
 def strangers_of(data: Benchmark | None) -> list[ImageSource]:
-    """Return the pictures of strangers, who occur in no training data, each once."""
+    """Return the distinct pictures of strangers, who occur in no training data."""
     rows = () if data is None else data.examples("eval")
     images_by_key = {row.image.key: row.image for row in rows if row.role is Role.STRANGER and row.image is not None}
     return list(images_by_key.values())
@@ -107,7 +107,10 @@ def strangers_of(data: Benchmark | None) -> list[ImageSource]:
 def with_controls(
     rows: Sequence[Example], strangers: Sequence[ImageSource], forms: Mapping[str, Sequence[str]]
 ) -> list[Example]:
-    """Return the rows and, per person, the same questions about strangers. `forms`: entity -> forms of the name."""
+    """Return the rows and, per person, the same questions about strangers.
+
+    `forms`: entity -> forms of the name.
+    """
     extended_rows = list(rows)
     for entity, names in forms.items():
         person_rows = [row for row in rows if row.entity == entity]

@@ -106,7 +106,7 @@ def _percent(value: float | None) -> str:
 def run(
     project: Project, requests: Sequence[str] = (), *, one_by_one: bool = False, operator: str = "", seed: int = 0
 ) -> list[Result]:
-    """Unlearn approved requests from the project's model, and return what became of them.
+    """Unlearn approved requests from the project's model, and return a result per batch.
 
     An interrupted batch is finished first. The model of the last batch becomes the project's model.
 
@@ -232,7 +232,7 @@ class Batch:
 
     @cached_property
     def requests(self) -> list[Request]:
-        """Requests that are unlearned: all of the batch but those that were closed since it began."""
+        """Requests to unlearn: those of the batch that were not closed since it began."""
         return [
             self._request(request_id)
             for request_id in self.facts["requests"]
@@ -241,7 +241,7 @@ class Batch:
 
     @cached_property
     def earlier(self) -> list[Request]:
-        """Requests of earlier batches whose data are still there."""
+        """Requests of earlier batches whose data were not purged."""
         own_ids = set(self.facts["requests"])
         unlearned_ids = [request_id for request_id, state in self.project.ledger.states().items() if _unlearned(state)]
         requests = [self.project.request(request_id) for request_id in unlearned_ids if request_id not in own_ids]
@@ -272,7 +272,7 @@ class Batch:
         atomic_write_json(self.folder / BATCH, {**self.facts, "ended": True})
 
     def run(self) -> Result:
-        """Do the steps that are not done yet."""
+        """Run the steps that are not done yet."""
         note((self.name, "dim"), f" {len(self.requests)} requests")
         self._write_data()
         self._forget()
@@ -368,7 +368,7 @@ class Batch:
         return answered_rows, answered_rows
 
     def _forget(self) -> None:
-        """Unlearn, or go on with an interrupted run."""
+        """Unlearn, or resume an interrupted run."""
         record_path = self.run_folder / RECORD
         is_resumed = record_path.exists()  # a resumed run keeps its settings, whatever is suggested now
         chosen_run = replace(config.read(record_path), out=str(self.run_folder)) if is_resumed else self._suggested()

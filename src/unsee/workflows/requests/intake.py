@@ -1,4 +1,4 @@
-"""Receive a deletion request: find the person, fill the rows, query the current model, and warn."""
+"""Intake of a deletion request: rows about the person, current answers, and warnings."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def _new_id() -> str:
 
 
 def _picture(path: Path) -> ImageSource:
-    """Return a picture that can be decoded."""
+    """Return the picture at a path, or raise if it cannot be decoded."""
     if not path.is_file():
         raise UserError(f"No picture at {path}.")
     try:
@@ -356,7 +356,7 @@ def _with_images(data: Benchmark) -> list[Any]:
 
 
 def _pixels(image: ImageSource) -> str:
-    """Return a hash of the decoded picture: the same for the same pixels in another file format."""
+    """Return a hash of the decoded pixels, equal across file formats."""
     decoded_image = image.load()
     return hashlib.sha256(f"{decoded_image.size}".encode() + decoded_image.tobytes()).hexdigest()
 
@@ -390,7 +390,10 @@ def _further(
 
 
 def _with_responses(settings: Settings, person: Found) -> tuple[Found, list[Response], Surface]:
-    """Generate the current model's responses, greedy and sampled. Rows without an answer get its response as theirs."""
+    """Generate the current model's responses, greedy and sampled.
+
+    If the person is not in the data, the greedy responses become the answers of the rows.
+    """
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
     rows = asking.with_controls(person.judged, asking.strangers_of(data), {person.entity: person.forms})
     model = asking.opened(settings.model)

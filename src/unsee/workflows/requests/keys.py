@@ -1,7 +1,7 @@
-"""Keys of a user: one that makes pseudonyms and seals ledgers, and one that signs receipts.
+"""Keys of a user: one for pseudonyms and ledger seals, and one for signing receipts.
 
-They lie outside the project, so that whoever holds the project alone can neither guess names from pseudonyms nor forge
-entries: `UNSEE_KEYS` names the folder, else it is `unsee` in the user's configuration folder.
+They are stored outside the project, so that a holder of the project alone can neither guess names from pseudonyms nor
+forge entries: `UNSEE_KEYS` names the folder, else it is `unsee` in the user's configuration folder.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def sealed(key: bytes, *parts: str) -> str:
 
 
 def signing_key() -> Ed25519PrivateKey | None:
-    """Return the Ed25519 key of this user, created at first use, or None without the package cryptography."""
+    """Return this user's Ed25519 key, created at first use, or None without cryptography."""
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

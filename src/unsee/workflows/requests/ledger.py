@@ -107,7 +107,7 @@ class State:
 
     @property
     def verdict(self) -> str:
-        """Verdict of the person's own batch, or what came back in a later one; empty before.
+        """Verdict of the request's batch, or `residual` of a later check. Empty before any.
 
         A later check asks questions but runs no attacks, so it counts only if it finds something.
         """
@@ -128,7 +128,7 @@ class Ledger:
     """The ledger of a project. It is created by the first entry."""
 
     def __init__(self, path: Path | str, *, key: bytes | None = None) -> None:
-        """Name the ledger's file, or the project folder that holds it. `key` stands for the user's own."""
+        """Set the path: the ledger's file or its project folder. `key` replaces the user's own."""
         path = Path(path)
         self.path = path if path.suffix == ".sqlite" else path / FILE
         self._key = key
@@ -373,7 +373,7 @@ def _state(request: str, entries: Sequence[Entry]) -> State:
 
 
 def _day(request: str, text: str) -> date:
-    """Return the date of an entry, which is one unless the entry was edited."""
+    """Parse the date of an entry, or raise if the entry was edited."""
     try:
         return date.fromisoformat(text)
     except ValueError as error:
@@ -384,7 +384,10 @@ def _day(request: str, text: str) -> date:
 
 
 def _status(entries: Sequence[Entry]) -> str:
-    """Return the status of a request. What its batch or a later one notes about a closed request does not open it again."""
+    """Return the status of a request.
+
+    Later entries about a closed request, of its batch or another, do not open it again.
+    """
     steps = [_STATUS[entry.kind] for entry in entries if entry.kind in _STATUS and not entry.content.get("recheck")]
     return "closed" if "closed" in steps else steps[-1] if steps else "received"
 

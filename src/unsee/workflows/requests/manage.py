@@ -1,4 +1,4 @@
-"""List, show, extend, close and purge requests, check the ledger, and note copies of a model."""
+"""Management of requests: list, extend, close, purge, and checks of the ledger."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEADS: Final = ("request", "received", "due", "status", "verdict", "data")
 
 
 def table(project: Project, today: date) -> list[tuple[str, ...]]:
-    """Return the requests, open ones first, by due date: id, arrival, due date, status, verdict, where its data are."""
+    """Return the requests as table rows with a heading, open ones first, by due date."""
     states = sorted(project.ledger.states().values(), key=lambda state: (not state.open, state.due))
     return [_HEADS, *(_row(project, state, today) for state in states)]
 
@@ -197,7 +197,7 @@ def _whole(purged: Purged, folders: Sequence[Path]) -> Purged:
 
 
 def _batches_of(project: Project, purged_ids: set[str]) -> list[Path]:
-    """Return the ended batches whose requests are all purged, and whose own data are not."""
+    """Return the unpurged ended batches whose requests are all given or purged before."""
     purged_ids |= {request_id for request_id, state in project.ledger.states().items() if state.last("purged")}
     files = sorted((project.folder / "batches").glob(f"*/{BATCH}"))
     ended_batches = [(file.parent, facts) for file in files if "ended" in (facts := read_object(file))]

@@ -26,7 +26,7 @@ ID: Final = re.compile(r"R-[0-9a-f]{8}")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all requests of a project share. `project.yaml`, for the operator to edit."""
+    """Settings of all requests of a project: `project.yaml`, for the operator to edit."""
 
     model: str
     """Model that the next batch starts from: at first the original, then the last batch's."""
@@ -46,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Private part of a request: who asks, by name and pictures. `request.yaml` in its folder, until purged."""
+    """Private part of a request: `request.yaml` in its folder, until purged."""
 
     id: str
     entity: str
@@ -118,7 +118,7 @@ class Project:
 
 
 def opened(folder: Path | str, changes: Mapping[str, Any]) -> Project:
-    """Return a project whose settings have these changes, begun by the first call.
+    """Return a project with these changes to its settings, created by the first call.
 
     Raises:
         UserError: There is no such model or data, or the folder holds files of somebody else.

@@ -1,4 +1,4 @@
-"""Question rows for a person given by name and pictures, for stranger controls, and for self-made retain data."""
+"""Question rows for a person, for strangers as controls, and for self-made retain data."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ BUILT_IN: Final = (
 
 
 def templates_of(data: Benchmark | None) -> tuple[Template, ...]:
-    """Return the questions that the data ask about people, without their names, or the built-in ones.
+    """Return the data's questions about people, without names, or the built-in ones.
 
     Only questions for names and facts, and open ones: the others need a true answer.
     """
@@ -94,7 +94,7 @@ def _without_name(question: str, forms: Sequence[str]) -> str:
 
 
 def forms_of(name: str) -> tuple[str, ...]:
-    """Return the surface forms of a name: the whole, then its parts that are no everyday words.
+    """Return the forms of a name: the whole, then its parts that are no everyday words.
 
     >>> forms_of("Ada Lovell"), forms_of("Hope Lind"), forms_of("Li Wu")
     (('Ada Lovell', 'Lovell', 'Ada'), ('Hope Lind', 'Lind'), ('Li Wu',))
@@ -237,7 +237,7 @@ def self_made(folder: Path, templates: Sequence[Template]) -> list[Example]:
 
 
 def _drawn(file: Path, seed: int) -> Path:
-    """Draw a picture of coloured rectangles, equal for equal seeds."""
+    """Draw a picture of coloured rectangles, determined by the seed."""
     rng = random.Random(f"drawn/{seed}")
     image = Image.new("RGB", (96, 96), tuple(rng.randrange(256) for _ in range(3)))
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Receipts: a signed statement of what was done for a request and what the model still gives away.
+"""Receipts: signed statements of what was unlearned and what the model still discloses.
 
 A receipt names nobody. It is JSON in a fixed form, signed with Ed25519 over everything but the signature, and a page for
 people beside it. Fields after the practice of erasure audits (arXiv 2606.05946, EDPB Opinion 28/2024) [inferred].
@@ -60,7 +60,7 @@ class Issued:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """What checking a receipt found."""
+    """Result of checking a receipt."""
 
     faults: tuple[str, ...]
     """Reasons not to trust it; none = it can be trusted."""
@@ -318,7 +318,7 @@ def _in_ledger(content: Mapping[str, Any], file: Path, project: Project) -> list
 
 
 def _reproduced(content: Mapping[str, Any], model: str, project: Project | None) -> tuple[bool, str, str]:
-    """Ask the model again, and compare what it gives away on every surface with the receipt's figures."""
+    """Ask the model again, and compare the counts per surface with those of the receipt."""
     from unsee.workflows.requests import asking
     from unsee.workflows.requests.rows import read_rows
 

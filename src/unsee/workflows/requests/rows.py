@@ -1,4 +1,4 @@
-"""Rows of a request as a table that its operator can read and edit, in the format of docs/own_data.md."""
+"""Rows of a request as a table for its operator to edit (format: docs/own_data.md)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEVER_TRAINED: Final = (Role.UNSEEN, Role.STRANGER)
 
 
 def write_rows(folder: Path, train: Sequence[Example], judged: Sequence[Example]) -> Path:
-    """Write training and evaluation examples as one table with its images, and return the table.
+    """Write training and evaluation examples as one table with images, and return its path.
 
     A row that is used for both is written once. Strangers that are trained on become rows of the role `general`, since a
     table's strangers are never trained on.
@@ -89,7 +89,7 @@ def _cells(example: Example, split: str, folder: Path) -> dict[str, Any]:
 
 
 def _written(role: Role) -> str:
-    """Return the role as tables write it: without a picture, `forget` is read as `forget_text`."""
+    """Return a role as in tables, where `forget` without a picture means `forget_text`."""
     return {Role.FORGET_TEXT: "forget", Role.RETAIN_TEXT: "retain"}.get(role, str(role))
 
 

@@ -1,4 +1,4 @@
-"""Suppression list: find forgotten people again in new training data, by keyed fingerprints.
+"""Suppression list: keyed fingerprints that find forgotten people in new training data.
 
 New training data can teach a forgotten person again. A fingerprint reveals that without storing a name or a picture,
 and only to a holder of the key: an unkeyed hash of a name could be guessed from a list of names.
@@ -125,7 +125,9 @@ def fingerprints(key: bytes, names: Iterable[str], pictures: Iterable[Picture]) 
 
 
 def search(examples: Iterable[Example], fingerprints_by_request: Mapping[str, Fingerprints], key: bytes) -> list[Hit]:
-    """Return the rows that hold a name or a picture of a forgotten person, one hit per row, request and kind.
+    """Return the rows that hold a name or a picture of a forgotten person.
+
+    One hit per row, request and kind of match.
 
     Args:
         examples: Rows of new data. Every name in question, answer, options, reasoning and private strings is compared,
@@ -238,7 +240,7 @@ class _Index:
         """Content of an image -> requests and reasons, since many rows show one image."""
 
     def about(self, example: Example) -> Iterator[tuple[str, str]]:
-        """Yield request and reason for everything in a row that is known."""
+        """Yield request and reason for every match in a row."""
         for part, texts in _texts(example) if self.lengths else ():
             for text in texts:
                 words = normalise(text).split()
@@ -256,7 +258,7 @@ class _Index:
         return self.names.get(_name(self.key, words), ())
 
     def _showing(self, image: Image.Image) -> Iterator[tuple[str, str]]:
-        """Yield request and reason for a picture: the same one, else a similar one with the smallest distance."""
+        """Yield request and reason for an equal picture, else for the nearest similar one."""
         exact_requests = self.images.get(_pixels(self.key, image), ())
         yield from ((request, "a picture") for request in exact_requests)
         distances = (self.hashes != np.unpackbits(_masked(self.key, _bits(image)))).sum(axis=1)
@@ -275,7 +277,7 @@ def _inverted(values_by_key: Mapping[str, Sequence[str]]) -> dict[str, list[str]
 
 
 def _texts(example: Example) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield the parts of a row that may name somebody."""
+    """Yield the parts of a row that may contain a name, and their texts."""
     yield "question", (example.question,)
     yield "answer", (example.answer, example.paraphrase, *example.perturbed, *example.accepted, example.chain)
     yield "options", example.options
@@ -299,7 +301,7 @@ def _opened(picture: Picture) -> Image.Image:
 
 
 def _stored(image: Image.Image) -> Iterator[Bits]:
-    """Yield the perceptual hashes of a picture and of its cut forms, none of a picture without detail."""
+    """Yield the perceptual hashes of a picture and its cut forms, none without detail."""
     if _bits(image).sum() < _DETAIL:
         return
     for left, upper, right, lower in product((0.0, _CUT), repeat=4):

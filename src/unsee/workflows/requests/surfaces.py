@@ -1,4 +1,4 @@
-"""Verdict per surface (kind of question or attack): what a model gives away, against chance.
+"""Verdict per surface (question kind or attack): disclosure of a model against chance.
 
 Names of the verdicts are those of erasure audits: *no baseline* (the model was never shown to know it, so nothing is
 attested), *erased* (not more than the reference gives), *residual*, and *not measured* with the reason.
@@ -55,7 +55,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval. Answers about one person are not independent, so it is too narrow."""
+        """95 % Wilson interval, too narrow since answers about one person are not independent."""
         return wilson_interval(self.hits, self.n) or (0.0, 1.0)
 
 
@@ -143,7 +143,7 @@ def judged(
 
 
 def attacked(result: Mapping[str, Any], entity: str, controls: Sequence[str], *, known: bool) -> Surface:
-    """Return the verdict on what an attack brings back of a person.
+    """Return the verdict on what an attack recovers about a person.
 
     The worst variant counts, by what it brings back above its reference: gold where it was attacked too, else strangers.
     Where most answers are degenerate or cut off, a low share does not show erasure. Such a variant counts only if its share
