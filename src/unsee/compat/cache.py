@@ -74,8 +74,8 @@ class BufferedLayer(DynamicLayer):
             self.keys = _roomy(self.keys[row_r, :, : self.used], room)
             self.values = _roomy(self.values[row_r, :, : self.used], room)
             return
-        taken = (self.keys.transpose(1, 2), self.values.transpose(1, 2))
-        self.keys, self.values = (one[row_r[:, None], column_rk].transpose(1, 2) for one in taken)
+        buffers = (self.keys.transpose(1, 2), self.values.transpose(1, 2))
+        self.keys, self.values = (buffer[row_r[:, None], column_rk].transpose(1, 2) for buffer in buffers)
         self.used = column_rk.shape[1]
 
 
@@ -89,8 +89,8 @@ def _roomy(columns: Tensor, room: int) -> Tensor:
 
 def empty(model: Module) -> tuple[Cache, dict[str, Any]]:
     """Return an empty KV cache as arguments of `forward`."""
-    made = DynamicCache(config=_inner(model).config)
-    return made, passed(model, made)
+    kv_cache = DynamicCache(config=_inner(model).config)
+    return kv_cache, passed(model, kv_cache)
 
 
 def keys_and_values(filled: Cache) -> list[tuple[Tensor, Tensor]]:
@@ -115,8 +115,8 @@ def found(values: Mapping[str, Any]) -> Any | None:
 
 @cache
 def _name(forward: Any) -> str:
-    known = inspect.signature(forward).parameters
-    return next((name for name in NAMES if name in known), NAMES[-1])
+    parameters = inspect.signature(forward).parameters
+    return next((name for name in NAMES if name in parameters), NAMES[-1])
 
 
 def _inner(model: Any) -> Any:

@@ -50,36 +50,36 @@ class Callbacks:
 
     def fire(self, event: str, **more: Any) -> None:
         """Fire an event on every callback."""
-        for wish in _RESET.get(event, ()):
-            setattr(self.control, wish, False)
+        for flag in _RESET.get(event, ()):
+            setattr(self.control, flag, False)
         for callback in self.callbacks:
             before = self.control.should_training_stop
-            changed = self._called(callback, event, more)
-            self.control = self.control if changed is None else changed
+            control = self._called(callback, event, more)
+            self.control = self.control if control is None else control
             if self.control.should_training_stop and not before:
                 self.stopped_by = type(callback).__name__
             self._require_possible(callback)
 
     def _called(self, callback: TrainerCallback, event: str, more: Mapping[str, Any]) -> TrainerControl | None:
-        """Call one callback. A tracker that fails is left out from then on, with a remark."""
+        """Call one callback. A tracker that fails is left out from then on, with a note."""
         handler = getattr(callback, event)
-        place = _placeless(self.given["model"]) if callback in self.trackers else nullcontext()
+        context = _placeless(self.given["model"]) if callback in self.trackers else nullcontext()
         try:
-            with place:
-                found: TrainerControl | None = handler(self.arguments, self.state, self.control, **self.given, **more)
+            with context:
+                control: TrainerControl | None = handler(self.arguments, self.state, self.control, **self.given, **more)
         except Exception as error:
             if callback not in self.trackers:
                 raise
             _without(type(callback).__name__, error)
-            self.callbacks = [one for one in self.callbacks if one is not callback]
+            self.callbacks = [other for other in self.callbacks if other is not callback]
             return None
-        return found
+        return control
 
     def _require_possible(self, callback: TrainerCallback) -> None:
-        for wish in ("should_epoch_stop", "should_evaluate"):
-            if getattr(self.control, wish):
+        for flag in ("should_epoch_stop", "should_evaluate"):
+            if getattr(self.control, flag):
                 raise UserError(
-                    f"The callback {type(callback).__name__} sets control.{wish}, which this training cannot do. "
+                    f"The callback {type(callback).__name__} sets control.{flag}, which this training cannot do. "
                     "It obeys should_training_stop, should_save and should_log."
                 )
 
@@ -95,32 +95,34 @@ def made(callbacks: Sequence[Any]) -> list[TrainerCallback]:
 
 def tracker_callbacks(names: Sequence[str]) -> list[TrainerCallback]:
     """Return one callback per tracker that can be started."""
-    made_ = []
+    started = []
     for callback in get_reporting_integration_callbacks(list(names)):
         try:
-            made_.append(callback())
+            started.append(callback())
         except Exception as error:  # noqa: BLE001 - no account, no network, a broken package: whatever it is, the run goes on
             _without(callback.__name__, error)
-    return made_
+    return started
 
 
 @contextmanager
 def _placeless(model: Any) -> Iterator[None]:
     """Remove the paths from a model's config within the block, since trackers send the whole config."""
-    places = [(getattr(model, "config", None), "_name_or_path")]
-    places += [(one, "base_model_name_or_path") for one in (getattr(model, "peft_config", None) or {}).values()]
-    known = [(one, name, getattr(one, name)) for one, name in places if hasattr(one, name)]
-    for one, name, _ in known:
-        setattr(one, name, "")
+    attributes = [(getattr(model, "config", None), "_name_or_path")]
+    attributes += [
+        (adapter, "base_model_name_or_path") for adapter in (getattr(model, "peft_config", None) or {}).values()
+    ]
+    originals = [(owner, name, getattr(owner, name)) for owner, name in attributes if hasattr(owner, name)]
+    for config, name, _ in originals:
+        setattr(config, name, "")
     try:
         yield
     finally:
-        for one, name, value in known:
-            setattr(one, name, value)
+        for config, name, value in originals:
+            setattr(config, name, value)
 
 
 def _without(name: str, error: Exception) -> None:
-    """Say that a tracker failed and the run goes on."""
+    """Note that a tracker failed and the run goes on."""
     note_once(
         f"the tracker {name} failed ({type(error).__name__}: {error!s:.200}) and gets nothing more; "
         "log.jsonl in the run folder has every step."
@@ -128,14 +130,14 @@ def _without(name: str, error: Exception) -> None:
 
 
 class _Described(TrainingArguments):
-    """TrainingArguments whose description, which trackers show as the run's settings, says more."""
+    """TrainingArguments with additional entries in the settings that trackers show."""
 
     more: Mapping[str, Any] = MappingProxyType({})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields but the run's folder, and the additional ones."""
-        own = {name: value for name, value in super().to_dict().items() if name != "output_dir"}
-        return {**own, **self.more}
+        values = {name: value for name, value in super().to_dict().items() if name != "output_dir"}
+        return {**values, **self.more}
 
 
 def arguments(settings: Mapping[str, Any], described: Mapping[str, Any]) -> TrainingArguments:
@@ -143,15 +145,15 @@ def arguments(settings: Mapping[str, Any], described: Mapping[str, Any]) -> Trai
 
     `described` is shown beside them by trackers.
     """
-    known = {field.name for field in fields(TrainingArguments)}
+    field_names = {field.name for field in fields(TrainingArguments)}
     with _launcher_hidden():
-        found = _Described(**{name: value for name, value in settings.items() if name in known})
-    found.more = described
-    return found
+        training_arguments = _Described(**{name: value for name, value in settings.items() if name in field_names})
+    training_arguments.more = described
+    return training_arguments
 
 
 def send(settings: Mapping[str, Any], described: Mapping[str, Any], logs: Mapping[str, float], step: int) -> None:
-    """Send numbers to the trackers of a run that has ended, as of a step. A tracker that fails is a remark.
+    """Send numbers to the trackers of a run that has ended, as of a step. A tracker that fails is only noted.
 
     Args:
         settings: Training settings of the run, of which `report_to` names the trackers.
@@ -159,9 +161,9 @@ def send(settings: Mapping[str, Any], described: Mapping[str, Any], logs: Mappin
         logs: Metric -> number.
         step: Step at which the numbers are drawn.
     """
-    reporting = tracker_callbacks(settings["report_to"])
+    trackers = tracker_callbacks(settings["report_to"])
     state = TrainerState(global_step=step, max_steps=step, is_local_process_zero=True, is_world_process_zero=True)
-    events = Callbacks(reporting, arguments(settings, described), state, {"model": None}, trackers=reporting)
+    events = Callbacks(trackers, arguments(settings, described), state, {"model": None}, trackers=trackers)
     events.fire("on_train_begin")
     events.fire("on_log", logs=dict(logs))
     events.fire("on_train_end")

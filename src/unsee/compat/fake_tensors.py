@@ -67,11 +67,11 @@ class Meter(TorchDispatchMode):
 def weightless(model: Module) -> Iterator[Module]:
     """Give a meta-device model fake CPU tensors for the block, so that code runs unchanged."""
     with FakeTensorMode():
-        made: dict[int, Tensor] = {}
+        fakes: dict[int, Tensor] = {}
         for module in model.modules():
-            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            for name, tensor in own:
-                setattr(module, name, made.setdefault(id(tensor), _fake(tensor)))
+            named_tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            for name, tensor in named_tensors:
+                setattr(module, name, fakes.setdefault(id(tensor), _fake(tensor)))
         yield model
 
 
@@ -87,5 +87,5 @@ def is_fake(tensor: Tensor) -> bool:
 
 
 def _fake(tensor: Tensor) -> Tensor:
-    made = torch.empty(tensor.shape, dtype=tensor.dtype)
-    return Parameter(made, requires_grad=tensor.requires_grad) if isinstance(tensor, Parameter) else made
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+    return Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, Parameter) else empty

@@ -100,9 +100,9 @@ RECORD: Final = Record()
 
 def status() -> list[Status]:
     """Return the state of every fast path for each kind of model tried in this process."""
-    tried = [RECORD.known[key] for key in sorted(RECORD.known)]
-    names = {one.path.name for one in tried}
-    return [*tried, *(Status(path, "untried") for name, path in PATHS.items() if name not in names)]
+    trials = [RECORD.known[key] for key in sorted(RECORD.known)]
+    names = {trial.path.name for trial in trials}
+    return [*trials, *(Status(path, "untried") for name, path in PATHS.items() if name not in names)]
 
 
 def forget() -> None:
@@ -115,9 +115,9 @@ def remember_in(folder: Path) -> None:
     if RECORD.folder == folder:
         return
     RECORD.folder = folder
-    before = set(RECORD.proven)
+    unsaved = set(RECORD.proven)
     RECORD.proven |= set(_read(folder / FILE))
-    if before:
+    if unsaved:
         RECORD.save()
 
 

@@ -7,5 +7,5 @@ from typing import Any
 
 def attention(text_config: Any) -> str | None:
     """Return the name of the model's attention implementation, or None if unknown."""
-    found: str | None = getattr(text_config, "_attn_implementation", None)
-    return found
+    implementation: str | None = getattr(text_config, "_attn_implementation", None)
+    return implementation

@@ -47,8 +47,8 @@ def trying() -> bool:
 
 def verdict(name: str, model: Module) -> bool | None:
     """Return the trial result of this process for this kind of model, or None without one."""
-    found = RECORD.known.get(_place(name, model))
-    return None if found is None else found.state == "on"
+    status = RECORD.known.get(_place(name, model))
+    return None if status is None else status.state == "on"
 
 
 def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
@@ -72,19 +72,19 @@ def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
 
 def _judged(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbers) -> Status:
     """Return the result of a trial, now or earlier, and record it or warn."""
-    judged = partial(Status, path, model=type(_inner(model)).__name__, version=_version(path.library))
+    make_status = partial(Status, path, model=type(_inner(model)).__name__, version=_version(path.library))
     if key in RECORD.proven:
-        return judged(state="on")
+        return make_status(state="on")
     if _sharded(model):
-        return judged(state="on", reason="not tried, because the weights are sharded over processes")
+        return make_status(state="on", reason="not tried, because the weights are sharded over processes")
     fault = tried(model, fast, plain)
     if fault:
-        found = judged(state="off", reason=fault)
-        _warn(found)
-        return found
+        status = make_status(state="off", reason=fault)
+        _warn(status)
+        return status
     RECORD.proven.add(key)
     RECORD.save()
-    return judged(state="on")
+    return make_status(state="on")
 
 
 def tried(model: Module, fast: Numbers, plain: Numbers) -> str:
@@ -92,25 +92,29 @@ def tried(model: Module, fast: Numbers, plain: Numbers) -> str:
     with _quiet(model):
         expected = plain().float().cpu()
         try:
-            made = fast().float().cpu()
+            actual = fast().float().cpu()
         except (UnseeError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a changed library raises
             return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    return _difference(made, expected, TOLERANCE.get(_dtype(model), ROUGH))
+    return _difference(actual, expected, TOLERANCE.get(_dtype(model), ROUGH))
 
 
-def _difference(made: Tensor, expected: Tensor, tolerance: float) -> str:
+def _difference(actual: Tensor, expected: Tensor, tolerance: float) -> str:
     """Return how the numbers differ, "" if they agree."""
-    if made.shape != expected.shape:
-        return f"shape {list(made.shape)} instead of {list(expected.shape)}"
+    if actual.shape != expected.shape:
+        return f"shape {list(actual.shape)} instead of {list(expected.shape)}"
     finite = expected.isfinite()
-    if not torch.equal(finite, made.isfinite()):
+    if not torch.equal(finite, actual.isfinite()):
         return "numbers that are finite are not the same"
-    made, expected = made[finite], expected[finite]
+    actual, expected = actual[finite], expected[finite]
     scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
-    apart = float((made - expected).abs().max()) if expected.numel() else 0.0
-    return "" if apart <= tolerance * scale else f"numbers differ by {apart:.2g}, allowed is {tolerance * scale:.2g}"
+    difference = float((actual - expected).abs().max()) if expected.numel() else 0.0
+    return (
+        ""
+        if difference <= tolerance * scale
+        else f"numbers differ by {difference:.2g}, allowed is {tolerance * scale:.2g}"
+    )
 
 
 @contextmanager
@@ -130,14 +134,14 @@ def _quiet(model: Module) -> Iterator[None]:
         _TRYING.reset(token)
 
 
-def _warn(found: Status) -> None:
+def _warn(status: Status) -> None:
     """Print one line about a disabled path, once per path and process."""
-    path = found.path
+    path = status.path
     if path.name in RECORD.warned or os.environ.get("RANK", "0") != "0":
         return
     RECORD.warned.add(path.name)
     err(
-        f"unsee: fast path {path.name!r} is off for {found.model} with {path.library} {found.version} ({found.reason}); "
+        f"unsee: fast path {path.name!r} is off for {status.model} with {path.library} {status.version} ({status.reason}); "
         f"results are the same, but {path.cost}."
     )
 
@@ -167,8 +171,8 @@ def _inner(model: Any) -> Any:
 
 def _sharded(model: Module) -> bool:
     """Tell whether weights are sharded, where a forward pass waits for all ranks."""
-    first = _first(model)
-    return isinstance(first, DTensor) or hasattr(first, "ds_id")
+    weight = _first(model)
+    return isinstance(weight, DTensor) or hasattr(weight, "ds_id")
 
 
 def _dtype(model: Module) -> torch.dtype:

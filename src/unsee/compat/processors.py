@@ -27,22 +27,22 @@ _ABSENT: Final = SimpleNamespace(num_frames=None, fps=None)
 
 def open_processor(path: Path | str) -> Any:
     """Return the processor of a checkpoint, without its video part if that cannot be opened."""
-    kind = _kind(path)
-    if kind is None:
+    processor_class = _kind(path)
+    if processor_class is None:
         return AutoProcessor.from_pretrained(path, trust_remote_code=False)
-    if "video_processor" not in kind.get_attributes():
-        return kind.from_pretrained(path, trust_remote_code=False)
+    if "video_processor" not in processor_class.get_attributes():
+        return processor_class.from_pretrained(path, trust_remote_code=False)
     videos = _videos(path)
     if videos and find_spec("torchvision"):
-        return kind.from_pretrained(path, trust_remote_code=False)
-    processor = without_videos(kind).from_pretrained(path, trust_remote_code=False)
+        return processor_class.from_pretrained(path, trust_remote_code=False)
+    processor = without_videos(processor_class).from_pretrained(path, trust_remote_code=False)
     processor.videos = videos
     return processor
 
 
-def without_videos(kind: type[ProcessorMixin]) -> Any:
+def without_videos(processor_class: type[ProcessorMixin]) -> Any:
     """Return a processor class of the same name without a video part."""
-    return type(kind.__name__, (_WithoutVideos, kind), {"__module__": kind.__module__})
+    return type(processor_class.__name__, (_WithoutVideos, processor_class), {"__module__": processor_class.__module__})
 
 
 class _WithoutVideos:
@@ -61,9 +61,9 @@ class _WithoutVideos:
     @classmethod
     def from_args_and_dict(cls, args: Sequence[Any], processor_dict: dict[str, Any], **more: Any) -> Any:
         """Return the processor of these parts and settings, without the video part."""
-        every: list[str] = super().get_attributes()  # type: ignore[misc]
-        place = every.index("video_processor")
-        return super().from_args_and_dict([*args[:place], None, *args[place:]], processor_dict, **more)  # type: ignore[misc]
+        parts: list[str] = super().get_attributes()  # type: ignore[misc]
+        index = parts.index("video_processor")
+        return super().from_args_and_dict([*args[:index], None, *args[index:]], processor_dict, **more)  # type: ignore[misc]
 
     def save_pretrained(self, folder: Path | str, **options: Any) -> Any:
         """Save the processor and the checkpoint's own settings for videos."""
@@ -75,23 +75,23 @@ class _WithoutVideos:
 
 def _kind(path: Path | str) -> Any | None:
     """Return the processor class named in the checkpoint's files, else that of its model, or None if there is none."""
-    named = [_read(path, name).get("processor_class") for name in (*FILES[1:], "tokenizer_config.json")]
-    if found := next(filter(None, named), None):
-        return getattr(transformers, found, None)
+    class_names = [_read(path, name).get("processor_class") for name in (*FILES[1:], "tokenizer_config.json")]
+    if class_name := next(filter(None, class_names), None):
+        return getattr(transformers, class_name, None)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError):  # AutoProcessor says what is missing
+    except (OSError, ValueError):  # AutoProcessor reports what is missing
         return None
     return PROCESSOR_MAPPING.get(type(config), None)
 
 
 def _videos(path: Path | str) -> dict[str, Any] | None:
     """Return the checkpoint's video settings. Older ones share those of the image processor."""
-    pictures = _read(path, FILES[2])
-    if "image_processor_type" in pictures:
-        pictures["image_processor_type"] = pictures["image_processor_type"].removesuffix("Fast")
-    own = [_read(path, FILES[0]), _read(path, FILES[1]).get("video_processor"), pictures]
-    return next((dict(settings) for settings in own if settings), None)
+    image_settings = _read(path, FILES[2])
+    if "image_processor_type" in image_settings:
+        image_settings["image_processor_type"] = image_settings["image_processor_type"].removesuffix("Fast")
+    candidates = [_read(path, FILES[0]), _read(path, FILES[1]).get("video_processor"), image_settings]
+    return next((dict(settings) for settings in candidates if settings), None)
 
 
 def _read(path: Path | str, name: str) -> dict[str, Any]:

@@ -13,20 +13,20 @@ from torch.nn import Module
 @contextmanager
 def mixed_in(modules: Sequence[Module], mixin: type) -> Iterator[None]:
     """Insert a mixin before the class of each module for the block."""
-    before = [type(module) for module in modules]
+    classes = [type(module) for module in modules]
     for module in modules:
         module.__class__ = _with(mixin, type(module))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for module, own in zip(modules, before, strict=True):
-            module.__class__ = own
+        for module, original in zip(modules, classes, strict=True):
+            module.__class__ = original
 
 
 @cache
-def _with(mixin: Any, own: Any) -> Any:
+def _with(mixin: Any, original: Any) -> Any:
     """Return a class with the mixin before it, under the original name."""
-    return type(own.__name__, (mixin, own), {"__module__": own.__module__})
+    return type(original.__name__, (mixin, original), {"__module__": original.__module__})
 
 
 @contextmanager

@@ -40,8 +40,8 @@ def version(tensor: Tensor) -> int:
 
 def operands(node: Node) -> tuple[Tensor, Tensor]:
     """Return the two operands saved by a product node for backward."""
-    kept: Any = node
-    return kept._saved_self, kept._saved_other
+    any_node: Any = node
+    return any_node._saved_self, any_node._saved_other
 
 
 def leaves(nested: Any) -> list[Any]:
@@ -51,5 +51,5 @@ def leaves(nested: Any) -> list[Any]:
 
 def flattened(nested: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """Return the leaves of nested containers and a function that rebuilds them."""
-    found, spec = tree_flatten(nested)
-    return found, lambda others: tree_unflatten(others, spec)
+    values, spec = tree_flatten(nested)
+    return values, lambda new_values: tree_unflatten(new_values, spec)

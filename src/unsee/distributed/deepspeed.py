@@ -52,9 +52,9 @@ class Zero:
 
     def load(self, folder: str) -> None:
         """Restore a checkpoint written by `save`."""
-        found, _ = self.engine.load_checkpoint(folder, tag="zero", load_module_strict=False)
+        checkpoint_path, _ = self.engine.load_checkpoint(folder, tag="zero", load_module_strict=False)
         self.steps.param_groups = self.inner.param_groups
-        if found is None:
+        if checkpoint_path is None:
             raise UserError(f"{folder} holds no ZeRO-3 checkpoint of as many processes; start anew in another --out.")
 
 
@@ -81,9 +81,9 @@ def settings(training: Training) -> dict[str, Any]:
     """Return DeepSpeed's settings. Offloading follows the launcher's config file."""
     zero: dict[str, Any] = {"stage": 3}
     for part, name in (("optimizer", "OPTIMIZER"), ("param", "PARAM")):
-        place = os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none")
-        if place != "none":
-            zero[f"offload_{part}"] = {"device": place}
+        device = os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none")
+        if device != "none":
+            zero[f"offload_{part}"] = {"device": device}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,

@@ -29,7 +29,7 @@ from unsee.utils.files import (
 )
 
 PATIENCE: Final = 1.0
-"""Seconds to wait for a lock, because a check by another process holds it for a moment."""
+"""Seconds to wait for a lock, since `is_claimed` in another process holds it briefly."""
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def owner(folder: Path, *, wait: bool = False, check: Callable[[], None] | None 
 
     Collective: every rank must call it. Nests within one thread.
 
-    `wait` waits for another owner to end, instead of raising. `check` is what the owner looks at before the block,
+    `wait` waits for another owner to end, instead of raising. `check` is called by the owner before the block,
     in the main process alone; a UserError of it is raised in all.
 
     Raises:
@@ -104,7 +104,7 @@ def forget_dead_holder(file: Path) -> None:
 
 
 def require_free(folder: Path) -> None:
-    """Raise InUseError if another process owns the folder, writes nothing."""
+    """Raise InUseError if another process owns the folder. Writes nothing."""
     if is_claimed(folder / LOCK):
         raise _in_use(folder)
 
@@ -114,7 +114,7 @@ def holder_of(folder: Path) -> str:
     try:
         facts: dict[str, Any] = json.loads(_facts_file(folder / LOCK).read_text(encoding="utf-8"))
         return f"process {facts['pid']} on {facts['host']} since {facts['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and saying so
+    except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and writing the note
         return "another process"
 
 

@@ -56,17 +56,19 @@ def average_gradients(weights: Sequence[Parameter]) -> None:
 
     A weight without a gradient on any rank keeps none.
 
-    Spread weights are left alone: their gradients were averaged in the backward pass.
+    Sharded weights are skipped: their gradients were averaged in the backward pass.
     """
     if processes.world() == 1 or any(map(is_sharded, weights)):
         return
-    reached = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32, device=weights[0].device)
-    distributed.all_reduce(reached, distributed.ReduceOp.MAX)
+    grad_flags = torch.tensor(
+        [weight.grad is not None for weight in weights], dtype=torch.int32, device=weights[0].device
+    )
+    distributed.all_reduce(grad_flags, distributed.ReduceOp.MAX)
     grads = []
-    for weight, wanted in zip(weights, reached.tolist(), strict=True):
-        if wanted and weight.grad is None:
+    for weight, has_grad in zip(weights, grad_flags.tolist(), strict=True):
+        if has_grad and weight.grad is None:
             weight.grad = torch.zeros_like(weight)
-        grads += [weight.grad] if wanted and weight.grad is not None else []
+        grads += [weight.grad] if has_grad and weight.grad is not None else []
     for bucket in _buckets(grads):
         _average(bucket)
 
@@ -74,7 +76,7 @@ def average_gradients(weights: Sequence[Parameter]) -> None:
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     for tensor in tensors:
-        if bucket and sum(one.numel() for one in bucket) + tensor.numel() > BUCKET:
+        if bucket and sum(member.numel() for member in bucket) + tensor.numel() > BUCKET:
             yield bucket
             bucket = []
         bucket.append(tensor)
@@ -95,11 +97,11 @@ def shard(model: Module, language: str) -> None:
 
     Layers of the language model (`language`: a regular expression on module names) are units of their own: those of the
     classes named by the launcher's config file, else those that transformers says must not be split. All the rest is one
-    unit, because a process whose rows have no image calls no vision layer, and would wait for none.
+    unit, because a process whose rows have no image calls no vision layer, and the others would wait for it.
     """
     processes.start()
-    named = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
-    classes = {name.strip() for name in named.split(",") if name.strip()} or unsplittable(model)
+    class_names = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
+    classes = {name.strip() for name in class_names.split(",") if name.strip()} or unsplittable(model)
     layers = [
         module
         for name, module in model.named_modules()
@@ -128,10 +130,12 @@ def unsharded(shell: Module, model: Module) -> Module:
     buffers = dict(model.named_buffers())
     weights = {name: full_tensor(weight).detach() for name, weight in model.named_parameters(remove_duplicate=False)}
     shared: dict[int, Parameter] = {}
-    for name, empty in list(shell.named_parameters(remove_duplicate=False)):
-        owner, _, last = name.rpartition(".")
-        made = shared.setdefault(id(empty), Parameter(weights[name], requires_grad=empty.requires_grad))
-        setattr(shell.get_submodule(owner), last, made)
+    for name, meta_weight in list(shell.named_parameters(remove_duplicate=False)):
+        owner, _, attribute = name.rpartition(".")
+        parameter = shared.setdefault(
+            id(meta_weight), Parameter(weights[name], requires_grad=meta_weight.requires_grad)
+        )
+        setattr(shell.get_submodule(owner), attribute, parameter)
     for name, buffer in shell.named_buffers():
         buffer.copy_(buffers[name])
     return shell.train(model.training)

@@ -1,6 +1,6 @@
 """Process group: rank, world size, collectives. Imports no torch without a launcher.
 
-A launcher (`accelerate launch`, `torchrun`) starts the processes and says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK).
+A launcher (`accelerate launch`, `torchrun`) starts the processes and sets RANK, WORLD_SIZE and LOCAL_RANK in the environment.
 Without one there is one process, and everything here is the identity.
 """
 
@@ -96,7 +96,7 @@ def share(items: Sequence[T]) -> list[T]:
 def interleave(shares: Sequence[Sequence[T]]) -> list[T]:
     """Undo `share`: restore the original order from the shares of all ranks."""
     count = sum(map(len, shares))
-    return [shares[place % len(shares)][place // len(shares)] for place in range(count)]
+    return [shares[index % len(shares)][index // len(shares)] for index in range(count)]
 
 
 def all_gather(value: T) -> list[T]:
@@ -109,9 +109,9 @@ def all_gather(value: T) -> list[T]:
     start()
     import torch
 
-    found: list[Any] = [None] * world()
-    torch.distributed.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * world()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def gather(items: Sequence[T]) -> list[T]:
@@ -137,9 +137,9 @@ def lost_peer_explained() -> Iterator[None]:
     except RuntimeError as error:
         if world() == 1 or not any(sign in str(error) for sign in _LOST):
             raise
-        gone = f"Process {1 - rank()}" if world() == 2 else "Another process"
+        peer = f"Process {1 - rank()}" if world() == 2 else "Another process"
         raise TrainingError(
-            f"{gone} is gone (it ended or was killed), so process {rank()} cannot go on. "
+            f"{peer} is gone (it ended or was killed), so process {rank()} cannot go on. "
             "The same command with --resume goes on from the last checkpoint."
         ) from error
 
@@ -154,7 +154,7 @@ def leave(code: int) -> NoReturn:
     import torch
 
     if code == 0 and torch.distributed.is_initialized():
-        barrier()  # nobody hangs up on somebody who is still speaking
+        barrier()  # no rank closes a connection that another still uses
         torch.distributed.destroy_process_group()
     sys.stdout.flush()
     sys.stderr.flush()

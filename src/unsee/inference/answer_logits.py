@@ -25,25 +25,25 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return logits_bav and labels_ba of the answers: `logits[:, i]` predicts `labels[:, i]`.
 
     The only place where logits are shifted. Logits exist for the longest answer of the batch, not for the prompt;
-    shorter answers are right-aligned and preceded by labels of -100. Rows of very different length go through the model
-    apart; what a frozen vision tower says about an image is computed once (`unsee.inference.vision_cache`).
+    shorter answers are right-aligned and preceded by labels of -100. Rows of very different length take
+    separate passes; features of a frozen vision tower are computed once per image (`unsee.inference.vision_cache`).
     """
     parts = batch.parts if batch.engine.split_batches else batch.kinds
-    return in_order([places for places, _ in parts], [_answer_logits(model, part) for _, part in parts])
+    return in_order([rows for rows, _ in parts], [_answer_logits(model, part) for _, part in parts])
 
 
-def in_order(places: Sequence[Sequence[int]], found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def in_order(part_rows: Sequence[Sequence[int]], outputs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Return values [b, a, v] and labels [b, a] of the parts of a batch as one, padded on the left, in the batch's order.
 
-    `places` are the rows of each part in the batch.
+    `part_rows` are the rows of each part in the batch.
     """
-    if len(found) == 1:
-        return found[0]
-    width = max(labels_ba.shape[1] for _, labels_ba in found)
-    values_bav = torch.cat([widened(values_bav, width) for values_bav, _ in found])
-    labels_ba = torch.cat([widened(labels_ba, width, IGNORE) for _, labels_ba in found])
-    back = torch.tensor([place for part in places for place in part], device=labels_ba.device).argsort()
-    return values_bav[back], labels_ba[back]
+    if len(outputs) == 1:
+        return outputs[0]
+    width = max(labels_ba.shape[1] for _, labels_ba in outputs)
+    values_bav = torch.cat([widened(values_bav, width) for values_bav, _ in outputs])
+    labels_ba = torch.cat([widened(labels_ba, width, IGNORE) for _, labels_ba in outputs])
+    order = torch.tensor([row for rows in part_rows for row in rows], device=labels_ba.device).argsort()
+    return values_bav[order], labels_ba[order]
 
 
 def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -58,37 +58,37 @@ def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
 def _row_logits(model: Module, batch: Batch, inputs: Mapping[str, Any], *, cut: bool) -> tuple[Tensor, Tensor]:
     """Return answer logits with one row per question. `cut`: compute none for prompts."""
     width = int((batch.labels_bt != IGNORE).any(0).sum())
-    kept = {"logits_to_keep": width + 1} if cut else {}
-    output = model(**inputs, **kept, use_cache=False)
+    options = {"logits_to_keep": width + 1} if cut else {}
+    output = model(**inputs, **options, use_cache=False)
     return output.logits[:, -width - 1 : -1], batch.labels_bt[:, -width:]
 
 
 def _cutting_proven(model: Module, batch: Batch) -> bool:
     """Tell whether logits at answer positions alone equal those of the full sequence."""
-    small = batch.plain([0])
+    trial_batch = batch.plain([0])
     return proven(
         "answer_logits",
         model,
-        lambda: _row_logits(model, small, small.inputs, cut=True)[0],
-        lambda: _row_logits(model, small, small.inputs, cut=False)[0],
+        lambda: _row_logits(model, trial_batch, trial_batch.inputs, cut=True)[0],
+        lambda: _row_logits(model, trial_batch, trial_batch.inputs, cut=False)[0],
     )
 
 
 def _worth_packing(model: Module, batch: Batch, image_token: int) -> bool:
     """Tell whether packing saves enough tokens and was found to preserve logits."""
-    spared = saving(batch.rows, batch.images, image_token)
-    return spared >= batching.WORTH_SPLITTING and _packing_proven(model, batch, image_token)
+    saved_tokens = saving(batch.rows, batch.images, image_token)
+    return saved_tokens >= batching.WORTH_SPLITTING and _packing_proven(model, batch, image_token)
 
 
 def _packing_proven(model: Module, batch: Batch, image_token: int) -> bool:
     """Tell whether two questions about one image have the same logits in one row as in two."""
     image = Counter(key for key in batch.images if key).most_common(1)[0][0]
-    small = batch.plain([place for place, key in enumerate(batch.images) if key == image][:2])
+    trial_batch = batch.plain([index for index, key in enumerate(batch.images) if key == image][:2])
     return proven(
         "packed_rows",
         model,
-        lambda: _at_answers(*_packed_logits(model, small, image_token)),
-        lambda: _at_answers(*_row_logits(model, small, small.inputs, cut=False)),
+        lambda: _at_answers(*_packed_logits(model, trial_batch, image_token)),
+        lambda: _at_answers(*_row_logits(model, trial_batch, trial_batch.inputs, cut=False)),
     )
 
 
@@ -107,8 +107,8 @@ def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tenso
 
 def widened(values: Tensor, width: int, fill: float = 0.0) -> Tensor:
     """Pad the answer positions (axis 1) on the left with `fill`."""
-    behind = [0, 0] * (values.ndim - 2)
-    return pad(values, [*behind, width - values.shape[1], 0], value=fill)
+    trailing = [0, 0] * (values.ndim - 2)
+    return pad(values, [*trailing, width - values.shape[1], 0], value=fill)
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,9 @@ class Batch:
         lengths = [row["input_ids"].shape[1] for row in self.rows]
         return self._by(
             [
-                [kind[i] for i in places]
-                for kind in batchable_groups(self.rows)
-                for places in group_by_length([lengths[i] for i in kind])
+                [group[i] for i in subgroup]
+                for group in batchable_groups(self.rows)
+                for subgroup in group_by_length([lengths[i] for i in group])
             ]
         )
 
@@ -87,7 +87,7 @@ class Batch:
         return self._by(batchable_groups(self.rows))
 
     def _by(self, groups: list[list[int]]) -> list[tuple[list[int], Batch]]:
-        return [(places, self.only(places)) for places in groups] if len(groups) > 1 else [(groups[0], self)]
+        return [(rows, self.only(rows)) for rows in groups] if len(groups) > 1 else [(groups[0], self)]
 
     def fetched(self) -> Self:
         """Return the batch with tensors built and being sent to the device."""
@@ -100,18 +100,18 @@ class Batch:
         packed = pack(self.rows, self.images, image_token, self.pad_id)
         return packed.to(self.device)
 
-    def only(self, places: Sequence[int]) -> Batch:
+    def only(self, indices: Sequence[int]) -> Batch:
         """Return the sub-batch of these rows."""
         return replace(
             self,
-            rows=tuple(self.rows[i] for i in places),
-            targets=tuple(self.targets[i] for i in places),
-            places=tuple(self.places[i] for i in places) if self.places else (),
+            rows=tuple(self.rows[i] for i in indices),
+            targets=tuple(self.targets[i] for i in indices),
+            places=tuple(self.places[i] for i in indices) if self.places else (),
         )
 
-    def plain(self, places: Sequence[int]) -> Batch:
+    def plain(self, indices: Sequence[int]) -> Batch:
         """Return the sub-batch of these rows, without fast paths: what trials of fast paths compare with."""
-        return replace(self.only(places), engine=PLAIN)
+        return replace(self.only(indices), engine=PLAIN)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
         """Return the batch for another device. Tensors are moved on access."""
@@ -129,12 +129,12 @@ def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     groups: list[list[int]] = []
     start = 0
-    for place, row in enumerate(order):
+    for position, row in enumerate(order):
         longest = lengths[order[start]]
-        wasted = sum(longest - lengths[other] for other in order[place:])
-        if place > start and 2 * lengths[row] < longest and wasted >= WORTH_SPLITTING:
-            groups.append(sorted(order[start:place]))
-            start = place
+        wasted = sum(longest - lengths[later_row] for later_row in order[position:])
+        if position > start and 2 * lengths[row] < longest and wasted >= WORTH_SPLITTING:
+            groups.append(sorted(order[start:position]))
+            start = position
     return [*groups, sorted(order[start:])]
 
 
@@ -189,8 +189,8 @@ def collate(
 def room(model: Any) -> int | None:
     """Return the model's maximum sequence length, or None if it has none."""
     config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
-    most, rotary = vars(config).get("max_position_embeddings"), vars(config).get("rope_parameters") or {}
-    return int(most) if most and rotary.get("rope_type") != "dynamic" else None
+    max_length, rotary = vars(config).get("max_position_embeddings"), vars(config).get("rope_parameters") or {}
+    return int(max_length) if max_length and rotary.get("rope_type") != "dynamic" else None
 
 
 def require_room(model: Any, tokens: int, question: str) -> None:
@@ -198,15 +198,15 @@ def require_room(model: Any, tokens: int, question: str) -> None:
 
     Rows are never truncated, because that would cut into the image.
     """
-    most = room(model)
-    if most and tokens > most:
-        raise UserError(f"The question {shown(question)} {too_long(tokens, most)}")
+    max_length = room(model)
+    if max_length and tokens > max_length:
+        raise UserError(f"The question {shown(question)} {too_long(tokens, max_length)}")
 
 
-def too_long(tokens: int, most: int) -> str:
+def too_long(tokens: int, max_length: int) -> str:
     """Return the clause about a row that exceeds the maximum length."""
     return (
-        f"takes {tokens} tokens with its image and answer, but the model reads at most {most}. "
+        f"takes {tokens} tokens with its image and answer, but the model reads at most {max_length}. "
         "Shorten it, let the processor make images smaller (its `size`), or leave it out."
     )
 

@@ -53,13 +53,13 @@ class Readings:
     found: dict[int, tuple[float, ...]] = field(default_factory=dict)
     """Index of the request -> their log-probabilities, once computed."""
 
-    def note(self, places: Sequence[int], logits_nv: Tensor) -> None:
+    def note(self, indices: Sequence[int], logits_nv: Tensor) -> None:
         """Store log-probabilities from the logits at prompt ends. Indices of -1 are skipped."""
-        wanted = [(n, token) for n, place in enumerate(places) if place >= 0 for token in self.tokens[place]]
-        row_m, token_m = torch.tensor(wanted, device=logits_nv.device).T
+        row_tokens = [(n, token) for n, index in enumerate(indices) if index >= 0 for token in self.tokens[index]]
+        row_m, token_m = torch.tensor(row_tokens, device=logits_nv.device).T
         logits_nv = logits_nv.float()
         logp = iter((logits_nv[row_m, token_m] - logits_nv.logsumexp(-1)[row_m]).tolist())
-        self.found.update({place: tuple(next(logp) for _ in self.tokens[place]) for place in places if place >= 0})
+        self.found.update({index: tuple(next(logp) for _ in self.tokens[index]) for index in indices if index >= 0})
 
 
 @dataclass(frozen=True)
@@ -99,19 +99,19 @@ def decode(
         batch_size: Rows per wave; a row may hold several lanes.
         stops: Ids of the tokens that end a response.
         pad_id: Id of the padding token.
-        engine: Whether features may stand for pixels in the prefixes.
+        engine: Fast paths in use; `vision_features` puts features in place of pixels.
         draw: Draws the next tokens; None = greedy.
         readings: Requests without a response, whose log-probabilities are stored there instead.
     """
     readings = readings or Readings({})
     for chunk in chunks(groups, bytes_per_token(model)):
         pool = prefilled(model, chunk, pad_id, batch_size, engine)
-        read, rest = _split_readings(chunk, readings)
-        for cells in _planned(read, 0, batch_size):
+        reading_groups, answer_groups = _split_readings(chunk, readings)
+        for cells in _planned(reading_groups, 0, batch_size):
             yield from _Wave(model, pool, cells, pad_id, "look").read(readings)
-        waves = _planned(rest, max_new_tokens, batch_size)
-        for number, cells in enumerate(waves):
-            use: Use = "take" if number + 1 == len(waves) else "copy"
+        waves = _planned(answer_groups, max_new_tokens, batch_size)
+        for wave_index, cells in enumerate(waves):
+            use: Use = "take" if wave_index + 1 == len(waves) else "copy"
             yield from _Wave(model, pool, cells, pad_id, use).run(max_new_tokens, stops, draw)
         pool.layers.clear()
 
@@ -119,40 +119,40 @@ def decode(
 def _split_readings(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | None], list[Group | None]]:
     """Split each group into prompts that are read and prompts that are answered."""
     return (
-        [_only(group, [place in readings.tokens for place in group.places]) for group in chunk],
-        [_only(group, [place not in readings.tokens for place in group.places]) for group in chunk],
+        [_only(group, [index in readings.tokens for index in group.places]) for group in chunk],
+        [_only(group, [index not in readings.tokens for index in group.places]) for group in chunk],
     )
 
 
-def _only(group: Group, kept: Sequence[bool]) -> Group | None:
+def _only(group: Group, mask: Sequence[bool]) -> Group | None:
     """Return the group restricted to some prompts, or None if none is left."""
-    chosen = [(place, ids) for place, ids, keep in zip(group.places, group.ids, kept, strict=True) if keep]
-    places, ids = tuple(zip(*chosen, strict=True)) or ((), ())
-    return replace(group, places=places, ids=ids) if places else None
+    selected = [(index, ids) for index, ids, keep in zip(group.places, group.ids, mask, strict=True) if keep]
+    indices, ids = tuple(zip(*selected, strict=True)) or ((), ())
+    return replace(group, places=indices, ids=ids) if indices else None
 
 
 def _planned(groups: Sequence[Group | None], max_new_tokens: int, batch_size: int) -> list[list[_Cell]]:
     """Return the waves for these groups."""
     cells = [
         cell
-        for place, group in enumerate(groups)
+        for group_index, group in enumerate(groups)
         if group is not None
-        for cell in _cells(place, group, max_new_tokens, batch_size)
+        for cell in _cells(group_index, group, max_new_tokens, batch_size)
     ]
     return list(_waves(cells, batch_size))
 
 
-def _cells(place: int, group: Group, max_new_tokens: int, batch_size: int) -> Iterator[_Cell]:
+def _cells(group_index: int, group: Group, max_new_tokens: int, batch_size: int) -> Iterator[_Cell]:
     """Yield a group's questions by rows, with as many lanes as cost no more than the prefix."""
     suffixes = [ids[group.shared :] for ids in group.ids]
     order = sorted(range(len(suffixes)), key=lambda i: len(suffixes[i]))
-    own = sum(map(len, suffixes)) / len(suffixes) + min(max_new_tokens, LIKELY)
-    lanes = min(max(1, int(group.shared / own)), batch_size, len(order))
+    lane_tokens = sum(map(len, suffixes)) / len(suffixes) + min(max_new_tokens, LIKELY)
+    lanes = min(max(1, int(group.shared / lane_tokens)), batch_size, len(order))
     rows = -(-len(order) // lanes)
     for row in range(rows):
-        chosen = order[row * len(order) // rows : (row + 1) * len(order) // rows]
+        indices = order[row * len(order) // rows : (row + 1) * len(order) // rows]
         yield _Cell(
-            place, tuple(group.places[i] for i in chosen), tuple(suffixes[i] for i in chosen), bool(group.image)
+            group_index, tuple(group.places[i] for i in indices), tuple(suffixes[i] for i in indices), bool(group.image)
         )
 
 
@@ -184,7 +184,7 @@ class _Wave:
         dtype = pool.layers[0][0].dtype
         self.cache = cache.of_layers(list(pool.layered(row_r, room, use)))
         self.owners = [[*cell.places, *[-1] * (self.lanes - len(cell.places))] for cell in cells]
-        self.said: dict[int, list[int]] = {place: [] for cell in cells for place in cell.places}
+        self.said: dict[int, list[int]] = {index: [] for cell in cells for index in cell.places}
         self.used = pool.real_gk.shape[1]
         real_rk = pool.real_gk[row_r]
         self.next_rl = pool.next_g[row_r, None].expand(-1, self.lanes)
@@ -209,18 +209,18 @@ class _Wave:
             best_n, token_n = scores_nv.max(-1)
             self._require_numbers(best_n.tolist())
             token_rl = token_n.view(len(self.owners), -1)
-            alive = self._note(token_rl.tolist(), stops)
-            if not alive or step + 1 == max_new_tokens:
+            active = self._note(token_rl.tolist(), stops)
+            if not active or step + 1 == max_new_tokens:
                 break
-            if alive <= KEEP * token_rl.numel():
+            if active <= KEEP * token_rl.numel():
                 token_rl = self._compact(token_rl)
             logits_nv = self._step(token_rl)
         yield from self.said.items()
 
-    def _require_numbers(self, best: Sequence[float]) -> None:
+    def _require_numbers(self, best_logits: Sequence[float]) -> None:
         """Raise if the largest logit of an active lane is NaN, where argmax is arbitrary."""
         owners = (owner for row in self.owners for owner in row)
-        for owner, logit in zip(owners, best, strict=True):
+        for owner, logit in zip(owners, best_logits, strict=True):
             if owner >= 0 and not math.isfinite(logit):
                 raise NotFiniteError(f"request {owner + 1}", owner)
 
@@ -231,15 +231,15 @@ class _Wave:
         rows, columns = ids_rc.shape
         real_rc = ids_rc >= 0
         lane_c = torch.arange(self.lanes, device=device).repeat_interleave(torch.tensor(self.widths, device=device))
-        own_lc = lane_c == torch.arange(self.lanes, device=device)[:, None]
-        seen_rlc = own_lc & real_rc[:, None]
-        before_rlc = seen_rlc.cumsum(-1)
-        position_rc = self.next_rl[:, lane_c] + (before_rlc * own_lc).sum(1) - 1
-        itself = torch.eye(columns, dtype=torch.bool, device=device)
-        sees_rcc = (seen_rlc[:, lane_c] & torch.ones_like(itself).tril()) | itself
+        in_lane_lc = lane_c == torch.arange(self.lanes, device=device)[:, None]
+        visible_rlc = in_lane_lc & real_rc[:, None]
+        count_rlc = visible_rlc.cumsum(-1)
+        position_rc = self.next_rl[:, lane_c] + (count_rlc * in_lane_lc).sum(1) - 1
+        diagonal_cc = torch.eye(columns, dtype=torch.bool, device=device)
+        attends_rcc = (visible_rlc[:, lane_c] & torch.ones_like(diagonal_cc).tril()) | diagonal_cc
         mask = torch.full((rows, columns, start + columns), self.blind, dtype=self.bias_rlk.dtype, device=device)
         mask[:, :, :start] = self.bias_rlk[:, :1, :start]
-        mask[:, :, start:].masked_fill_(sees_rcc, 0)
+        mask[:, :, start:].masked_fill_(attends_rcc, 0)
         ends = torch.tensor(list(accumulate(self.widths)), device=device) - 1
         with self.steered.prompts(ends, real_rc[:, ends]):
             output = self.model(
@@ -250,8 +250,8 @@ class _Wave:
                 logits_to_keep=1 if self.lanes == 1 else ends,
             )
         self.used = start + columns
-        self.bias_rlk[:, :, start : self.used].masked_fill_(seen_rlc, 0)
-        self.next_rl = self.next_rl + before_rlc[..., -1]
+        self.bias_rlk[:, :, start : self.used].masked_fill_(visible_rlc, 0)
+        self.next_rl = self.next_rl + count_rlc[..., -1]
         return output.logits.flatten(0, 1)
 
     def _laid(self, cell: _Cell) -> list[int]:
@@ -260,16 +260,16 @@ class _Wave:
         -1 is padding.
         """
         suffixes: list[tuple[int, ...]] = [*cell.suffixes, *[()] * (self.lanes - len(cell.suffixes))]
-        laid = zip(self.widths, suffixes, strict=True)
-        return [token for width, ids in laid for token in (*[-1] * (width - len(ids)), *ids)]
+        lanes = zip(self.widths, suffixes, strict=True)
+        return [token for width, ids in lanes for token in (*[-1] * (width - len(ids)), *ids)]
 
     def _step(self, token_rl: Tensor) -> Tensor:
         """Run one token per lane, and return logits_nv."""
         rows, lanes = token_rl.shape
         if self.used + lanes > self.bias_rlk.shape[2]:
             self._grow(lanes * LIKELY)
-        new = self.bias_rlk[:, :, self.used : self.used + lanes]
-        new.diagonal(dim1=1, dim2=2).zero_()
+        new_bias_rll = self.bias_rlk[:, :, self.used : self.used + lanes]
+        new_bias_rll.diagonal(dim1=1, dim2=2).zero_()
         self.used += lanes
         with self.steered.answers():
             output = self.model(
@@ -283,14 +283,14 @@ class _Wave:
 
     def _note(self, tokens: Sequence[Sequence[int]], stops: set[int]) -> int:
         """Append the tokens, retire finished lanes, and return how many are left."""
-        left = 0
-        for row, (owners, said) in enumerate(zip(self.owners, tokens, strict=True)):
-            for lane, (owner, token) in enumerate(zip(owners, said, strict=True)):
+        active = 0
+        for row, (owners, row_tokens) in enumerate(zip(self.owners, tokens, strict=True)):
+            for lane, (owner, token) in enumerate(zip(owners, row_tokens, strict=True)):
                 if owner >= 0:
                     self.said[owner].append(token)
-                    left += token not in stops
+                    active += token not in stops
                     self.owners[row][lane] = -1 if token in stops else owner
-        return left
+        return active
 
     def _compact(self, token_rl: Tensor) -> Tensor:
         """Remove finished rows and lanes that all rows can spare, and return the others' tokens."""
@@ -301,7 +301,9 @@ class _Wave:
             return token_rl
         device = token_rl.device
         row_r, lane_rl = torch.tensor(rows, device=device), torch.tensor(order, device=device)
-        self.owners = [[self.owners[row][lane] for lane in kept] for row, kept in zip(rows, order, strict=True)]
+        self.owners = [
+            [self.owners[row][lane] for lane in kept_lanes] for row, kept_lanes in zip(rows, order, strict=True)
+        ]
         self.next_rl = self.next_rl[row_r[:, None], lane_rl]
         self.bias_rlk = self.bias_rlk[row_r[:, None], lane_rl]
         columns = self._columns() if lanes < self.lanes else None

@@ -25,17 +25,17 @@ class Encoder:
 
     def __init__(self, processor: Any, family: Family) -> None:
         """Start with an empty cache."""
-        self._processor = ref(processor)  # the encoder is kept as long as the processor, so it must not keep that
+        self._processor = ref(processor)  # weak, since the encoder is cached for the processor's lifetime
         self.family = family
         self._rows: dict[tuple[str, str, str], dict[str, Tensor]] = {}
         self._pixels: dict[tuple[str, str], Tensor] = {}
         self._answers: dict[str, tuple[int, ...]] = {}
         self._bytes = 0
-        self._one_at_a_time = RLock()  # fast tokenizers are not made for two threads
+        self._one_at_a_time = RLock()  # fast tokenizers are not thread-safe
 
     @property
     def processor(self) -> Any:
-        """Processor whose lifetime this has."""
+        """Processor that this encoder belongs to."""
         return self._processor()
 
     def answer(self, text: str) -> tuple[int, ...]:
@@ -49,8 +49,8 @@ class Encoder:
     def tokens(self, prompt: str) -> tuple[int, ...]:
         """Tokenise a prompt, image placeholders unexpanded, with exactly one BOS."""
         with self._one_at_a_time:
-            special = not begun(self.processor, prompt)
-            ids = self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"]
+            add_bos = not begun(self.processor, prompt)
+            ids = self.processor.tokenizer(prompt, add_special_tokens=add_bos)["input_ids"]
             return tuple(ids[own_span(self.processor, prompt, ids)])
 
     def text(self, prompt: Prompt) -> str:
@@ -75,9 +75,9 @@ class Encoder:
         return {name: self._shared(key, name, value) for name, value in row.items()}
 
     def _shared(self, key: str, name: str, value: Tensor) -> Tensor:
-        known = self._pixels.get((key, name))
-        if key and known is not None and torch.equal(known, value):
-            return known
+        cached = self._pixels.get((key, name))
+        if key and cached is not None and torch.equal(cached, value):
+            return cached
         self._bytes += value.nbytes
         self._pixels[key, name] = value
         return value
@@ -96,11 +96,11 @@ def encoder(processor: Any, family: Family) -> Encoder:
 def answer_ids(processor: Any, family: Family, text: str) -> tuple[int, ...]:
     """Tokenise an answer as a continuation of the prompt: same leading space, no EOS.
 
-    Tokenised in context and cut where the prompt ends if that is a token border, else on its own.
+    The answer is tokenised in context if the prompt ends at a token border, else on its own.
     """
     context = family.prompt(processor, "?", has_image=False)
-    lead = "" if context[-1:].isspace() or text[:1].isspace() else " "
-    head, whole = plain_ids(processor, context), plain_ids(processor, context + lead + text)
-    if whole[: len(head)] == head:
-        return tuple(whole[len(head) :])
+    separator = "" if context[-1:].isspace() or text[:1].isspace() else " "
+    prompt_ids, whole_ids = plain_ids(processor, context), plain_ids(processor, context + separator + text)
+    if whole_ids[: len(prompt_ids)] == prompt_ids:
+        return tuple(whole_ids[len(prompt_ids) :])
     return tuple(plain_ids(processor, text))

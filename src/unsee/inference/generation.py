@@ -59,7 +59,7 @@ NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
 class _Gumbel(LogitsProcessor):
     """Exact sampling by greedy decoding (Gumbel-max), with one random stream per prompt.
 
-    So an answer depends on its seed and place in the prompt list, not on what else is in the batch.
+    So an answer depends on its seed and index in the prompt list, not on what else is in the batch.
     """
 
     def __init__(self, sampling: Sampling, seeds: Sequence[int], rows: Sequence[int] = ()) -> None:
@@ -111,20 +111,20 @@ def generate(
         max_new_tokens: Most tokens of a response, EOS included.
         batch_size: Rows per forward pass.
         sampling: Temperature and nucleus to draw with.
-        seed: Seed of the draws, together with the place of the prompt.
+        seed: Seed of the draws, together with the index of the prompt.
         progress: Label of a progress line; empty for none.
         places: Indices of the prompts in the list that several processes share; 0, 1, ... if not given.
         readings: Prompts without a response; their logits are read in the same passes where prefixes are shared, else
-            left unread (`unsee.inference.likelihood.answer` knows the other way).
+            left unread (`unsee.inference.likelihood.answer` scores those in passes of their own).
     """
     readings = readings or Readings({})
-    names = range(len(prompts)) if places is None else places
-    seeds = [seed_of(seed, name) for name in names] if sampling else []
+    indices = range(len(prompts)) if places is None else places
+    seeds = [seed_of(seed, index) for index in indices] if sampling else []
     with torch.no_grad(), evaluating(vlm.model):
-        shared, rest = _split(vlm, prompts)
-        fast = decode(
+        shared_groups, plain_indices = _split(vlm, prompts)
+        indexed_ids = decode(
             vlm.model,
-            shared,
+            shared_groups,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             stops=_stops(vlm),
@@ -133,10 +133,13 @@ def generate(
             draw=_Gumbel(sampling, seeds).draw if sampling else None,
             readings=readings,
         )
-        asked = _PlainGeneration(vlm, prompts, max_new_tokens, batch_size)
-        said = chain(fast, asked.plainly((place for place in rest if place not in readings.tokens), sampling, seeds))
-        answers = dict(track(said, progress, len(prompts), shown=bool(progress)))
-    return [_read(vlm, answers.get(i, ())) for i in range(len(prompts))]
+        generation = _PlainGeneration(vlm, prompts, max_new_tokens, batch_size)
+        generated = chain(
+            indexed_ids,
+            generation.plainly((index for index in plain_indices if index not in readings.tokens), sampling, seeds),
+        )
+        ids_by_index = dict(track(generated, progress, len(prompts), shown=bool(progress)))
+    return [_read(vlm, ids_by_index.get(i, ())) for i in range(len(prompts))]
 
 
 def stream(
@@ -156,10 +159,10 @@ def stream(
         max_new_tokens: Most tokens of the response, EOS included.
         on_text: Called with the whole text so far, after every token.
     """
-    asked = _PlainGeneration(vlm, [prompt], max_new_tokens, 1)
-    said = _Said(lambda ids: on_text(_read(vlm, ids).text.rstrip("\ufffd")))  # half a character
+    generation = _PlainGeneration(vlm, [prompt], max_new_tokens, 1)
+    streamer = _Said(lambda ids: on_text(_read(vlm, ids).text.rstrip("\ufffd")))  # half a character
     with torch.no_grad(), evaluating(vlm.model):
-        (ids,) = asked.proceed(asked.rows([0]), [_Numbers([0])], said)
+        (ids,) = generation.proceed(generation.rows([0]), [_Numbers([0])], streamer)
     return _read(vlm, ids)
 
 
@@ -190,7 +193,7 @@ def _split(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[Iterator[Group], list[i
     image_token = packable(vlm.model) if vlm.engine.shared_prefix and _neutral(vlm.model) else None
     if image_token is None or not _sharing_proven(vlm, prompts, image_token):
         return iter(()), list(range(len(prompts)))
-    rest: list[int] = []
+    plain_indices: list[int] = []
 
     def sharable() -> Iterator[Group]:
         for group in groups(vlm.processor, vlm.family, prompts, image_token):
@@ -198,62 +201,62 @@ def _split(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[Iterator[Group], list[i
                 require_room(vlm.model, max(map(len, group.ids)), prompts[group.places[0]].question)
                 yield group
             else:
-                rest.extend(group.places)
+                plain_indices.extend(group.places)
 
-    return sharable(), rest
+    return sharable(), plain_indices
 
 
 def _sharing_proven(vlm: VLM, prompts: Sequence[Prompt], image_token: int) -> bool:
     """Tell whether two questions behind a shared prefix have the logits of separate prompts."""
-    known = verdict("prefix_cache", vlm.model)
-    if known is not None or not prompts:
-        return known is not False
-    first = next((prompt for prompt in prompts if prompt.image), prompts[0])
-    two = [first, replace(first, question=f"{first.question} Why?")]
-    group = next(groups(vlm.processor, vlm.family, two, image_token))
+    earlier_verdict = verdict("prefix_cache", vlm.model)
+    if earlier_verdict is not None or not prompts:
+        return earlier_verdict is not False
+    first_prompt = next((prompt for prompt in prompts if prompt.image), prompts[0])
+    probe_prompts = [first_prompt, replace(first_prompt, question=f"{first_prompt.question} Why?")]
+    group = next(groups(vlm.processor, vlm.family, probe_prompts, image_token))
     if not group.sharable(image_token):
-        return True  # such questions are asked the plain way
-    answer = group.ids[0][-PROBED:]
+        return True  # such questions take the plain path
+    answer_ids = group.ids[0][-PROBED:]
     return proven(
         "prefix_cache",
         vlm.model,
-        lambda: _behind_prefix(vlm, group, answer),
-        lambda: torch.cat([_from_pixels(vlm, prompt, answer) for prompt in two]),
+        lambda: _behind_prefix(vlm, group, answer_ids),
+        lambda: torch.cat([_from_pixels(vlm, prompt, answer_ids) for prompt in probe_prompts]),
     )
 
 
-def _behind_prefix(vlm: VLM, group: Group, answer: Sequence[int]) -> Tensor:
+def _behind_prefix(vlm: VLM, group: Group, answer_ids: Sequence[int]) -> Tensor:
     """Return the logits at each answer token of a group, decoded behind its prefix."""
-    seen: dict[int, list[Tensor]] = {place: [] for place in group.places}
+    logits_by_index: dict[int, list[Tensor]] = {index: [] for index in group.places}
 
-    def force(logits_nv: Tensor, places: Sequence[int]) -> Tensor:
+    def force(logits_nv: Tensor, indices: Sequence[int]) -> Tensor:
         forced_nv = torch.zeros_like(logits_nv)
-        for n, place in enumerate(places):
-            if place >= 0:
-                forced_nv[n, answer[len(seen[place])]] = 1
-                seen[place].append(logits_nv[n])
+        for row, index in enumerate(indices):
+            if index >= 0:
+                forced_nv[row, answer_ids[len(logits_by_index[index])]] = 1
+                logits_by_index[index].append(logits_nv[row])
         return forced_nv
 
-    run = decode(
+    decoded = decode(
         vlm.model,
         iter([group]),
-        max_new_tokens=len(answer),
+        max_new_tokens=len(answer_ids),
         batch_size=2,
         stops=set(),
         pad_id=pad_id(vlm.processor),
         engine=PLAIN,
         draw=force,
     )
-    deque(run, maxlen=0)
-    return torch.stack([logits_v for place in group.places for logits_v in seen[place]])
+    deque(decoded, maxlen=0)
+    return torch.stack([logits_v for index in group.places for logits_v in logits_by_index[index]])
 
 
-def _from_pixels(vlm: VLM, prompt: Prompt, answer: Sequence[int]) -> Tensor:
+def _from_pixels(vlm: VLM, prompt: Prompt, answer_ids: Sequence[int]) -> Tensor:
     """Return the logits at each answer token, from one pass over the whole prompt."""
     row = encoder(vlm.processor, vlm.family).row(prompt)
-    row = vlm.family.extend(row, answer[:-1])
+    row = vlm.family.extend(row, answer_ids[:-1])
     inputs = {key: value.to(device_of(vlm.model)) for key, value in row.items()}
-    logits_tv: Tensor = vlm.model(**inputs, use_cache=False).logits[0, -len(answer) :]
+    logits_tv: Tensor = vlm.model(**inputs, use_cache=False).logits[0, -len(answer_ids) :]
     return logits_tv
 
 
@@ -273,29 +276,29 @@ class _PlainGeneration:
     batch_size: int
 
     def plainly(
-        self, asked: Iterable[int], sampling: Sampling | None, seeds: Sequence[int]
+        self, indices: Iterable[int], sampling: Sampling | None, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[int]]]:
         """Yield (index, generated tokens), sorted by length.
 
-        `asked` is read when the first is requested.
+        `indices` is read when the first answer is requested.
         """
-        order = sorted(asked, key=lambda i: _length(self.prompts[i]))
+        order = sorted(indices, key=lambda i: _length(self.prompts[i]))
         for start in range(0, len(order), self.batch_size):
-            some = order[start : start + self.batch_size]
-            rows = self.rows(some)
-            for places in batchable_groups(rows):
-                chunk = [some[i] for i in places]
-                noise = _Gumbel(sampling, seeds, chunk) if sampling else None
-                checks = [_Numbers(chunk), *([noise] if noise else [])]
-                yield from zip(chunk, self.proceed([rows[i] for i in places], checks), strict=True)
+            batch = order[start : start + self.batch_size]
+            rows = self.rows(batch)
+            for group in batchable_groups(rows):
+                chunk = [batch[i] for i in group]
+                sampler = _Gumbel(sampling, seeds, chunk) if sampling else None
+                checks = [_Numbers(chunk), *([sampler] if sampler else [])]
+                yield from zip(chunk, self.proceed([rows[i] for i in group], checks), strict=True)
 
-    def rows(self, chunk: Sequence[int]) -> list[dict[str, Tensor]]:
+    def rows(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
         """Return the model inputs of these prompts."""
         encode = encoder(self.vlm.processor, self.vlm.family)
-        asked = [self.prompts[i] for i in chunk]
-        rows = [*map(encode.row, asked)]
-        for one, row in zip(asked, rows, strict=True):
-            require_room(self.vlm.model, row["input_ids"].shape[1], one.question)
+        prompts = [self.prompts[i] for i in indices]
+        rows = [*map(encode.row, prompts)]
+        for prompt, row in zip(prompts, rows, strict=True):
+            require_room(self.vlm.model, row["input_ids"].shape[1], prompt.question)
         return rows
 
     def proceed(
@@ -321,8 +324,8 @@ class _PlainGeneration:
             logits_processor=LogitsProcessorList(checks),
             streamer=streamer,
         )
-        new: list[list[int]] = ids_bt[:, inputs["input_ids"].shape[1] :].tolist()
-        return new
+        generated: list[list[int]] = ids_bt[:, inputs["input_ids"].shape[1] :].tolist()
+        return generated
 
 
 class _Numbers(LogitsProcessor):
@@ -333,10 +336,10 @@ class _Numbers(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers' call
         """Return the scores unchanged."""
-        broken = (~scores.max(-1).values.isfinite()).tolist()
-        if any(broken):
-            place = self.rows[broken.index(True)]
-            raise NotFiniteError(f"request {place + 1}", place)
+        invalid = (~scores.max(-1).values.isfinite()).tolist()
+        if any(invalid):
+            index = self.rows[invalid.index(True)]
+            raise NotFiniteError(f"request {index + 1}", index)
         return scores
 
 
@@ -349,14 +352,14 @@ def _stops(vlm: VLM) -> set[int]:
     """Return the stop token ids."""
     model: Any = vlm.model
     configured = model.generation_config.eos_token_id
-    several = configured if isinstance(configured, list) else [configured]
-    return {eos_id(vlm.processor), *(stop for stop in several if stop is not None)}
+    eos_ids = configured if isinstance(configured, list) else [configured]
+    return {eos_id(vlm.processor), *(stop for stop in eos_ids if stop is not None)}
 
 
 def _read(vlm: VLM, ids: Sequence[int]) -> Completion:
     """Truncate at the first EOS and decode."""
     stops = _stops(vlm)
-    end = next((place for place, token in enumerate(ids) if token in stops), None)
-    kept = tuple(ids[:end])
-    text = vlm.processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Completion(text.strip(), kept, end is not None)
+    end = next((position for position, token in enumerate(ids) if token in stops), None)
+    token_ids = tuple(ids[:end])
+    text = vlm.processor.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Completion(text.strip(), token_ids, end is not None)

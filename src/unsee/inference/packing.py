@@ -77,10 +77,10 @@ def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_to
     """Return how many tokens packing saves, or 0 if the rows cannot be packed."""
     if any(_per_token(row) - PER_TOKEN for row in rows):
         return 0
-    spared = 0
-    for places in _by_image(images):
-        spared += (len(places) - 1) * _shared([rows[place] for place in places], image_token)
-    return spared
+    saved_tokens = 0
+    for group in _by_image(images):
+        saved_tokens += (len(group) - 1) * _shared([rows[index] for index in group], image_token)
+    return saved_tokens
 
 
 def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int, pad_id: int) -> Packed:
@@ -93,52 +93,56 @@ def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_toke
         pad_id: Id of the padding token.
     """
     groups = _by_image(images)
-    chains = [_Chain.of([rows[place] for place in places], image_token) for places in groups]
+    chains = [_Chain.of([rows[index] for index in group], image_token) for group in groups]
     width = max(len(chain.ids) for chain in chains)
     packed = [
         {**chain.first, "input_ids": chain.ids[None], "attention_mask": torch.ones(1, len(chain.ids)).long()}
         for chain in chains
     ]
     inputs = {key: value for key, value in merge(packed, pad_id).items() if key != "attention_mask"}
-    lead = [width - len(chain.ids) for chain in chains]
-    places = alike([pad(chain.positions, (n, 0)) for chain, n in zip(chains, lead, strict=True)])
-    inputs["position_ids"] = torch.stack(places, dim=1).squeeze(0)
-    inputs["attention_mask"] = torch.stack([chain.mask(n) for chain, n in zip(chains, lead, strict=True)])[:, None]
-    answers = max(int((row["labels"] != IGNORE).sum()) for row in rows)
-    row_ra, place_ra = torch.zeros(len(rows), answers).long(), torch.zeros(len(rows), answers).long()
-    labels_ra = torch.full((len(rows), answers), IGNORE)
+    pad_widths = [width - len(chain.ids) for chain in chains]
+    position_ids = alike(
+        [pad(chain.positions, (pad_width, 0)) for chain, pad_width in zip(chains, pad_widths, strict=True)]
+    )
+    inputs["position_ids"] = torch.stack(position_ids, dim=1).squeeze(0)
+    inputs["attention_mask"] = torch.stack(
+        [chain.mask(pad_width) for chain, pad_width in zip(chains, pad_widths, strict=True)]
+    )[:, None]
+    answer_length = max(int((row["labels"] != IGNORE).sum()) for row in rows)
+    row_ra, place_ra = torch.zeros(len(rows), answer_length).long(), torch.zeros(len(rows), answer_length).long()
+    labels_ra = torch.full((len(rows), answer_length), IGNORE)
     for b, (members, chain) in enumerate(zip(groups, chains, strict=True)):
         for number, r in enumerate(members):
-            labels, before = chain.answer(number)
-            row_ra[r], labels_ra[r, -len(labels) :], place_ra[r, -len(labels) :] = b, labels, before + lead[b]
-    return Packed(inputs, packed, [images[places[0]] for places in groups], row_ra, place_ra, labels_ra)
+            labels, predictors = chain.answer(number)
+            row_ra[r], labels_ra[r, -len(labels) :], place_ra[r, -len(labels) :] = b, labels, predictors + pad_widths[b]
+    return Packed(inputs, packed, [images[group[0]] for group in groups], row_ra, place_ra, labels_ra)
 
 
 def image_token_id(model: Module) -> int | None:
     """Return the id of the token that stands for an image, None if the config has none."""
-    named = model.config.to_dict()  # type: ignore[operator,union-attr]
-    token = named.get("image_token_id", named.get("image_token_index"))
+    config = model.config.to_dict()  # type: ignore[operator,union-attr]
+    token = config.get("image_token_id", config.get("image_token_index"))
     return None if token is None else int(token)
 
 
 def packable(model: Module) -> int | None:
     """Return the image token id if rows of this model can be packed, else None."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    config, text = inner.config, inner.config.get_text_config()
-    facts = text.to_dict()
-    token = image_token_id(model)
-    rotary = facts.get("rope_parameters") or {}
-    plain = (
-        attention(text) == "sdpa"
-        and not facts.get("sliding_window")
-        and set(facts.get("layer_types") or ["full_attention"]) == {"full_attention"}
+    config, text_config = inner.config, inner.config.get_text_config()
+    settings = text_config.to_dict()
+    image_token = image_token_id(model)
+    rotary = settings.get("rope_parameters") or {}
+    supported = (
+        attention(text_config) == "sdpa"
+        and not settings.get("sliding_window")
+        and set(settings.get("layer_types") or ["full_attention"]) == {"full_attention"}
         and rotary.get("rope_type") in FIXED
         and ("mrope_section" not in rotary or config.model_type in THREE)
         and (config.model_type in THREE or not _arguments(inner.__class__.forward) & KEYS)
-        and not facts.get("cross_attention_layers")
+        and not settings.get("cross_attention_layers")
         and keeps_logits(inner)
     )
-    return token if plain else None
+    return image_token if supported else None
 
 
 def keeps_logits(model: Module) -> bool:
@@ -169,27 +173,29 @@ class _Chain:
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Tensor]], image_token: int) -> _Chain:
         shared = _shared(rows, image_token) if len(rows) > 1 else rows[0]["input_ids"].shape[1]
-        rests = [row["input_ids"][0, shared:] for row in rows]
-        ids = [rows[0]["input_ids"][0, :shared], *rests]
-        placed = alike([positions(row) for row in rows])
-        places = [placed[0][:, :shared], *(one[:, shared:] for one in placed)]
+        suffixes = [row["input_ids"][0, shared:] for row in rows]
+        ids = [rows[0]["input_ids"][0, :shared], *suffixes]
+        position_rows = alike([positions(row) for row in rows])
+        position_parts = [position_rows[0][:, :shared], *(position_row[:, shared:] for position_row in position_rows)]
         segments = [torch.full((len(part),), number) for number, part in enumerate(ids)]
-        own = {key: value for key, value in rows[0].items() if not is_sequence(rows[0], key)}
+        image_inputs = {key: value for key, value in rows[0].items() if not is_sequence(rows[0], key)}
         labels = tuple(row["labels"][0] for row in rows)
-        return cls(own, torch.cat(ids), torch.cat(places, dim=1), torch.cat(segments), shared, labels)
+        return cls(image_inputs, torch.cat(ids), torch.cat(position_parts, dim=1), torch.cat(segments), shared, labels)
 
-    def mask(self, lead: int) -> Tensor:
-        """Return the attention mask, with `lead` padded positions that attend to themselves only."""
-        same = self.segments[:, None] == self.segments[None, :]
-        sees = (same | (self.segments == 0)[None, :]).tril()
-        return pad(sees, (lead, 0, lead, 0)) | torch.eye(len(sees) + lead, dtype=torch.bool)
+    def mask(self, pad_width: int) -> Tensor:
+        """Return the attention mask, with `pad_width` padded positions that attend to themselves only."""
+        same_segment = self.segments[:, None] == self.segments[None, :]
+        mask_tt = (same_segment | (self.segments == 0)[None, :]).tril()
+        return pad(mask_tt, (pad_width, 0, pad_width, 0)) | torch.eye(len(mask_tt) + pad_width, dtype=torch.bool)
 
     def answer(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the answer tokens of a row and the positions that predict them."""
         labels = self.labels[number]
-        places = (labels != IGNORE).nonzero().flatten() - 1
-        starts = self.shared + sum(len(other) - self.shared for other in self.labels[:number])
-        return labels[places + 1], torch.where(places < self.shared, places, places - self.shared + starts)
+        predictors = (labels != IGNORE).nonzero().flatten() - 1
+        start = self.shared + sum(len(row_labels) - self.shared for row_labels in self.labels[:number])
+        return labels[predictors + 1], torch.where(
+            predictors < self.shared, predictors, predictors - self.shared + start
+        )
 
 
 def _per_token(row: Mapping[str, Tensor]) -> set[str]:
@@ -198,18 +204,18 @@ def _per_token(row: Mapping[str, Tensor]) -> set[str]:
 
 def _by_image(images: Sequence[str]) -> list[list[int]]:
     """Group rows by image. Every row without one is its own group."""
-    return list(by_key((image or place, place) for place, image in enumerate(images)).values())
+    return list(by_key((image or index, index) for index, image in enumerate(images)).values())
 
 
 def _shared(rows: Sequence[Mapping[str, Tensor]], image_token: int) -> int:
     """Return the length of the common prefix, without answers, or 0 if it lacks the image."""
     limits = [int((row["labels"][0] != IGNORE).nonzero()[0]) for row in rows]
-    first = rows[0]["input_ids"][0]
+    first_ids = rows[0]["input_ids"][0]
     shared = min(limits)
     for row in rows[1:]:
         ids = row["input_ids"][0]
-        room = min(len(first), len(ids), shared)
-        other = (first[:room] != ids[:room]).nonzero()
-        shared = int(other[0]) if len(other) else room
-    images = [int((row["input_ids"][0, shared:] == image_token).sum()) for row in rows]
-    return 0 if any(images) else shared
+        length = min(len(first_ids), len(ids), shared)
+        differences = (first_ids[:length] != ids[:length]).nonzero()
+        shared = int(differences[0]) if len(differences) else length
+    image_counts = [int((row["input_ids"][0, shared:] == image_token).sum()) for row in rows]
+    return 0 if any(image_counts) else shared

@@ -28,7 +28,7 @@ POOL_BYTES: Final = 512 * 2**20
 PREFILL_TOKENS: Final = 8192
 """Prefix tokens per forward pass."""
 CPU_TOKENS: Final = 1024
-"""The same on a CPU, which gains nothing from more."""
+"""The same on a CPU, where more are no faster."""
 Use = Literal["look", "copy", "take"]
 """How a wave uses the pool: one pass behind it, a copy to extend, or the last copy, which empties it."""
 
@@ -46,24 +46,26 @@ class Pool:
 
     def layered(self, row_r: Tensor, room: int, use: Use) -> Iterator[BufferedLayer | GatheredLayer]:
         """Yield the cache of each layer for a wave with these prefixes as rows."""
-        for number in range(len(self.layers)):
-            keys, values = self.layers.pop(0) if use == "take" else self.layers[number]
+        for index in range(len(self.layers)):
+            keys, values = self.layers.pop(0) if use == "take" else self.layers[index]
             yield GatheredLayer(keys, values, row_r) if use == "look" else BufferedLayer(keys, values, row_r, room)
 
 
 def bytes_per_token(model: Any) -> int:
     """Return the KV cache size of one token."""
-    text = model.config.get_text_config().to_dict()
-    heads = text.get("num_key_value_heads") or text["num_attention_heads"]
-    width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-    return int(2 * text["num_hidden_layers"] * heads * width * model.get_input_embeddings().weight.element_size())
+    text_config = model.config.get_text_config().to_dict()
+    heads = text_config.get("num_key_value_heads") or text_config["num_attention_heads"]
+    width = text_config.get("head_dim") or text_config["hidden_size"] // text_config["num_attention_heads"]
+    return int(
+        2 * text_config["num_hidden_layers"] * heads * width * model.get_input_embeddings().weight.element_size()
+    )
 
 
 def chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
     """Group prefixes of similar length that fit in the pool together."""
     chunk: list[Group] = []
     for group in groups:
-        lengths = [group.shared, *(other.shared for other in chunk)]
+        lengths = [group.shared, *(member.shared for member in chunk)]
         full = token_bytes * max(lengths) * len(lengths) > POOL_BYTES
         if chunk and (full or 2 * min(lengths) < max(lengths)):
             yield chunk
@@ -81,51 +83,51 @@ def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int, 
         chunk: Groups whose KV caches fit in the pool (`chunks`).
         pad_id: Id of the padding token.
         batch_size: Most prefixes per forward pass.
-        engine: Whether features may stand for pixels.
+        engine: Fast paths in use; `vision_features` puts features in place of pixels.
     """
     width = max(group.shared for group in chunk)
     tokens = CPU_TOKENS if device_of(model).type == "cpu" else PREFILL_TOKENS
     step = max(1, min(batch_size, tokens // max(1, width)))
-    parts = [_prefill(model, chunk[i : i + step], pad_id, width, engine) for i in range(0, len(chunk), step)]
-    if len(parts) == 1:
-        return parts[0]
-    layers = [_concatenated([part.layers.pop(0) for part in parts]) for _ in range(len(parts[0].layers))]
-    return Pool(layers, torch.cat([part.real_gk for part in parts]), torch.cat([part.next_g for part in parts]))
+    pools = [_prefill(model, chunk[i : i + step], pad_id, width, engine) for i in range(0, len(chunk), step)]
+    if len(pools) == 1:
+        return pools[0]
+    layers = [_concatenated([pool.layers.pop(0) for pool in pools]) for _ in range(len(pools[0].layers))]
+    return Pool(layers, torch.cat([pool.real_gk for pool in pools]), torch.cat([pool.next_g for pool in pools]))
 
 
-def _concatenated(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _concatenated(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Concatenate the keys and values of one layer from several passes."""
-    return torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts])
+    return torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs])
 
 
 def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int, engine: Engine) -> Pool:
     rows = [group.head() for group in groups]
     inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id).items()}
     real_gk = inputs["attention_mask"].bool()
-    places, next_g = _places(groups, real_gk)
-    filled, passed = cache.empty(model)
-    given = encoded(model, rows, [group.image for group in groups], inputs, engine)
+    position_ids, next_g = _places(groups, real_gk)
+    kv_cache, cache_inputs = cache.empty(model)
+    model_inputs = encoded(model, rows, [group.image for group in groups], inputs, engine)
     with Requests(model, [bool(group.image) for group in groups]).prefixes():
         model(
-            **given,
-            position_ids=places,
-            **passed,
+            **model_inputs,
+            position_ids=position_ids,
+            **cache_inputs,
             logits_to_keep=1,
         )
-    lead = width - real_gk.shape[1]
-    layers = [(_led(keys, lead), _led(values, lead)) for keys, values in cache.keys_and_values(filled)]
-    return Pool(layers, pad(real_gk, (lead, 0)), next_g)
+    pad_width = width - real_gk.shape[1]
+    layers = [(_led(keys, pad_width), _led(values, pad_width)) for keys, values in cache.keys_and_values(kv_cache)]
+    return Pool(layers, pad(real_gk, (pad_width, 0)), next_g)
 
 
-def _led(columns: Tensor, lead: int) -> Tensor:
+def _led(columns: Tensor, pad_width: int) -> Tensor:
     """Pad the columns on the left."""
-    return pad(columns, (0, 0, lead, 0)) if lead else columns
+    return pad(columns, (0, 0, pad_width, 0)) if pad_width else columns
 
 
 def _places(groups: Sequence[Group], real_gk: Tensor) -> tuple[Tensor, Tensor]:
     """Return the position ids of left-padded prefixes, [g, k] or [3, g, k], and the next one."""
     width = real_gk.shape[1]
     rows = alike([pad(group.positions(torch.arange(group.shared)), (width - group.shared, 0)) for group in groups])
-    behind = [int(group.positions(torch.tensor([group.shared])).max()) for group in groups]
-    places = torch.stack(rows, dim=1).squeeze(0)
-    return places.to(real_gk.device), torch.tensor(behind, device=real_gk.device)
+    next_positions = [int(group.positions(torch.tensor([group.shared])).max()) for group in groups]
+    position_ids = torch.stack(rows, dim=1).squeeze(0)
+    return position_ids.to(real_gk.device), torch.tensor(next_positions, device=real_gk.device)

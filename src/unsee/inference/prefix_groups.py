@@ -56,11 +56,15 @@ class Group:
 
         Only text follows the prefix.
         """
-        own = positions(self.row)[:, : self.shared]
-        after = int(own.max()) + 1 if self.shared else 0
-        later = (depths - self.shared + after).expand(len(own), -1)
-        known = depths.clamp(max=max(0, self.shared - 1))
-        return torch.where(depths < self.shared, own[:, known], later) if self.shared else later
+        prefix_positions = positions(self.row)[:, : self.shared]
+        next_position = int(prefix_positions.max()) + 1 if self.shared else 0
+        later_positions = (depths - self.shared + next_position).expand(len(prefix_positions), -1)
+        prefix_depths = depths.clamp(max=max(0, self.shared - 1))
+        return (
+            torch.where(depths < self.shared, prefix_positions[:, prefix_depths], later_positions)
+            if self.shared
+            else later_positions
+        )
 
     def sharable(self, image_token: int) -> bool:
         """Tell whether the prefix covers the image, so that only text follows it."""
@@ -75,51 +79,51 @@ def groups(processor: Any, family: Family, prompts: Sequence[Prompt], image_toke
     Args:
         processor: Processor of the model.
         family: Its family, which renders and encodes prompts.
-        prompts: Requests; a group names them by their place in this list.
+        prompts: Requests; a group refers to them by index.
         image_token: Id of the image placeholder.
     """
-    known: dict[int, str] = {}
-    found: dict[tuple[str, str], list[int]] = {}
-    for place, prompt in enumerate(prompts):
+    keys_by_id: dict[int, str] = {}
+    members: dict[tuple[str, str], list[int]] = {}
+    for index, prompt in enumerate(prompts):
         image = prompt.image
-        key = "" if image is None else known.get(id(image)) or known.setdefault(id(image), image.key)
-        found.setdefault((key, prompt.instruction), []).append(place)
-    for (key, _), places in sorted(found.items(), key=lambda item: bool(item[0][0])):
-        asked = [prompts[place] for place in places]
-        row, ids = _encoded(processor, family, asked, image_token)
-        yield Group(tuple(places), key, row, tuple(ids), _common(ids))
+        key = "" if image is None else keys_by_id.get(id(image)) or keys_by_id.setdefault(id(image), image.key)
+        members.setdefault((key, prompt.instruction), []).append(index)
+    for (key, _), indices in sorted(members.items(), key=lambda item: bool(item[0][0])):
+        group_prompts = [prompts[i] for i in indices]
+        row, ids = _encoded(processor, family, group_prompts, image_token)
+        yield Group(tuple(indices), key, row, tuple(ids), _common(ids))
 
 
 def _encoded(
-    processor: Any, family: Family, asked: Sequence[Prompt], image_token: int
+    processor: Any, family: Family, prompts: Sequence[Prompt], image_token: int
 ) -> tuple[dict[str, Tensor], list[tuple[int, ...]]]:
     """Return the inputs of the first prompt and the tokens of all."""
     encode = encoder(processor, family)
-    row = encode.row(asked[0])
-    first = _ids(row)
-    if len({(prompt.question, prompt.instruction) for prompt in asked}) == 1:
-        return row, [first] * len(asked)
-    spliced = _spliced(first, [encode.tokens(encode.text(prompt)) for prompt in asked], image_token)
+    row = encode.row(prompts[0])
+    first_ids = _ids(row)
+    if len({(prompt.question, prompt.instruction) for prompt in prompts}) == 1:
+        return row, [first_ids] * len(prompts)
+    spliced = _spliced(first_ids, [encode.tokens(encode.text(prompt)) for prompt in prompts], image_token)
     if spliced is not None and processor not in _SPLICED:
-        _SPLICED[processor] = spliced[-1] == _ids(encode.row(asked[-1]))
+        _SPLICED[processor] = spliced[-1] == _ids(encode.row(prompts[-1]))
     if spliced is None or not _SPLICED[processor]:
-        return row, [_ids(encode.row(prompt)) for prompt in asked]
+        return row, [_ids(encode.row(prompt)) for prompt in prompts]
     return row, spliced
 
 
 def _spliced(
-    first: tuple[int, ...], texts: Sequence[tuple[int, ...]], image_token: int
+    first_ids: tuple[int, ...], texts: Sequence[tuple[int, ...]], image_token: int
 ) -> list[tuple[int, ...]] | None:
     """Copy the image tokens of the first prompt into all prompts, or None if not found."""
     if image_token not in texts[0]:
-        return list(texts) if texts[0] == first else None
+        return list(texts) if texts[0] == first_ids else None
     mark = texts[0].index(image_token)
     before, after = texts[0][:mark], texts[0][mark + 1 :]
-    image = first[mark : len(first) - len(after)]
-    if before + image + after != first or any(ids.count(image_token) != 1 for ids in texts):
+    image_ids = first_ids[mark : len(first_ids) - len(after)]
+    if before + image_ids + after != first_ids or any(ids.count(image_token) != 1 for ids in texts):
         return None
     marks = [ids.index(image_token) for ids in texts]
-    return [ids[:place] + image + ids[place + 1 :] for ids, place in zip(texts, marks, strict=True)]
+    return [ids[:position] + image_ids + ids[position + 1 :] for ids, position in zip(texts, marks, strict=True)]
 
 
 def _ids(row: dict[str, Tensor]) -> tuple[int, ...]:
@@ -128,6 +132,6 @@ def _ids(row: dict[str, Tensor]) -> tuple[int, ...]:
 
 def _common(ids: Sequence[tuple[int, ...]]) -> int:
     """Return the length of the common prefix, leaving at least one token of each."""
-    shortest = min(len(one) for one in ids) - 1
+    shortest = min(len(prompt_ids) for prompt_ids in ids) - 1
     low, high = min(ids), max(ids)
-    return next((place for place in range(shortest) if low[place] != high[place]), shortest)
+    return next((position for position in range(shortest) if low[position] != high[position]), shortest)

@@ -39,7 +39,7 @@ class Preflight:
         self.processor, self.family, self.instruction = vlm.processor, vlm.family, vlm.instruction
         self._most = room(vlm.model) if isinstance(vlm, VLM) else None
         self._marks = _marks(self.processor)
-        self._around = {pictured: self._tokens(_QUESTION, pictured) for pictured in (False, True)}
+        self._around = {has_image: self._tokens(_QUESTION, has_image) for has_image in (False, True)}
         self._size_of = lru_cache(_REMEMBERED)(size_of)
         self._expanded: dict[tuple[int, int], int] = {}
 
@@ -47,46 +47,46 @@ class Preflight:
         """Raise if rows cannot be encoded, naming the first of them."""
         lines = list(self.lines(examples, progress=progress))
         if lines:
-            more = [f"... and {len(lines) - _SHOWN} more (unsee check --model lists all)"] * (len(lines) > _SHOWN)
-            raise UserError("\n  ".join(["Rows cannot be encoded for this model:", *lines[:_SHOWN], *more]))
+            overflow = [f"... and {len(lines) - _SHOWN} more (unsee check --model lists all)"] * (len(lines) > _SHOWN)
+            raise UserError("\n  ".join(["Rows cannot be encoded for this model:", *lines[:_SHOWN], *overflow]))
 
     def lines(self, examples: Iterable[Example], *, progress: bool = True) -> Iterator[str]:
         """Yield one line per row that cannot be encoded: id, file, reason, question."""
-        seen: set[tuple[str, str, str]] = set()
+        reported: set[tuple[str, str, str]] = set()
         for example in track(examples, "Checking rows", shown=progress):
             fault = self.fault(example)
-            if not fault or (example.id, example.question, example.answer) in seen:
+            if not fault or (example.id, example.question, example.answer) in reported:
                 continue
-            seen.add((example.id, example.question, example.answer))
+            reported.add((example.id, example.question, example.answer))
             file = f", {example.image.path}" if isinstance(example.image, ImageFile) else ""
             yield f"row {example.id}{file}: {fault} (question: {shown(example.question, 60)})"
 
     def fault(self, example: Example) -> str:
         """Return why the row cannot be encoded, or empty if it can."""
         for name, text in (("question", example.question), *_encoded_answers(example)):
-            if found := self._marks.search(text):
-                return f"the {name} holds {shown(found[0])}, a special token of this model; remove it or write it otherwise"
+            if match := self._marks.search(text):
+                return f"the {name} holds {shown(match[0])}, a special token of this model; remove it or write it otherwise"
         try:
-            expanded = self._picture(example.image) if example.image else 0
+            image_tokens = self._picture(example.image) if example.image else 0
         except UserError as error:
             return str(error).removesuffix(".")
-        return self._length(example, expanded)
+        return self._length(example, image_tokens)
 
-    def _length(self, example: Example, expanded: int) -> str:
+    def _length(self, example: Example, image_tokens: int) -> str:
         """Return whether the row is too long."""
         if self._most is None:
             return ""
-        pictured, texts = example.image is not None, [text for _, text in _encoded_answers(example) if text]
-        longest = max((len(text.encode()) for text in texts), default=0)
-        if self._around[pictured] + expanded + len(example.question.encode()) + longest + 2 <= self._most:
+        has_image, texts = example.image is not None, [text for _, text in _encoded_answers(example) if text]
+        longest_bytes = max((len(text.encode()) for text in texts), default=0)
+        if self._around[has_image] + image_tokens + len(example.question.encode()) + longest_bytes + 2 <= self._most:
             return ""
-        answer = max((len(answer_ids(self.processor, self.family, text)) for text in texts), default=0)
-        tokens = self._tokens(example.question, pictured) + expanded + answer + 1
+        answer_tokens = max((len(answer_ids(self.processor, self.family, text)) for text in texts), default=0)
+        tokens = self._tokens(example.question, has_image) + image_tokens + answer_tokens + 1
         return too_long(tokens, self._most).removesuffix(".") if tokens > self._most else ""
 
-    def _tokens(self, question: str, pictured: bool) -> int:
+    def _tokens(self, question: str, has_image: bool) -> int:
         """Return the tokens of a prompt, image placeholders unexpanded."""
-        text = self.family.prompt(self.processor, question, has_image=pictured, instruction=self.instruction)
+        text = self.family.prompt(self.processor, question, has_image=has_image, instruction=self.instruction)
         return len(encoder(self.processor, self.family).tokens(text))
 
     def _picture(self, image: ImageSource) -> int:
@@ -100,7 +100,7 @@ class Preflight:
         text = self.family.prompt(self.processor, _QUESTION, has_image=True, instruction=self.instruction)
         try:
             row = self.family.encode(self.processor, [text], [Image.new("RGB", size)])
-        # Image processors refuse shapes with whatever their arithmetic raises.
+        # Image processors raise exceptions of any kind for shapes that they cannot process.
         except Exception as error:
             raise UserError(
                 f"the model's processor does not take a picture of {size[0]} x {size[1]} pixels ({shown(str(error))})"
@@ -129,8 +129,12 @@ def of_model(model: Path | str) -> Preflight:
 
 def _marks(processor: Any) -> re.Pattern[str]:
     """Return a pattern of special tokens and image placeholders. Plain words are left out."""
-    added = processor.tokenizer.added_tokens_decoder.values()
-    named = [vars(processor).get(name) for name in _MARKS]
-    texts = {token.content for token in added if token.special} | {text for text in named if isinstance(text, str)}
-    odd = sorted((text for text in texts if text.strip() and not text.strip().isalnum()), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, odd)) or r"(?!)")
+    added_tokens = processor.tokenizer.added_tokens_decoder.values()
+    marks = [vars(processor).get(name) for name in _MARKS]
+    texts = {token.content for token in added_tokens if token.special} | {
+        text for text in marks if isinstance(text, str)
+    }
+    special_texts = sorted(
+        (text for text in texts if text.strip() and not text.strip().isalnum()), key=len, reverse=True
+    )
+    return re.compile("|".join(map(re.escape, special_texts)) or r"(?!)")

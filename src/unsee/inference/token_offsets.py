@@ -33,10 +33,10 @@ def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]
             "siu needs a fast tokenizer (tokenizer.json): only those say which characters a token stands for."
         )
     context = family.prompt(processor, "?", has_image=False)
-    lead = "" if context[-1:].isspace() or text[:1].isspace() else " "
-    for before in (context + lead, ""):
-        found = tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
-        if tuple(found["input_ids"][-len(ids) :]) == tuple(ids):
-            spans = found["offset_mapping"][-len(ids) :]
-            return [(max(0, start - len(before)), max(0, end - len(before))) for start, end in spans]
+    separator = "" if context[-1:].isspace() or text[:1].isspace() else " "
+    for prefix in (context + separator, ""):
+        encoding = tokenizer(prefix + text, add_special_tokens=False, return_offsets_mapping=True)
+        if tuple(encoding["input_ids"][-len(ids) :]) == tuple(ids):
+            spans = encoding["offset_mapping"][-len(ids) :]
+            return [(max(0, start - len(prefix)), max(0, end - len(prefix))) for start, end in spans]
     raise TrainingError(f"The answer {text!r} is tokenised in two ways, so its masked text cannot be found.")

@@ -1,7 +1,7 @@
 """Cache of image features from a frozen vision tower and projector, keyed by image hash.
 
 Works for every model whose forward takes `mm_encoder_outputs` (LLaVA, LLaVA-NeXT, Qwen-VL, InternVL, Idefics3, Gemma 3, ...),
-as long as nothing before the language model is trained; any other model gets its pixels as ever.
+as long as nothing before the language model is trained; any other model gets pixels.
 """
 
 from __future__ import annotations
@@ -84,41 +84,41 @@ def encoded(
         model: The model that is to be called, adapters included.
         rows: The unpadded inputs of each row of the batch.
         images: The content key of each row's image, "" without one. One image per row.
-        inputs: The batch, whose pixels are left alone if features cannot stand for them.
-        engine: Whether they may (`vision_features`).
+        inputs: The batch, returned with its pixels if features cannot replace them.
+        engine: Fast paths in use; `vision_features` allows features.
     """
-    kept = known(model) if engine.vision_features and any(images) else None
-    if kept is None or "pixel_values" not in inputs:
+    cache = known(model) if engine.vision_features and any(images) else None
+    if cache is None or "pixel_values" not in inputs:
         return dict(inputs)
-    if not _proven(kept, model, rows, images, inputs["input_ids"].device):
+    if not _proven(cache, model, rows, images, inputs["input_ids"].device):
         return dict(inputs)
-    return _in_place_of_pixels(kept, rows, images, inputs) or dict(inputs)
+    return _in_place_of_pixels(cache, rows, images, inputs) or dict(inputs)
 
 
 def _in_place_of_pixels(
-    kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
+    cache: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """Return the inputs with features in place of pixels, or None if they cannot be split."""
-    found = _look(kept, rows, images, inputs["input_ids"].device)
-    if found is None:
+    features = _look(cache, rows, images, inputs["input_ids"].device)
+    if features is None:
         return None
-    rest = {key: value for key, value in inputs.items() if not key.startswith("pixel_")}
-    return {**rest, "mm_encoder_outputs": {"image": found}}
+    other_inputs = {key: value for key, value in inputs.items() if not key.startswith("pixel_")}
+    return {**other_inputs, "mm_encoder_outputs": {"image": features}}
 
 
 def _proven(
-    kept: Kept, model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device
+    cache: Kept, model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device
 ) -> bool:
     """Tell whether features of up to two images give the same hidden states as their pixels."""
-    places = list({image: place for place, image in enumerate(images) if image}.values())[:2]
-    small = [{key: value for key, value in rows[place].items() if key != "labels"} for place in places]
+    indices = list({image: index for index, image in enumerate(images) if image}.values())[:2]
+    trial_rows = [{key: value for key, value in rows[index].items() if key != "labels"} for index in indices]
 
     def states(*, by_features: bool) -> Tensor:
-        inputs: dict[str, Any] = {key: value.to(device) for key, value in merge(small, 0).items()}
+        inputs: dict[str, Any] = {key: value.to(device) for key, value in merge(trial_rows, 0).items()}
         real_bt = inputs["attention_mask"].bool()
         if by_features:
-            inputs = _in_place_of_pixels(kept, small, [images[place] for place in places], inputs) or inputs
-        states_btd: Tensor = kept.module(**inputs, use_cache=False).last_hidden_state
+            inputs = _in_place_of_pixels(cache, trial_rows, [images[index] for index in indices], inputs) or inputs
+        states_btd: Tensor = cache.module(**inputs, use_cache=False).last_hidden_state
         return states_btd[real_bt]
 
     return probes.proven("vision_features", model, lambda: states(by_features=True), lambda: states(by_features=False))
@@ -128,13 +128,13 @@ def known(model: Module) -> Kept | None:
     """Return the valid feature cache of a model, or None if the model requires pixels."""
     if model not in _KEPT:
         _KEPT[model] = _examine(model)
-    kept = _KEPT[model]
-    if kept is None or any(weight.requires_grad for weight in kept.before_language):
+    cache = _KEPT[model]
+    if cache is None or any(weight.requires_grad for weight in cache.before_language):
         return None
-    state = _state(kept)
-    if state != kept.state:
-        kept.by_image, kept.on_disk, kept.new, kept.bytes, kept.state = {}, {}, set(), 0, state
-    return kept
+    state = _state(cache)
+    if state != cache.state:
+        cache.by_image, cache.on_disk, cache.new, cache.bytes, cache.state = {}, {}, set(), 0, state
+    return cache
 
 
 def forget(model: Module) -> None:
@@ -146,66 +146,66 @@ def forget(model: Module) -> None:
 def shared(session: Session) -> Iterator[None]:
     """Share features with other runs on disk: read existing ones, write new ones at the end.
 
-    They lie in one folder for each vision tower, projector and way of making pixels; one file per run.
+    One folder per vision tower, projector and image preprocessing; one file per run.
     """
     folder = shared_cache.shared(session.out, session.engine)
-    kept = known(session.model) if folder and session.engine.vision_features else None
-    if kept is None or folder is None:
+    cache = known(session.model) if folder and session.engine.vision_features else None
+    if cache is None or folder is None:
         yield
         return
-    place = folder / "features" / _fingerprint(kept, session.processor)
-    _open(kept, place)
+    features_folder = folder / "features" / _fingerprint(cache, session.processor)
+    _open(cache, features_folder)
     yield
-    if known(session.model) is kept and processes.is_main():
+    if known(session.model) is cache and processes.is_main():
         try:
-            _save(kept, place)
-        except (OSError, SafetensorError) as error:  # they are a shortcut; the run is done
+            _save(cache, features_folder)
+        except (OSError, SafetensorError) as error:  # an optional cache, and the run is done
             note_once(f"the image features are not shared with other runs: {error}.")
 
 
-def _fingerprint(kept: Kept, processor: Any) -> str:
+def _fingerprint(cache: Kept, processor: Any) -> str:
     """Return a hash of everything but the image that its features depend on."""
-    digest = hashlib.sha256(f"{processor.image_processor.to_json_string()} {kept.state[1]}".encode())
-    weights: Sequence[Any] = kept.before_language
+    digest = hashlib.sha256(f"{processor.image_processor.to_json_string()} {cache.state[1]}".encode())
+    weights: Sequence[Any] = cache.before_language
     for weight in weights:
         for values in raw(weight):
             digest.update(values)
     return digest.hexdigest()[:16]
 
 
-def _open(kept: Kept, folder: Path) -> None:
+def _open(cache: Kept, folder: Path) -> None:
     """Index the feature files of earlier runs by image. Damaged files are skipped."""
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            opened = safe_open(file, framework="pt")
-            kept.stacked = opened.metadata()["stacked"] == "True"
+            tensor_file = safe_open(file, framework="pt")
+            cache.stacked = tensor_file.metadata()["stacked"] == "True"
         except (OSError, SafetensorError, TypeError, KeyError) as error:
             note_once(f"the image features in {file} are not used, since the file is damaged ({error}); delete it.")
             continue
-        names = by_key((name.rsplit("/", 2)[0], name) for name in sorted(opened.keys()))
-        kept.on_disk.update((image, (opened, its)) for image, its in names.items())
+        names_by_image = by_key((name.rsplit("/", 2)[0], name) for name in sorted(tensor_file.keys()))
+        cache.on_disk.update((image, (tensor_file, names)) for image, names in names_by_image.items())
 
 
-def _read(opened: Any, names: Sequence[str]) -> Fields:
+def _read(tensor_file: Any, names: Sequence[str]) -> Fields:
     """Read features by name from a file."""
-    return by_key((name.rsplit("/", 2)[1], opened.get_tensor(name)) for name in names)
+    return by_key((name.rsplit("/", 2)[1], tensor_file.get_tensor(name)) for name in names)
 
 
-def _save(kept: Kept, folder: Path) -> None:
+def _save(cache: Kept, folder: Path) -> None:
     """Write features that are in no file yet, if there is ample disk space."""
     tensors = {
-        f"{image}/{name}/{number:03}": tensor.contiguous().clone()
-        for image in kept.new & kept.by_image.keys()
-        for name, layers in kept.by_image[image].items()
-        for number, tensor in enumerate(layers)
+        f"{image}/{name}/{index:03}": tensor.contiguous().clone()
+        for image in cache.new & cache.by_image.keys()
+        for name, layers in cache.by_image[image].items()
+        for index, tensor in enumerate(layers)
     }
     folder.mkdir(parents=True, exist_ok=True)
     if not tensors or shutil.disk_usage(folder).free < 10 * sum(tensor.nbytes for tensor in tensors.values()):
         return
     name = hashlib.sha256("".join(sorted(tensors)).encode()).hexdigest()[:16]
     with atomic_writer(folder / f"{name}.safetensors") as stream:
-        stream.write(save(tensors, metadata={"stacked": str(kept.stacked)}))
-    kept.new = set()
+        stream.write(save(tensors, metadata={"stacked": str(cache.stacked)}))
+    cache.new = set()
 
 
 def _examine(model: Module) -> Kept | None:
@@ -233,43 +233,49 @@ def before_language(inner: Module) -> list[Parameter]:
     ]
 
 
-def _state(kept: Kept) -> tuple[Any, ...]:
+def _state(cache: Kept) -> tuple[Any, ...]:
     """Return the identity of weight versions and precision."""
-    first = kept.before_language[0]
-    half = torch.get_autocast_dtype(first.device.type) if torch.is_autocast_enabled(first.device.type) else first.dtype
-    return (sum(version(weight) for weight in kept.before_language), half, first.device)
+    first_weight = cache.before_language[0]
+    dtype = (
+        torch.get_autocast_dtype(first_weight.device.type)
+        if torch.is_autocast_enabled(first_weight.device.type)
+        else first_weight.dtype
+    )
+    return (sum(version(weight) for weight in cache.before_language), dtype, first_weight.device)
 
 
-def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device) -> Any | None:
+def _look(cache: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device) -> Any | None:
     """Return the vision output for a batch, from the cache where possible."""
-    for image in set(images) & kept.on_disk.keys() - kept.by_image.keys():
-        _keep(kept, image, _read(*kept.on_disk[image]))
-    missing = {image: row for image, row in zip(images, rows, strict=True) if image and image not in kept.by_image}
-    fresh = _compute(kept, list(missing.values()), device) if missing else []
-    if fresh is None:
+    for image in set(images) & cache.on_disk.keys() - cache.by_image.keys():
+        _keep(cache, image, _read(*cache.on_disk[image]))
+    missing_rows = {
+        image: row for image, row in zip(images, rows, strict=True) if image and image not in cache.by_image
+    }
+    new_features = _compute(cache, list(missing_rows.values()), device) if missing_rows else []
+    if new_features is None:
         return None
-    new = dict(zip(missing, fresh, strict=True))
-    for image, fields in new.items():
-        _keep(kept, image, fields)
-        kept.new.add(image)
-    chosen = [new.get(image) or kept.by_image[image] for image in images if image]
-    return _batch_of(kept, chosen, device)
+    new_by_image = dict(zip(missing_rows, new_features, strict=True))
+    for image, fields in new_by_image.items():
+        _keep(cache, image, fields)
+        cache.new.add(image)
+    features = [new_by_image.get(image) or cache.by_image[image] for image in images if image]
+    return _batch_of(cache, features, device)
 
 
-def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
+def _compute(cache: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
     """Return the features of each row's image, or None if the output cannot be split."""
     merged = merge(rows, 0)
-    inputs = {key: value.to(device) for key, value in merged.items() if key in kept.arguments and key != "input_ids"}
+    inputs = {key: value.to(device) for key, value in merged.items() if key in cache.arguments and key != "input_ids"}
     with torch.no_grad():
-        output = kept.module.get_image_features(**inputs, return_dict=True)
+        output = cache.module.get_image_features(**inputs, return_dict=True)
     if isinstance(output, tuple):
         return None
-    kept.stacked = isinstance(output.pooler_output, Tensor)
-    apart = [dict(one) for one in _split_by_image(output, len(rows))]
-    if len(apart) == len(rows):
-        return apart
-    found = [_compute(kept, [row], device) for row in rows] if len(rows) > 1 else [None]
-    return None if None in found else [fields for one in found if one for fields in one]
+    cache.stacked = isinstance(output.pooler_output, Tensor)
+    split_fields = [dict(fields) for fields in _split_by_image(output, len(rows))]
+    if len(split_fields) == len(rows):
+        return split_fields
+    per_row = [_compute(cache, [row], device) for row in rows] if len(rows) > 1 else [None]
+    return None if None in per_row else [fields for row_fields in per_row if row_fields for fields in row_fields]
 
 
 def _split_by_image(output: Any, count: int) -> Iterator[Iterator[tuple[str, list[Tensor]]]]:
@@ -279,8 +285,8 @@ def _split_by_image(output: Any, count: int) -> Iterator[Iterator[tuple[str, lis
     if count == 1:
         yield iter((name, _listed(value)) for name, value in {"pooler_output": pooled, **fields}.items())
     elif not fields and len(pooled) == count:
-        for one in pooled.split(1) if isinstance(pooled, Tensor) else pooled:
-            yield iter([("pooler_output", [one])])
+        for features in pooled.split(1) if isinstance(pooled, Tensor) else pooled:
+            yield iter([("pooler_output", [features])])
 
 
 def _listed(value: Tensor | Sequence[Any]) -> list[Tensor]:
@@ -290,22 +296,22 @@ def _listed(value: Tensor | Sequence[Any]) -> list[Tensor]:
     """
     if isinstance(value, Tensor):
         return [value]
-    return [one if isinstance(one, Tensor) else one[0] for one in value]
+    return [layer if isinstance(layer, Tensor) else layer[0] for layer in value]
 
 
-def _keep(kept: Kept, image: str, fields: Fields) -> None:
+def _keep(cache: Kept, image: str, fields: Fields) -> None:
     """Cache the features of an image if there is room."""
     size = sum(tensor.nbytes for tensors in fields.values() for tensor in tensors)
-    if kept.bytes + size <= MEMORY:
-        kept.by_image[image] = {name: [tensor.cpu() for tensor in tensors] for name, tensors in fields.items()}
-        kept.bytes += size
+    if cache.bytes + size <= MEMORY:
+        cache.by_image[image] = {name: [tensor.cpu() for tensor in tensors] for name, tensors in fields.items()}
+        cache.bytes += size
 
 
-def _batch_of(kept: Kept, images: Sequence[Fields], device: torch.device) -> Any:
+def _batch_of(cache: Kept, image_fields: Sequence[Fields], device: torch.device) -> Any:
     """Combine the features of several images into one vision output of the model's form."""
-    pooled = [one.to(device) for image in images for one in image["pooler_output"]]
-    output = BaseModelOutputWithPooling(pooler_output=torch.cat(pooled) if kept.stacked else pooled)
-    for name in images[0].keys() - {"pooler_output"}:
-        layers = zip(*(image[name] for image in images), strict=True)
-        output[name] = [tuple(one.to(device) for one in layer) for layer in layers]
+    pooled = [tensor.to(device) for fields in image_fields for tensor in fields["pooler_output"]]
+    output = BaseModelOutputWithPooling(pooler_output=torch.cat(pooled) if cache.stacked else pooled)
+    for name in image_fields[0].keys() - {"pooler_output"}:
+        layers = zip(*(fields[name] for fields in image_fields), strict=True)
+        output[name] = [tuple(tensor.to(device) for tensor in layer) for layer in layers]
     return output

@@ -1,7 +1,7 @@
 """Generation with vLLM (`pip install unsee[vllm]`), from the same prompts as token ids.
 
-Prompts are tokenised here, image marks unexpanded, so that no template and no BOS token is applied twice; images are passed as
-they were loaded. vLLM shares prefixes and batches by itself.
+Prompts are tokenised here, image placeholders unexpanded, so that no template and no BOS token is applied twice. Images are
+passed as they were loaded. vLLM shares prefixes and batches by itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from unsee.api.request import Decoding, Values
 
 _ENGINE: Final[dict[tuple[str, float], Any]] = {}
-"""The running engine, by folder and its newest file. It fills the GPU, so there is one at most."""
+"""The running engine, by folder and its newest file; one at most, since it fills the GPU."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class VLLMBackend:
     @cached_property
     def processor(self) -> Any:
         """Processor."""
-        own = (Path(self.folder) / "processor_config.json").exists()
-        return auto.load_processor(self.folder if own else _base(self.folder))
+        has_processor = (Path(self.folder) / "processor_config.json").exists()
+        return auto.load_processor(self.folder if has_processor else _base(self.folder))
 
     @cached_property
     def instruction(self) -> str:
@@ -66,14 +66,16 @@ class VLLMBackend:
 
     @cached_property
     def weights(self) -> str:
-        """Hash of the files, with those of all that an adapter stands on. A hub id as it is."""
-        return " ".join(hash_folder(one) if isinstance(one, Path) else str(one) for one in _chain(self.folder))
+        """Hashes of the folder and of an adapter's bases; hub ids unchanged."""
+        return " ".join(
+            hash_folder(source) if isinstance(source, Path) else str(source) for source in _chain(self.folder)
+        )
 
     @cached_property
     def setup(self) -> str:
-        """Generation settings. All else lies in the files that `weights` has."""
-        found = _decoding(self.folder)
-        return f"{found.eos_token_id} {found.repetition_penalty or 1.0}"
+        """Generation settings, which the hashes in `weights` may not cover."""
+        decoding = _decoding(self.folder)
+        return f"{decoding.eos_token_id} {decoding.repetition_penalty or 1.0}"
 
     def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:  # noqa: ARG002 - vLLM has its own line
         """Generate responses."""
@@ -110,20 +112,20 @@ def generate(
         requests: Questions with or without an image.
         max_new_tokens: Most tokens of a response, EOS included.
         sampling: Temperature and nucleus to draw with.
-        seed: Seed of the draws, together with the place of the request.
+        seed: Seed of the draws, together with the index of the request.
 
     Raises:
         UserError: vLLM cannot be imported, or the model has generation settings that are not passed on to it.
     """
     vllm = _vllm()
-    place = folder_of(folder)
-    decoding = _decoding(place)
+    model_folder = folder_of(folder)
+    decoding = _decoding(model_folder)
     stops = sorted(_stops(decoding, processor))
-    engine = _engine(str(place), _written(place))
-    loaded: dict[int, Any] = {}
+    engine = _engine(str(model_folder), _written(model_folder))
+    images_by_id: dict[int, Any] = {}
     prompts, settings = [], []
-    for number, asked in enumerate(requests):
-        prompts.append(_prompt(processor, family, asked, loaded))
+    for index, prompt in enumerate(requests):
+        prompts.append(_prompt(processor, family, prompt, images_by_id))
         settings.append(
             vllm.SamplingParams(
                 temperature=sampling.temperature if sampling else 0.0,
@@ -131,11 +133,11 @@ def generate(
                 max_tokens=max_new_tokens,
                 stop_token_ids=stops,
                 repetition_penalty=decoding.repetition_penalty or 1.0,
-                seed=seed_of(seed, number) if sampling else None,
+                seed=seed_of(seed, index) if sampling else None,
             )
         )
-    said = engine.generate(prompts, settings, use_tqdm=False)
-    return [_read(processor, one.outputs[0], set(stops)) for one in said]
+    outputs = engine.generate(prompts, settings, use_tqdm=False)
+    return [_read(processor, output.outputs[0], set(stops)) for output in outputs]
 
 
 def _vllm() -> Any:
@@ -150,7 +152,10 @@ def _vllm() -> Any:
 
 
 def _engine(folder: str, written: float) -> Any:
-    """Start vLLM on the folder. The last engine is reused until its files change, and gone before another one starts."""
+    """Start vLLM on the folder.
+
+    The last engine is reused until its files change, and freed before another one starts.
+    """
     key = (folder, written)
     if key not in _ENGINE:
         _ENGINE.clear()
@@ -161,8 +166,8 @@ def _engine(folder: str, written: float) -> Any:
 
 
 def _written(folder: Path | str) -> float:
-    """Return the modification time of the newest file in a folder and all that it stands on."""
-    files = [file for one in _chain(folder) if isinstance(one, Path) for file in one.glob("*")]
+    """Return the modification time of the newest file in a folder and its bases."""
+    files = [file for source in _chain(folder) if isinstance(source, Path) for file in source.glob("*")]
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 
@@ -174,15 +179,15 @@ def _whole(folder: str) -> Iterator[Path | str]:
     if not (Path(folder) / ADAPTER).exists():
         yield folder
         return
-    with tempfile.TemporaryDirectory() as place:
-        opened = open_model(folder)
-        save_model(opened.model, opened.processor, Path(place), instruction=opened.instruction)
-        del opened
-        yield Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        vlm = open_model(folder)
+        save_model(vlm.model, vlm.processor, Path(temporary), instruction=vlm.instruction)
+        del vlm
+        yield Path(temporary)
 
 
 def _chain(folder: Path | str) -> list[Path | str]:
-    """Return the folder and, for an adapter, the folders or id of all that it stands on."""
+    """Return the folder and, for an adapter, the folders or id of its bases."""
     if not (Path(folder) / ADAPTER).exists():
         return [folder]
     return [folder, *_chain(folder_of(adapter_base(Path(folder))))]
@@ -201,40 +206,40 @@ def _decoding(folder: Path | str) -> GenerationConfig:
     """
     base = _base(folder)
     try:
-        found = GenerationConfig.from_pretrained(base)
+        settings = GenerationConfig.from_pretrained(base)
     except OSError:  # there are none beside the weights
-        found = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base))
-    ignored = [name for name, neutral in NEUTRAL.items() if getattr(found, name, None) not in neutral]
-    if other := [name for name in ignored if name != "repetition_penalty"]:
+        settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base))
+    ignored = [name for name, neutral in NEUTRAL.items() if getattr(settings, name, None) not in neutral]
+    if unsupported := [name for name in ignored if name != "repetition_penalty"]:
         raise UserError(
-            f"{base} generates with {', '.join(other)} (generation_config.json), which vLLM would ignore; use backend='hf'."
+            f"{base} generates with {', '.join(unsupported)} (generation_config.json), which vLLM would ignore; use backend='hf'."
         )
-    return found
+    return settings
 
 
 def _stops(decoding: GenerationConfig, processor: Any) -> set[int]:
     """Return the stop token ids: the tokenizer's EOS and those of the generation settings."""
     configured = decoding.eos_token_id
-    several = configured if isinstance(configured, list) else [configured]
-    return {eos_id(processor), *(stop for stop in several if stop is not None)}
+    eos_ids = configured if isinstance(configured, list) else [configured]
+    return {eos_id(processor), *(stop for stop in eos_ids if stop is not None)}
 
 
-def _prompt(processor: Any, family: Family, asked: Prompt, loaded: dict[int, Any]) -> dict[str, Any]:
+def _prompt(processor: Any, family: Family, prompt: Prompt, images_by_id: dict[int, Any]) -> dict[str, Any]:
     """Return one prompt in vLLM's form. Equal image sources are loaded once."""
     encode = encoder(processor, family)
-    ids = list(encode.tokens(encode.text(asked)))
-    if asked.image is None:
+    ids = list(encode.tokens(encode.text(prompt)))
+    if prompt.image is None:
         return {"prompt_token_ids": ids}
-    key = id(asked.image)
-    if key not in loaded:
-        loaded[key] = asked.image.load()
-    return {"prompt_token_ids": ids, "multi_modal_data": {"image": loaded[key]}}
+    key = id(prompt.image)
+    if key not in images_by_id:
+        images_by_id[key] = prompt.image.load()
+    return {"prompt_token_ids": ids, "multi_modal_data": {"image": images_by_id[key]}}
 
 
 def _read(processor: Any, output: Any, stops: set[int]) -> Completion:
     """Truncate at the first stop token and decode, as `unsee.inference.generation` does."""
     ids = list(output.token_ids)
-    end = next((place for place, token in enumerate(ids) if token in stops), None)
-    kept = tuple(ids[:end])
-    text = processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Completion(text.strip(), kept, end is not None or output.finish_reason == "stop")
+    end = next((index for index, token in enumerate(ids) if token in stops), None)
+    token_ids = tuple(ids[:end])
+    text = processor.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Completion(text.strip(), token_ids, end is not None or output.finish_reason == "stop")

@@ -86,9 +86,9 @@ class AutoFamily(Family):
 def family_for(model_type: str) -> Family:
     """Return the family of a model type, else the generic one."""
     families: list[type[Family]] = [registry.load("models", name) for name in registry.names("models")]
-    claiming = [family for family in families if model_type in family.model_types]
-    found: Family = (claiming or [registry.load("models", "generic")])[0]()
-    return found
+    matches = [candidate for candidate in families if model_type in candidate.model_types]
+    family: Family = (matches or [registry.load("models", "generic")])[0]()
+    return family
 
 
 def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tuple[Module, Any]:
@@ -98,20 +98,20 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
 
     `template`: whether the processor must have a chat template.
     """
-    wanted = dtype if torch.cuda.is_available() else "float32"
+    load_dtype = dtype if torch.cuda.is_available() else "float32"
     processor = load_processor(path)
     if template and processor.chat_template is None:
         raise UserError(
             f"The processor of {path} has no chat template; add a chat_template.jinja to the folder, or write a family with a "
             "`prompt` of its own: docs/extending.md."
         )
-    if (shape := _hollow(path)) is not None:
-        _require_decoder(shape, path)
-        return shape, processor
+    if (hollow := _hollow(path)) is not None:
+        _require_decoder(hollow, path)
+        return hollow, processor
     try:
         with quiet(path):
             model, report = AutoModelForImageTextToText.from_pretrained(
-                path, dtype=wanted, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+                path, dtype=load_dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
             )
     except SafetensorError as error:
         raise UserError(
@@ -119,7 +119,7 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
         ) from error
     except torch.OutOfMemoryError:
         raise
-    # Configs lead transformers anywhere: RuntimeError (shapes), TypeError, KeyError, AttributeError, ...
+    # Configs make transformers raise anything: RuntimeError (shapes), TypeError, KeyError, AttributeError, ...
     except Exception as error:
         refuse_code(path, error)
         raise UserError(f"Cannot load {path} as a vision-language model: {type(error).__name__}: {error}") from error
@@ -146,8 +146,8 @@ def on_cpu() -> Iterator[None]:
 def quiet(path: Path | str) -> Iterator[None]:
     """Show no progress bars of transformers for the block, where a folder is read or written.
 
-    Commands open several models, and their bars would stand among the results. Downloads keep theirs, and so does everything
-    under TRANSFORMERS_VERBOSITY=info.
+    Commands open several models, and their bars would be mixed with the results. Downloads keep theirs, and so does
+    everything under TRANSFORMERS_VERBOSITY=info.
     """
     if not logging.is_progress_bar_enabled() or not Path(path).is_dir() or logging.get_verbosity() <= logging.INFO:
         yield
@@ -171,7 +171,7 @@ def load_processor(path: Path | str) -> Any:
     """Return the processor saved beside the weights."""
     try:
         return open_processor(path)
-    except Exception as error:  # whatever its JSON files lead transformers to
+    except Exception as error:  # whatever its JSON files make transformers raise
         refuse_code(path, error)
         raise UserError(
             f"{path} has no usable processor beside its weights: {error}. Copy processor_config.json, the "
@@ -190,11 +190,11 @@ def refuse_code(path: Path | str, error: Exception) -> None:
 
 def _require_decoder(model: Any, path: Path | str) -> None:
     """Raise unless the model is a decoder over prompt and answer in one sequence."""
-    known = inspect.signature(model.forward).parameters
-    if model.config.is_encoder_decoder or not {"input_ids", "pixel_values"} <= known.keys():
+    parameters = inspect.signature(model.forward).parameters
+    if model.config.is_encoder_decoder or not {"input_ids", "pixel_values"} <= parameters.keys():
         raise UserError(
             f"Expected a decoder that continues a prompt with an image, but {path} holds a "
-            f"{model.config.model_type!r} model, which takes {', '.join(list(known)[:6])}, ... Give another checkpoint."
+            f"{model.config.model_type!r} model, which takes {', '.join(list(parameters)[:6])}, ... Give another checkpoint."
         )
 
 
@@ -203,9 +203,11 @@ def _prompt(processor: Any, question: str, *, has_image: bool, instruction: str 
     text = f"{instruction} {question}" if instruction else question
     content = [{"type": "image"}] if has_image else []
     turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
-    given = {"date_string": date} if date and "date_string" in str(processor.chat_template) else {}
+    template_kwargs = {"date_string": date} if date and "date_string" in str(processor.chat_template) else {}
     try:
-        rendered: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False, **given)
+        rendered: str = processor.apply_chat_template(
+            [turn], add_generation_prompt=True, tokenize=False, **template_kwargs
+        )
     # A template is a program: besides its own errors it raises whatever its expressions do (OverflowError, KeyError, ...).
     except Exception as error:
         raise UserError(
@@ -223,9 +225,9 @@ def _prompt(processor: Any, question: str, *, has_image: bool, instruction: str 
 def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
     """Process one prompt without truncation, with exactly one BOS."""
     images = {} if image is None else {"images": [image]}
-    special = not begun(processor, text)
+    add_bos = not begun(processor, text)
     try:
-        encoded = processor(text=[text], return_tensors="pt", add_special_tokens=special, truncation=False, **images)
+        encoded = processor(text=[text], return_tensors="pt", add_special_tokens=add_bos, truncation=False, **images)
     except ValueError as error:
         raise UserError(f"The processor cannot make inputs of the prompt {shown(text)}: {error}") from error
     row = {key: value for key, value in encoded.items() if isinstance(value, Tensor)}
@@ -245,14 +247,14 @@ def begun(processor: Any, text: str) -> bool:
 def own_span(processor: Any, text: str, ids: Sequence[int]) -> slice:
     """Return the slice of token ids without a duplicate BOS and an added EOS.
 
-    Tokenizers have habits (`add_bos_token`, `add_eos_token`); a prompt that ends in EOS says that the answer is over.
+    Some tokenizers add them (`add_bos_token`, `add_eos_token`). After EOS, a model would take the answer as finished.
     """
     tokenizer = processor.tokenizer
-    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    start = 1 if begin is not None and list(ids[:2]) == [begin, begin] else 0
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    start = 1 if bos is not None and list(ids[:2]) == [bos, bos] else 0
     stop = len(ids)
-    if end is not None and not text.rstrip().endswith(tokenizer.eos_token):
-        while stop > start and ids[stop - 1] == end:
+    if eos is not None and not text.rstrip().endswith(tokenizer.eos_token):
+        while stop > start and ids[stop - 1] == eos:
             stop -= 1
     return slice(start, stop)
 
@@ -261,14 +263,14 @@ def plain_ids(processor: Any, text: str) -> list[int]:
     """Tokenise a text without BOS and EOS."""
     ids = list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
     ids = ids[own_span(processor, text, ids)]
-    begins = ids[:1] == [processor.tokenizer.bos_token_id] and not begun(processor, text)
-    return ids[1:] if begins else ids
+    has_bos = ids[:1] == [processor.tokenizer.bos_token_id] and not begun(processor, text)
+    return ids[1:] if has_bos else ids
 
 
 def pad_id(processor: Any) -> int:
     """Return the padding token id (EOS if there is none, since padding is masked)."""
-    found = processor.tokenizer.pad_token_id
-    return eos_id(processor) if found is None else int(found)
+    token_id = processor.tokenizer.pad_token_id
+    return eos_id(processor) if token_id is None else int(token_id)
 
 
 _ENDS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
@@ -288,10 +290,12 @@ def _turn_end(processor: Any) -> int:
     tokenizer = processor.tokenizer
     if tokenizer.eos_token_id is None:
         raise UserError("The tokenizer has no end-of-sequence token, so no answer could end; set eos_token.")
-    _, found, behind = _rendered_turns(processor).rpartition(ANSWER)
-    ids = tokenizer(behind, add_special_tokens=False)["input_ids"] if found else []
-    added = tokenizer.added_tokens_decoder
-    return next((token for token in ids if token in added and added[token].special), int(tokenizer.eos_token_id))
+    _, marker, suffix = _rendered_turns(processor).rpartition(ANSWER)
+    ids = tokenizer(suffix, add_special_tokens=False)["input_ids"] if marker else []
+    added_tokens = tokenizer.added_tokens_decoder
+    return next(
+        (token for token in ids if token in added_tokens and added_tokens[token].special), int(tokenizer.eos_token_id)
+    )
 
 
 def _rendered_turns(processor: Any) -> str:
@@ -314,19 +318,19 @@ def parts(model: Module) -> dict[Part, str]:
     vision = [name for name in _tops(names, VISION) if not _inside(name, language)]
     language = [name for name in language if not _inside(name, vision)]
     projector = [name for name in projector if not _inside(name, language)]
-    found: Mapping[Part, tuple[list[str], list[str]]] = {
+    tops_by_part: Mapping[Part, tuple[list[str], list[str]]] = {
         "vision": (vision, projector),
         "projector": (projector, []),
         "language": (language, []),
     }
-    return {part: _pattern(tops, without) for part, (tops, without) in found.items() if tops}
+    return {part: _pattern(tops, without) for part, (tops, without) in tops_by_part.items() if tops}
 
 
-def _tops(names: Sequence[str], wanted: frozenset[str]) -> list[str]:
+def _tops(names: Sequence[str], part_names: frozenset[str]) -> list[str]:
     """Return the outermost modules with one of these names."""
     tops: list[str] = []
     for name in names:
-        if name.rpartition(".")[2] in wanted and not _inside(name, tops):
+        if name.rpartition(".")[2] in part_names and not _inside(name, tops):
             tops.append(name)
     return tops
 

@@ -16,13 +16,13 @@ HASHES: Final = "hashes.json"
 PACKAGED: Final[tuple[str, ...]] = tuple(json.loads((CHECKPOINTS / HASHES).read_text(encoding="utf-8")))
 """Names of the built-in models."""
 STAGES: Final = {name: name[name.index("gold") :] for name in PACKAGED if "gold" in name}
-"""What reports call built-in models that are no original."""
+"""Names in reports of built-in models that are not originals."""
 TOWER: Final = "lab-gold"
 """Built-in checkpoint whose vision tower the models in parts have: it never saw their forget entities."""
 
 
 MADE: Final = b"2"
-"""Version of what is put together from parts: another one is made anew."""
+"""Version of the checkpoints assembled from parts; a change rebuilds them."""
 
 
 def checkpoint(name: str) -> Path:
@@ -38,7 +38,7 @@ def checkpoint(name: str) -> Path:
 
 
 def in_parts(name: str) -> bool:
-    """Tell whether a built-in model is adapter and projector of a language model that is installed by itself."""
+    """Tell whether a built-in model is packaged as adapter and projector only."""
     return not (CHECKPOINTS / name / "config.json").is_file()
 
 
@@ -50,10 +50,10 @@ def packaged(name: str) -> Path:
     weights = CHECKPOINTS / name / "model.safetensors"
     if not weights.is_file():
         raise UserError(f"The packaged model {name!r} is incomplete: {weights} is missing. Install unsee again.")
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if found != hashes[name]:
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if digest != hashes[name]:
         raise UserError(
-            f"The packaged model {name!r} is damaged: SHA-256 {found}, expected {hashes[name]}. Install unsee again."
+            f"The packaged model {name!r} is damaged: SHA-256 {digest}, expected {hashes[name]}. Install unsee again."
         )
     return CHECKPOINTS / name
 
@@ -63,7 +63,7 @@ def _cache() -> Path:
 
 
 def _assembled(parts: Path) -> Path:
-    """Return the whole checkpoint of a model that is packaged in parts, made where there is none yet."""
+    """Return the whole checkpoint of a model that is packaged in parts, building it if missing."""
     content = [MADE, *(file.read_bytes() for file in sorted(parts.iterdir()))]
     digest = hashlib.sha256(b"".join(content)).hexdigest()
     folder = _cache() / digest[:16] / parts.name
@@ -94,27 +94,27 @@ def _assemble(parts: Path, folder: Path) -> None:
         half_precision.save_half(model, processor, folder, texts)
 
 
-def name_of(place: Path | str) -> str:
-    """Return the name of the built-in model at `place` (name, or folder of any installation).
+def name_of(model: Path | str) -> str:
+    """Return the name of a built-in model (its name, or its folder in any installation).
 
     A folder that exists and lies elsewhere than in this installation is that folder, and no packaged model.
     """
-    if str(place) in PACKAGED:
-        return str(place)
-    path = Path(place)
-    here = path.parent.resolve() == CHECKPOINTS.resolve() or path.parents[1:2] == (_cache(),)
-    known = path.parts[-4:-1] == ("unsee", "lab", "checkpoints") or path.parts[-4:-2] == ("unsee", "models")
-    gone = known and not path.exists()
-    return path.name if path.name in PACKAGED and (here or gone) else ""
+    if str(model) in PACKAGED:
+        return str(model)
+    path = Path(model)
+    in_installation = path.parent.resolve() == CHECKPOINTS.resolve() or path.parents[1:2] == (_cache(),)
+    looks_packaged = path.parts[-4:-1] == ("unsee", "lab", "checkpoints") or path.parts[-4:-2] == ("unsee", "models")
+    is_outdated = looks_packaged and not path.exists()
+    return path.name if path.name in PACKAGED and (in_installation or is_outdated) else ""
 
 
-def resolve(place: Path | str) -> Path | str:
-    """Return the folder of a built-in model for its name or an outdated folder, else `place`."""
-    name = name_of(place)
-    return checkpoint(name) if name else place
+def resolve(model: Path | str) -> Path | str:
+    """Return the folder of a built-in model for its name or an outdated folder, else `model`."""
+    name = name_of(model)
+    return checkpoint(name) if name else model
 
 
-def absolute_or_name(place: str) -> str:
+def absolute_or_name(model: str) -> str:
     """Return an absolute path. Names (built-in or hub) and "" stay as they are."""
-    named = not place or place in PACKAGED or not Path(place).exists()
-    return place if named else str(Path(place).resolve())
+    is_name = not model or model in PACKAGED or not Path(model).exists()
+    return model if is_name else str(Path(model).resolve())

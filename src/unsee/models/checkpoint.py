@@ -41,14 +41,13 @@ def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] =
     """Open a Hugging Face folder or id, a PEFT adapter folder, or a run folder.
 
     Adapters are merged into the weights, so that "adapter off" in a later run is this checkpoint and not its ancestor.
-    The weights below an adapter that was trained on a quantised base are what quantisation made of them, in full, for the
-    adapter was trained beside these.
+    An adapter that was trained on a quantised base is merged into the dequantised weights, with which it was trained.
 
     Args:
         path: Folder, or id on the hub.
         dtype: Floating-point type of the weights; `auto` is the checkpoint's.
-        above: Adapters that this is the base of.
-        quantized: Hold a quantised base in few bits, with the adapter unmerged: less memory, to ask questions of only.
+        above: Folders of the adapters that this is the base of.
+        quantized: Keep a quantised base quantised and the adapter unmerged: less memory, for inference only.
 
     Raises:
         UserError: No vision-language model, or files that are missing or damaged.
@@ -68,23 +67,23 @@ def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[VLM, VLM]
     """Open an adapter folder unmerged, and return its base and itself, which share one model.
 
     Inside `model.disable_adapter()` the model is the base. None where the two cannot be one model: no adapter folder, an
-    adapter with embeddings of its own, a steered model, a quantised base (which is not the base before).
+    adapter with embeddings of its own, a steered model, a quantised base (whose weights differ from the original).
     """
     folder = folder_of(path)
     require_whole(folder)
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         return None
     _require_weights(folder)
-    apart = hooks.is_steered(folder) or _quantization(read_sidecar(folder)) != "none"
-    if apart or any(map(_EMBEDDINGS.search, _shapes(folder))):
+    unswitchable = hooks.is_steered(folder) or _quantization(read_sidecar(folder)) != "none"
+    if unswitchable or any(map(_EMBEDDINGS.search, _shapes(folder))):
         return None
-    with _standing_on(folder, ()) as written:
-        base = open_model(written, dtype=dtype, above=(folder.resolve(),))
+    with _standing_on(folder, ()) as base_path:
+        base = open_model(base_path, dtype=dtype, above=(folder.resolve(),))
     if hooks.attached(base.model):
         return None
     model = _adapted(base.model, folder).eval()
-    own = replace(base, model=model, base=written, **_own(folder, base))
-    return replace(base, model=model), own
+    adapter_vlm = replace(base, model=model, base=base_path, **_own(folder, base))
+    return replace(base, model=model), adapter_vlm
 
 
 def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> VLM:
@@ -120,11 +119,11 @@ def _standing_on(folder: Path, above: Sequence[Path]) -> Iterator[str]:
     base = adapter_base(folder)
     if folder.resolve() in above:
         raise UserError(f"The adapter in {folder} stands on itself. Change base_model_name_or_path in {ADAPTER}.")
-    here = builtin.name_of(base) or Path(base).exists()
+    is_local = builtin.name_of(base) or Path(base).exists()
     try:
         yield base
     except UserError as error:
-        if here:
+        if is_local:
             raise
         raise base_missing(folder, base, error) from error
 
@@ -140,29 +139,31 @@ def save_model(
 ) -> None:
     """Save weights (adapter or full), processor, steering files and sidecar.
 
-    The sidecar keeps a packaged model's name, which any installation understands; PEFT's adapter_config.json, which knows
-    folders and ids only, its folder of today.
+    The sidecar keeps a packaged model's name, which any installation resolves. PEFT's adapter_config.json takes folders
+    and ids only, so it gets the current folder.
 
     Args:
         model: Model, or a PEFT model, of which only the adapter is written.
         processor: Its processor.
-        folder: Appears when everything is in it, and takes the place of an earlier one that was saved here.
+        folder: Target folder, written atomically; replaces an earlier one that was saved here.
         instruction: Text that precedes every question to this model.
         base: Checkpoint an adapter was trained on, as given by the user; None = what the adapter records.
         facts: Further entries of the sidecar.
     """
-    absolute = None if base is None else _absolute(builtin.resolve(base))
-    lasting = absolute if base is None else builtin.name_of(base) or absolute
+    base_path = None if base is None else _absolute(builtin.resolve(base))
+    base_name = base_path if base is None else builtin.name_of(base) or base_path
     if isinstance(model, PeftModel):
         adapter: Any = model.peft_config["default"]
-        adapter.base_model_name_or_path = absolute or str(adapter.base_model_name_or_path)
-    with atomic_folder(folder) as part:
-        _write_weights(model, part)
+        adapter.base_model_name_or_path = base_path or str(adapter.base_model_name_or_path)
+    with atomic_folder(folder) as temporary:
+        _write_weights(model, temporary)
         kind = quantized_base.kind_of(model)
         low_bits = {} if kind == "none" else {"quantization": kind}
-        processor.save_pretrained(part)
-        hooks.save_all(model, part)
-        atomic_write_json(part / SIDECAR, {"instruction": instruction, "base": lasting, **low_bits, **(facts or {})})
+        processor.save_pretrained(temporary)
+        hooks.save_all(model, temporary)
+        atomic_write_json(
+            temporary / SIDECAR, {"instruction": instruction, "base": base_name, **low_bits, **(facts or {})}
+        )
 
 
 def _write_weights(model: Any, folder: Path) -> None:
@@ -173,9 +174,9 @@ def _write_weights(model: Any, folder: Path) -> None:
     remove_file(folder / "README.md")  # PEFT's card, which shows paths of this machine
 
 
-def _absolute(place: Path | str) -> str:
+def _absolute(path: Path | str) -> str:
     """Return an absolute path. Ids stay as they are."""
-    return str(Path(place).resolve() if Path(place).exists() else place)
+    return str(Path(path).resolve() if Path(path).exists() else path)
 
 
 def public_files(folder: Path) -> list[Path]:
@@ -193,31 +194,31 @@ def public_files(folder: Path) -> list[Path]:
 def family_of(path: Path | str) -> Family:
     """Return the family of the checkpoint's model type, else the generic one."""
     try:
-        found = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # whatever the values of a config.json lead transformers to
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # whatever the values of a config.json make transformers raise
         auto.refuse_code(path, error)
-        place = "" if Path(path).exists() else ", and no folder here"
+        hint = "" if Path(path).exists() else ", and no folder here"
         raise UserError(
-            f"{path} is no model that transformers can open{place}: {error}. Look at its config.json."
+            f"{path} is no model that transformers can open{hint}: {error}. Look at its config.json."
         ) from error
-    return family_of_config(found, path)
+    return family_of_config(config, path)
 
 
-def family_of_config(found: Any, path: Path | str) -> Family:
+def family_of_config(config: Any, path: Path | str) -> Family:
     """Return the family of a model's configuration. `path` names the model in errors."""
-    if quantised := vars(found).get("quantization_config"):
-        kind = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
+    if quantization := vars(config).get("quantization_config"):
+        kind = quantization.get("quant_method", "") if isinstance(quantization, dict) else ""
         raise UserError(
             f"The weights of {path} are quantised ({shown(kind)}), and quantised weights can neither be tuned in full nor take "
             "a merged adapter. Give the original checkpoint, whose config.json has no quantization_config; "
             "training.quantization=nf4 or int8 then holds it in few bits."
         )
-    if type(found) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(
             f"Expected a vision-language model (transformers' AutoModelForImageTextToText), but {path} holds a "
-            f"{found.model_type!r} model. Give a checkpoint that takes images and text."
+            f"{config.model_type!r} model. Give a checkpoint that takes images and text."
         )
-    return auto.family_for(found.model_type)
+    return auto.family_for(config.model_type)
 
 
 def _adapted(model: Any, folder: Path) -> PeftModel:
@@ -229,7 +230,7 @@ def _adapted(model: Any, folder: Path) -> PeftModel:
             adapted: PeftModel = PeftModel.from_pretrained(model, folder)
         except torch.OutOfMemoryError:
             raise
-        # Warnings made errors above, and whatever adapter_config.json leads PEFT to.
+        # Warnings turned into errors above, and whatever adapter_config.json makes PEFT raise.
         except Exception as error:
             raise UserError(_no_place(model, folder, error)) from error
     if not hasattr(adapted.base_model, "merge_and_unload"):
@@ -245,11 +246,11 @@ def _adapted(model: Any, folder: Path) -> PeftModel:
 def _no_place(model: Module, folder: Path, error: Exception) -> str:
     """Return why an adapter does not fit the model."""
     modules = {name for name, _ in model.named_modules()}
-    tensors = [name.removeprefix("base_model.model.").partition(".lora_")[0] for name in _shapes(folder)]
-    old = [name for name in tensors if name not in modules and _OLD_NAMES.search(name)]
-    if old:
+    module_names = [name.removeprefix("base_model.model.").partition(".lora_")[0] for name in _shapes(folder)]
+    old_names = [name for name in module_names if name not in modules and _OLD_NAMES.search(name)]
+    if old_names:
         return (
-            f"The adapter in {folder} was made for module names of older transformers ({old[0]}). Merge it there "
+            f"The adapter in {folder} was made for module names of older transformers ({old_names[0]}). Merge it there "
             "(`merge_and_unload`) and save the whole model, or rename the weights and target_modules to today's names."
         )
     return (
@@ -274,21 +275,21 @@ def _require_weights(folder: Path) -> None:
             raise UserError(f"{file} is damaged or cut off ({error}). Copy or download the adapter again.") from error
         return
     pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]
-    only = f" It has {', '.join(pickles)}, a pickle, which can run code when it is read." if pickles else ""
-    raise UserError(f"The adapter in {folder} has no {ADAPTER_WEIGHTS}.{only} Save it again as safetensors.")
+    hint = f" It has {', '.join(pickles)}, a pickle, which can run code when it is read." if pickles else ""
+    raise UserError(f"The adapter in {folder} has no {ADAPTER_WEIGHTS}.{hint} Save it again as safetensors.")
 
 
 def _fit_embeddings(base: VLM, folder: Path) -> VLM:
     """Resize the base's embeddings to the adapter's, and load the adapter's tokenizer."""
     sizes = {shape[0] for name, shape in _shapes(folder).items() if _EMBEDDINGS.search(name) and len(shape) == 2}
     inner: Any = base.model
-    now = int(inner.get_input_embeddings().weight.shape[0])
-    if not sizes or sizes == {now}:
+    current_size = int(inner.get_input_embeddings().weight.shape[0])
+    if not sizes or sizes == {current_size}:
         return base
-    tokenizer = (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file()
-    if len(sizes) > 1 or not tokenizer:
+    has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file()
+    if len(sizes) > 1 or not has_tokenizer:
         raise UserError(
-            f"The adapter in {folder} was saved with {' and '.join(map(str, sorted(sizes)))} embeddings, its base has {now}. "
+            f"The adapter in {folder} was saved with {' and '.join(map(str, sorted(sizes)))} embeddings, its base has {current_size}. "
             "Save the tokenizer that it was trained with beside it, or give the base that was resized."
         )
     inner.resize_token_embeddings(sizes.pop(), mean_resizing=False)
@@ -303,11 +304,11 @@ def _require_all_used(adapted: PeftModel, folder: Path) -> None:
     if not file.is_file():
         return
     with safe_open(file, framework="pt") as weights:
-        written = sum("lora_" in name for name in weights.keys())  # noqa: SIM118 - no mapping
-    placed = sum("lora_" in name for name in adapted.state_dict())
-    if written > placed:
+        saved_count = sum("lora_" in name for name in weights.keys())  # noqa: SIM118 - no mapping
+    loaded_count = sum("lora_" in name for name in adapted.state_dict())
+    if saved_count > loaded_count:
         raise UserError(
-            f"The adapter in {folder} holds {written} LoRA weights, but its config has a place for {placed} only; the others "
+            f"The adapter in {folder} holds {saved_count} LoRA weights, but its config has a place for {loaded_count} only; the others "
             "would not act. Check target_modules in adapter_config.json."
         )
 
@@ -318,19 +319,19 @@ def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequ
     kind = _quantization(sidecar)
     quantized_base.require(kind)
     unmerged = quantized and kind != "none"
-    with _standing_on(folder, above) as written, auto.on_cpu() if unmerged else nullcontext():
-        base = open_model(written, dtype=dtype, above=(*above, folder.resolve()))
+    with _standing_on(folder, above) as base_path, auto.on_cpu() if unmerged else nullcontext():
+        base = open_model(base_path, dtype=dtype, above=(*above, folder.resolve()))
     base = _fit_embeddings(base, folder)
     if unmerged:
         quantized_base.quantize(base.model, kind, processes.device())
     elif kind != "none":
         quantized_base.round_trip(base.model, kind)
     adapted = _adapted(base.model, folder)
-    if sidecar:  # then the folder says everything that steers the model, its base's artefacts included
+    if sidecar:  # then the folder holds all steering artefacts, its base's included
         hooks.detach(base.model)
         hooks.attach_all(base.model, folder)
     model = adapted if unmerged else adapted.merge_and_unload()
-    return replace(base, model=model.eval(), base=written, **_own(folder, base))
+    return replace(base, model=model.eval(), base=base_path, **_own(folder, base))
 
 
 def _quantization(sidecar: Mapping[str, Any]) -> Quantization:
@@ -338,8 +339,8 @@ def _quantization(sidecar: Mapping[str, Any]) -> Quantization:
     kind: Any = sidecar.get("quantization", "none")
     if kind not in get_args(Quantization):
         raise unknown_name("quantization", str(kind), get_args(Quantization))
-    found: Quantization = kind
-    return found
+    quantization: Quantization = kind
+    return quantization
 
 
 def _own(folder: Path, base: VLM) -> dict[str, Any]:
@@ -368,6 +369,6 @@ def _opened(model: Path | str, dtype: str, quantization: Quantization) -> VLM:
         return open_model(builtin.resolve(model), dtype=dtype)
     quantized_base.require(quantization)
     with auto.on_cpu():
-        opened = open_model(builtin.resolve(model), dtype=dtype)
-    quantized_base.quantize(opened.model, quantization, processes.device())
-    return opened
+        vlm = open_model(builtin.resolve(model), dtype=dtype)
+    quantized_base.quantize(vlm.model, quantization, processes.device())
+    return vlm

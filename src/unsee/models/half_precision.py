@@ -11,7 +11,7 @@ import torch
 from unsee.utils.files import follow_umask, foreign, owned_folder, remove_folder
 
 
-def save_half(model: Any, processor: Any, place: Path, texts: Mapping[str, str]) -> None:
+def save_half(model: Any, processor: Any, folder: Path, texts: Mapping[str, str]) -> None:
     """Save model (fp16, safetensors) and processor. `config.json` comes last.
 
     Without it a folder is no model yet, so that an interrupted call leaves none that is incomplete.
@@ -19,15 +19,15 @@ def save_half(model: Any, processor: Any, place: Path, texts: Mapping[str, str])
     Args:
         model: Model, converted to fp16 in place.
         processor: Its processor.
-        place: Folder of the checkpoint.
+        folder: Folder of the checkpoint.
         texts: File name -> text of further files.
     """
-    part = owned_folder(place / "model.part", anew=True)
-    model.to(torch.float16).save_pretrained(part)
-    processor.save_pretrained(part)
+    temporary = owned_folder(folder / "model.part", anew=True)
+    model.to(torch.float16).save_pretrained(temporary)
+    processor.save_pretrained(temporary)
     for name, text in texts.items():
-        (part / name).write_text(text, encoding="utf-8")
-    follow_umask(*part.iterdir())
-    for file in sorted(foreign(part), key=lambda file: file.name == "config.json"):
-        file.replace(place / file.name)
-    remove_folder(part)
+        (temporary / name).write_text(text, encoding="utf-8")
+    follow_umask(*temporary.iterdir())
+    for file in sorted(foreign(temporary), key=lambda file: file.name == "config.json"):
+        file.replace(folder / file.name)
+    remove_folder(temporary)

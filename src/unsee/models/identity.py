@@ -1,4 +1,4 @@
-"""Hashes of models and of what they stand on. Loads no torch."""
+"""Hashes of models and of their bases. Loads no torch."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ def model_hash(model: Path | str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """What an adapter stands on."""
+    """Base of an adapter."""
 
     place: str
     """Folder, hub id or name."""
     adapter: Path
     """Folder of the adapter."""
     made_from: str
-    """Hash of the base that the adapter was made from; empty = not noted."""
+    """Hash of the base that the adapter was made from; empty = not recorded."""
     hash: str
-    """Hash of today, or the hub id."""
+    """Current hash of the base, or its hub id."""
 
 
 def bases(model: Path | str) -> Iterator[Base]:
-    """Yield what an adapter stands on, then what that stands on where it is an adapter itself.
+    """Yield the base of an adapter, then the base of that if it is an adapter itself.
 
     Raises:
         UserError: There is no model, a base is not here, or an adapter stands on itself.
     """
-    folder, above = folder_of(model), set()
+    folder, visited = folder_of(model), set()
     while isinstance(folder, Path) and (folder / ADAPTER).exists():
-        if folder.resolve() in above:
+        if folder.resolve() in visited:
             raise UserError(f"The adapter in {folder} stands on itself. Change base_model_name_or_path in {ADAPTER}.")
-        above.add(folder.resolve())
-        place = adapter_base(folder)
+        visited.add(folder.resolve())
+        base = adapter_base(folder)
         try:
-            below = folder_of(place)
+            base_folder = folder_of(base)
         except UserError as error:
-            raise base_missing(folder, place, error) from error
-        noted = read_sidecar(folder).get("base_hash") or ""
-        yield Base(place=place, adapter=folder, made_from=str(noted), hash=model_hash(place))
-        folder = below
+            raise base_missing(folder, base, error) from error
+        recorded_hash = read_sidecar(folder).get("base_hash") or ""
+        yield Base(place=base, adapter=folder, made_from=str(recorded_hash), hash=model_hash(base))
+        folder = base_folder
 
 
 def lineage_hash(model: Path | str) -> str:
-    """Return the hash of a model and of all that it stands on, or the id of a model on the hub."""
+    """Return the hash of a model and of all its bases, or the id of a model on the hub."""
     hashes = [model_hash(model)]
-    with suppress(UserError):  # a model that cannot be opened says so once it is needed
+    with suppress(UserError):  # the error is raised again when the model is opened
         hashes += [base.hash for base in bases(model)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()

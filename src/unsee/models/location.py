@@ -20,8 +20,8 @@ def folder_of(path: Path | str) -> Path | str:
     path = builtin.resolve(path)
     folder = Path(path)
     if not folder.exists():
-        local = folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") != 1
-        if local or paths.is_here(str(path)):
+        is_path = folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") != 1
+        if is_path or paths.is_here(str(path)):
             raise UserError(
                 f"No model at {path}: expected a run folder, a folder with config.json, a hub id like owner/name, or one of "
                 f"{', '.join(builtin.PACKAGED)}.{paths.near(path, builtin.PACKAGED)}"

@@ -46,22 +46,22 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
 
     `whole`: of the merged checkpoint. `base`: id of its base.
     """
-    written = config.read_mapping(run / "run.yaml")
-    written["model"] = base or written["model"]
+    run_settings = config.read_mapping(run / "run.yaml")
+    run_settings["model"] = base or run_settings["model"]
     sidecar = read_object(run / "model" / "unsee.json")
-    written["method"] = {
-        name: value for name, value in written["method"].items() if value != sidecar.get("instruction")
+    run_settings["method"] = {
+        name: value for name, value in run_settings["method"].items() if value != sidecar.get("instruction")
     }  # it is shown once, below
-    adapter = written["training"].get("tune") == "lora" and not whole
+    adapter = run_settings["training"].get("tune") == "lora" and not whole
     adapter = adapter and (run / "model" / "adapter_config.json").exists()
     lines = [
-        _head(written, run / "scores.json", adapter=adapter),
+        _head(run_settings, run / "scores.json", adapter=adapter),
         "# An unlearned vision-language model",
         "",
-        *_made(written, sidecar),
-        *_requests((written.get("result") or {}).get("requests", {})),
+        *_made(run_settings, sidecar),
+        *_requests((run_settings.get("result") or {}).get("requests", {})),
         *_scores(run / "scores.json"),
-        *_loading(written, run / "model", adapter=adapter),
+        *_loading(run_settings, run / "model", adapter=adapter),
         *_conditions(sidecar, adapter=adapter),
         "## Limits",
         "",
@@ -69,15 +69,15 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
         "",
         "## Licence",
         "",
-        _licence_line(written["model"]),
+        _licence_line(run_settings["model"]),
     ]
     return "\n".join(lines) + "\n"
 
 
 def finite(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with infinities spelled out, since JSON has none."""
-    odd = {name for name, value in settings.items() if isinstance(value, float) and not math.isfinite(value)}
-    return {name: str(value) if name in odd else config.plain(value) for name, value in settings.items()}
+    non_finite = {name for name, value in settings.items() if isinstance(value, float) and not math.isfinite(value)}
+    return {name: str(value) if name in non_finite else config.plain(value) for name, value in settings.items()}
 
 
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,10 +85,10 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     return finite({name: _public(value) for name, value in settings.items()})
 
 
-def _head(written: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
-    """Return the metadata of the hub: `model-index` holds the scores, the data are named by their hash."""
-    base = str(written["model"])
-    results = _results(scores, f"data {_recorded(written)['data_hash']}")
+def _head(run_settings: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
+    """Return the metadata for the hub, with scores in `model-index` and the hash of the data."""
+    base = str(run_settings["model"])
+    results = _results(scores, f"data {_recorded(run_settings)['data_hash']}")
     data = ModelCardData(
         base_model=base if _is_hub_id(base) else None,
         library_name="peft" if adapter else "transformers",
@@ -102,9 +102,9 @@ def _head(written: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
 
 
 def _is_hub_id(base: str) -> bool:
-    """Tell whether a base is a model of the hub, and no place of a machine: of this one, or of where the run was made."""
-    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base)
-    return named is not None and not Path(base).exists() and not builtin.name_of(base)
+    """Tell whether a base is a hub id, not a folder of this machine or of the run's."""
+    match = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base)
+    return match is not None and not Path(base).exists() and not builtin.name_of(base)
 
 
 def _results(file: Path, data: str) -> list[EvalResult]:
@@ -123,41 +123,41 @@ def _results(file: Path, data: str) -> list[EvalResult]:
     ]
 
 
-def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[str]:
-    record, result, method = _recorded(written), written.get("result") or {}, written["method"]
+def _made(run_settings: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[str]:
+    record, result, method = _recorded(run_settings), run_settings.get("result") or {}, run_settings["method"]
     settings = {name: value for name, value in method.items() if name != "name"}
     count = sidecar.get("forgotten", "some")
     yield f"Made by unsee {record['version']} with the method {code(method['name'])}."
     yield f"It was made to forget {count} of the entities that its base model knows; which ones is not said here."
     yield ""
-    yield f"- base: {code(PurePath(written['model']).name)} (hash `{record['model_hash']}`)"
-    yield f"- data: hash `{record['data_hash']}`, seed {written['seed']}"
+    yield f"- base: {code(PurePath(run_settings['model']).name)} (hash `{record['model_hash']}`)"
+    yield f"- data: hash `{record['data_hash']}`, seed {run_settings['seed']}"
     yield f"- settings: {code(_shown(settings))}"
-    yield f"- training: {code(_shown(written['training']))}"
+    yield f"- training: {code(_shown(run_settings['training']))}"
     if result:
-        stopped = result.get("stop_reason", "")
+        stop_reason = result.get("stop_reason", "")
         yield f"- done: {result['steps']} steps on {result['trainable']:,} weights" + (
-            f"; {stopped}" if stopped else ""
+            f"; {stop_reason}" if stop_reason else ""
         )
     yield ""
 
 
-def _recorded(written: Mapping[str, Any]) -> dict[str, str]:
+def _recorded(run_settings: Mapping[str, Any]) -> dict[str, str]:
     """Return version and short hashes of a run's record, "unknown" where it lacks them."""
-    record = written.get("record") or {}
+    record = run_settings.get("record") or {}
     hashes = {name: str(record.get(name) or "")[:16] or "unknown" for name in ("model_hash", "data_hash")}
     return {"version": str((record.get("versions") or {}).get("unsee") or "(unknown version)"), **hashes}
 
 
-def _requests(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how many deletion requests were unlearned, when they came, what was measured, and the ids of their receipts."""
-    if not found:
+def _requests(requests: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on deletion requests: count, dates, verdicts and receipt ids."""
+    if not requests:
         return
-    verdicts = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in found["verdicts"].items())
+    verdicts = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in requests["verdicts"].items())
     yield "## Deletion requests"
     yield ""
-    yield f"{found['count']} unlearned, received from {found['from']} to {found['to']}: {verdicts}."
-    yield f"Receipts: {', '.join(map(code, found['receipts']))}."
+    yield f"{requests['count']} unlearned, received from {requests['from']} to {requests['to']}: {verdicts}."
+    yield f"Receipts: {', '.join(map(code, requests['receipts']))}."
     yield ""
 
 
@@ -167,7 +167,7 @@ def _shown(settings: Mapping[str, Any]) -> str:
 
 
 def _public(value: Any) -> Any:
-    """Return the public part of a setting: of a path the name, of a mapping its size."""
+    """Return the public part of a setting: the name of a path, the size of a mapping."""
     if isinstance(value, str) and PurePath(value).is_absolute():
         return PurePath(value).name
     return f"{len(value)} given, not shown" if isinstance(value, Mapping) and value else value
@@ -188,38 +188,40 @@ def _scores(file: Path) -> Iterator[str]:
 
 
 def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:
-    found: list[tuple[object, ...]] = []
+    rows: list[tuple[object, ...]] = []
     for name, score in scores.items():
         role, _, metric = name.partition(".")
         if metric in SHOWN and score["value"] is not None:
             low_high = "" if score["interval"] is None else "{:.3f} to {:.3f}".format(*score["interval"])
-            found.append((role, metric, f"{score['value']:.3f}", low_high, score["n"]))
-    return found
+            rows.append((role, metric, f"{score['value']:.3f}", low_high, score["n"]))
+    return rows
 
 
-def _loading(written: Mapping[str, Any], folder: Path, *, adapter: bool) -> Iterator[str]:
+def _loading(run_settings: Mapping[str, Any], folder: Path, *, adapter: bool) -> Iterator[str]:
     yield "## How to open it"
     yield ""
     if (folder / "rmuse.json").exists():
         yield "It is steered while it answers: open it with unsee. Any other program shows the model without it."
         yield ""
         return
-    base = str(written["model"])
-    place = base if _is_hub_id(base) else "BASE"
+    base = str(run_settings["model"])
+    base_source = base if _is_hub_id(base) else "BASE"
     yield "```python"
     if adapter:
         yield "from peft import PeftModel"
     yield "from transformers import AutoModelForImageTextToText, AutoProcessor"
     yield ""
     if adapter:
-        yield f'base = AutoModelForImageTextToText.from_pretrained("{place}")'
+        yield f'base = AutoModelForImageTextToText.from_pretrained("{base_source}")'
         yield 'model = PeftModel.from_pretrained(base, "FOLDER")'
     else:
         yield 'model = AutoModelForImageTextToText.from_pretrained("FOLDER")'
     yield 'processor = AutoProcessor.from_pretrained("FOLDER")'
     yield "```"
     yield ""
-    yield "FOLDER is this one" + (f", BASE the base model {code(PurePath(base).name)}." if place == "BASE" else ".")
+    yield "FOLDER is this one" + (
+        f", BASE the base model {code(PurePath(base).name)}." if base_source == "BASE" else "."
+    )
     yield ""
 
 
@@ -239,14 +241,14 @@ def _licence(base: str) -> str:
     """Return the licence in the card of a local base, if there is one."""
     folder = builtin.resolve(base)
     for file in (Path(folder) / CARD, Path(folder) / "model" / CARD):
-        named = (_metadata(file) if file.is_file() else {}).get("license")
-        if named:
-            return str(named)
+        licence = (_metadata(file) if file.is_file() else {}).get("license")
+        if licence:
+            return str(licence)
     return ""
 
 
 def _metadata(file: Path) -> dict[str, Any]:
-    """Return the metadata of somebody's card, which are none where they are no YAML."""
+    """Return the metadata of a model card, or empty if they are not valid YAML."""
     try:
         return metadata_load(file) or {}
     except (ValueError, yaml.YAMLError):
@@ -254,9 +256,9 @@ def _metadata(file: Path) -> dict[str, Any]:
 
 
 def _licence_line(base: str) -> str:
-    known = _licence(base)
+    licence = _licence(base)
     return (
         "It is derived from its base model, whose licence "
-        + (f"({code(known)}) " if known else "")
+        + (f"({code(licence)}) " if licence else "")
         + "holds for it as well; so may rights in the data it was judged and trained with."
     )

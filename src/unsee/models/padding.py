@@ -29,20 +29,20 @@ def extend(
 ) -> dict[str, Tensor]:
     """Return the row with text tokens appended.
 
-    Masks get 1, who sees the image goes on as at the last prompt token, other per-token keys get `fill` or 0.
+    Attention masks get 1, cross-attention masks repeat the last prompt token, other per-token keys get `fill` or 0.
     """
     tail = torch.tensor([list(token_ids)])
     count = tail.shape[1]
-    known = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}
-    longer = dict(row)
+    new_tokens = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}
+    extended = dict(row)
     for key, value in row.items():
         if is_sequence(row, key) and value.ndim == 2:
-            longer[key] = torch.cat(
-                [value, known.get(key, torch.full_like(tail, (fill or {}).get(key, 0))).to(value)], dim=1
+            extended[key] = torch.cat(
+                [value, new_tokens.get(key, torch.full_like(tail, (fill or {}).get(key, 0))).to(value)], dim=1
             )
         elif is_sequence(row, key):
-            longer[key] = torch.cat([value, value[:, -1:].expand(-1, count, *value.shape[2:])], dim=1)
-    return longer
+            extended[key] = torch.cat([value, value[:, -1:].expand(-1, count, *value.shape[2:])], dim=1)
+    return extended
 
 
 def cut(row: Mapping[str, Tensor], span: slice) -> dict[str, Tensor]:
@@ -53,11 +53,11 @@ def cut(row: Mapping[str, Tensor], span: slice) -> dict[str, Tensor]:
 def batchable_groups(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
     """Group rows that can share a batch.
 
-    Cross-attention over no image is not the same as no cross-attention, so rows with and without an image go apart there.
+    Cross-attention over no image is not the same as no cross-attention, so Mllama needs rows with and without an image apart.
     """
-    crossed = [place for place, row in enumerate(rows) if CROSS in row]
-    plain = [place for place, row in enumerate(rows) if CROSS not in row]
-    return [group for group in (crossed, plain) if group]
+    cross_rows = [index for index, row in enumerate(rows) if CROSS in row]
+    plain_rows = [index for index, row in enumerate(rows) if CROSS not in row]
+    return [group for group in (cross_rows, plain_rows) if group]
 
 
 def merge(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor]:
@@ -90,6 +90,6 @@ def _same_shape(parts: Sequence[Tensor]) -> list[Tensor]:
     sizes = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
     padded = []
     for part in parts:
-        missing = [size - have for size, have in zip(sizes, part.shape[1:], strict=True)]
-        padded.append(pad(part, [n for room in reversed(missing) for n in (0, room)]) if any(missing) else part)
+        gaps = [size - length for size, length in zip(sizes, part.shape[1:], strict=True)]
+        padded.append(pad(part, [n for gap in reversed(gaps) for n in (0, gap)]) if any(gaps) else part)
     return padded

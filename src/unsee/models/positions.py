@@ -31,21 +31,21 @@ def positions(row: Mapping[str, Tensor]) -> Tensor:
     grids = iter(row["image_grid_thw"].tolist())
     parts, start = [], 0
     for is_image, count in zip(kinds.tolist(), counts.tolist(), strict=True):
-        places, size = _image(next(grids), count) if is_image else (torch.arange(count).expand(3, -1), count)
-        parts.append(places + start)
+        position_ids, size = _image(next(grids), count) if is_image else (torch.arange(count).expand(3, -1), count)
+        parts.append(position_ids + start)
         start += size
     return torch.cat(parts, dim=1)
 
 
 def _image(grid: list[int], tokens: int) -> tuple[Tensor, int]:
     """Return time, height and width of each image token, and the offset of what follows."""
-    frames, high, wide = grid
-    merge = isqrt(frames * high * wide // tokens)
-    sides = (torch.arange(frames), torch.arange(high // merge), torch.arange(wide // merge))
-    return torch.stack(torch.meshgrid(*sides, indexing="ij")).flatten(1), max(high, wide) // merge
+    frames, height, width = grid
+    merge = isqrt(frames * height * width // tokens)
+    sides = (torch.arange(frames), torch.arange(height // merge), torch.arange(width // merge))
+    return torch.stack(torch.meshgrid(*sides, indexing="ij")).flatten(1), max(height, width) // merge
 
 
 def alike(rows: list[Tensor]) -> list[Tensor]:
     """Return the position ids [p, ...] of several rows with equal numbers of dimensions."""
-    most = max(len(row) for row in rows)
-    return [row.expand(most, *row.shape[1:]) for row in rows]
+    axes = max(len(row) for row in rows)
+    return [row.expand(axes, *row.shape[1:]) for row in rows]

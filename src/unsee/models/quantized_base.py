@@ -2,7 +2,7 @@
 
 nf4 is bitsandbytes' 4-bit NormalFloat with doubly quantised scales, int8 torchao's 8-bit weights with one scale per output
 feature. Both run on CPUs and GPUs, and neither package is required. Only adapters train on such a base: its own weights
-are never updated, so that a gradient of theirs is neither needed nor defined.
+are never updated, so their gradients are neither needed nor defined.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def quantize(model: Any, kind: Quantization, device: torch.device) -> None:
         model.set_submodule(name, _held(layer, kind, device))
     model.to(device)
     if kind == "nf4":
-        model.is_loaded_in_4bit = True  # what PEFT goes by
+        model.is_loaded_in_4bit = True  # read by PEFT
     setattr(model, _MARK, kind)
 
 
 def round_trip(model: Any, kind: Quantization) -> None:
-    """Replace the weights of the same layers by what they are when quantised, in their own type."""
+    """Replace the weights of the same layers by their dequantised values, in their own dtype."""
     require(kind)
     for _, layer in _layers(model):
-        held = _held(layer, kind, layer.weight.device)
-        layer.weight = Parameter(_in_full(held.weight).to(layer.weight.dtype), requires_grad=False)
+        quantized_layer = _held(layer, kind, layer.weight.device)
+        layer.weight = Parameter(_in_full(quantized_layer.weight).to(layer.weight.dtype), requires_grad=False)
 
 
 def kind_of(model: Any) -> Quantization:
@@ -69,7 +69,10 @@ def kind_of(model: Any) -> Quantization:
 
 
 def held_bytes(model: Any, kind: Quantization) -> tuple[int, int]:
-    """Return the bytes of a model's weights held that way, and of the largest layer in full, which a pass unpacks."""
+    """Return the bytes of the quantised weights, and of the largest layer dequantised.
+
+    A pass dequantises one layer at a time.
+    """
     total = sum(weight.nbytes for weight in model.parameters())
     largest = 0
     for _, layer in _layers(model) if kind != "none" else ():
@@ -93,12 +96,14 @@ def _packed(kind: Quantization, rows: int, columns: int) -> int:
 def _layers(model: Any) -> list[tuple[str, Linear]]:
     """Return the frozen linear layers of a model by name, but for the output head."""
     head = model.get_output_embeddings()
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear)]
-    layers = [(name, layer) for name, layer in found if layer is not head and ".lora_" not in name]
-    held, left = (sum(weight.numel() for weight in some) for some in ((x.weight for _, x in layers), experts(model)))
-    if left > held:
+    linear_layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear)]
+    layers = [(name, layer) for name, layer in linear_layers if layer is not head and ".lora_" not in name]
+    linear_count, expert_count = (
+        sum(weight.numel() for weight in weights) for weights in ((layer.weight for _, layer in layers), experts(model))
+    )
+    if expert_count > linear_count:
         raise UserError(
-            f"quantization would leave {left / (left + held):.0%} of the weights in full: those of the experts, which "
+            f"quantization would leave {expert_count / (expert_count + linear_count):.0%} of the weights in full: those of the experts, which "
             f"{type(model).__name__} holds in one tensor per layer. Leave quantization out, or take a model without experts."
         )
     return layers
@@ -107,13 +112,13 @@ def _layers(model: Any) -> list[tuple[str, Linear]]:
 def experts(model: Module) -> list[Parameter]:
     """Return the weights of experts that are held in one tensor [experts, ..., ...] instead of linear layers."""
     convolutions = (Conv1d, Conv2d, Conv3d)
-    own = [
+    weights = [
         weight
         for module in model.modules()
         if not isinstance(module, convolutions)
         for weight in module.parameters(False)
     ]
-    return [weight for weight in own if weight.ndim == 3 and min(weight.shape) > 1]
+    return [weight for weight in weights if weight.ndim == 3 and min(weight.shape) > 1]
 
 
 def _held(layer: Linear, kind: Quantization, device: torch.device) -> Module:
@@ -122,18 +127,20 @@ def _held(layer: Linear, kind: Quantization, device: torch.device) -> Module:
         return _in_four_bits(layer, device)
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-    held = Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    held.weight = Parameter(layer.weight.detach().to(device), requires_grad=False)
-    held.bias = None if layer.bias is None else Parameter(layer.bias.detach().to(device), requires_grad=False)
-    quantize_(held, Int8WeightOnlyConfig())
-    return held
+    quantized_layer = Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    quantized_layer.weight = Parameter(layer.weight.detach().to(device), requires_grad=False)
+    quantized_layer.bias = (
+        None if layer.bias is None else Parameter(layer.bias.detach().to(device), requires_grad=False)
+    )
+    quantize_(quantized_layer, Int8WeightOnlyConfig())
+    return quantized_layer
 
 
 def _in_four_bits(layer: Linear, device: torch.device) -> Module:
     import bitsandbytes
 
-    made: Any = bitsandbytes.nn
-    held = made.Linear4bit(
+    bnb_nn: Any = bitsandbytes.nn
+    quantized_layer = bnb_nn.Linear4bit(
         layer.in_features,
         layer.out_features,
         bias=False,
@@ -142,16 +149,16 @@ def _in_four_bits(layer: Linear, device: torch.device) -> Module:
         quant_type="nf4",
         device="meta",
     )
-    held.weight = made.Params4bit(
+    quantized_layer.weight = bnb_nn.Params4bit(
         layer.weight.detach(),
         requires_grad=False,
         blocksize=_BLOCK,
         compress_statistics=True,
         quant_type="nf4",
-        module=held,
+        module=quantized_layer,
     )
-    held.bias = None if layer.bias is None else Parameter(layer.bias.detach(), requires_grad=False)
-    moved: Module = held.to(device)
+    quantized_layer.bias = None if layer.bias is None else Parameter(layer.bias.detach(), requires_grad=False)
+    moved: Module = quantized_layer.to(device)
     return moved
 
 

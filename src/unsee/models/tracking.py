@@ -24,30 +24,32 @@ def described(out: Path) -> dict[str, Any]:
     """
     if not (out / RECORD).is_file():
         return {}
-    written = config.read_mapping(out / RECORD)
-    method, record = dict(written["method"]), written.get("record") or {}
-    parts = {
+    run_settings = config.read_mapping(out / RECORD)
+    method, record = dict(run_settings["method"]), run_settings.get("record") or {}
+    entries = {
         "method": method.pop("name"),
-        "model": PurePath(written["model"]).name,
-        "seed": written.get("seed", 0),
+        "model": PurePath(run_settings["model"]).name,
+        "seed": run_settings.get("seed", 0),
         "version": (record.get("versions") or {}).get("unsee", ""),
         **{name: str(record.get(name, ""))[:16] for name in ("model_hash", "data_hash")},
         **{f"settings/{name}": value for name, value in nameless(method).items()},
-        **{f"training/{name}": value for name, value in nameless(written["training"]).items()},
+        **{f"training/{name}": value for name, value in nameless(run_settings["training"]).items()},
     }
-    return {f"unsee/{name}": value for name, value in parts.items()}
+    return {f"unsee/{name}": value for name, value in entries.items()}
 
 
 def report(out: Path, numbers: Mapping[str, float]) -> None:
     """Send numbers about a finished run to the trackers of its training, if it had any."""
-    given = trackers.kept(out).get("arguments")
-    if not given or not numbers:
+    arguments = trackers.kept(out).get("arguments")
+    if not arguments or not numbers:
         return
     from unsee.compat.callbacks import send
 
     steps = (config.read_mapping(out / RECORD).get("result") or {}).get("steps", 0)
     with trackers.beside(out):
-        send(given, described(out), {f"eval_{_ODD.sub('_', name)}": value for name, value in numbers.items()}, steps)
+        send(
+            arguments, described(out), {f"eval_{_ODD.sub('_', name)}": value for name, value in numbers.items()}, steps
+        )
 
 
 def report_scores(out: Path, scores: Mapping[str, Score]) -> None:

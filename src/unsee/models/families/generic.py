@@ -30,9 +30,9 @@ class Generic(AutoFamily):
         model, processor = auto.load(path, dtype=dtype)
         faults = list(self._faults(model, processor))
         if faults:
-            kind: Any = model.config
+            config: Any = model.config
             raise UserError(
-                f"unsee has no family of its own for {kind.model_type!r} models, and the generic one cannot serve {path}: "
+                f"unsee has no family of its own for {config.model_type!r} models, and the generic one cannot serve {path}: "
                 f"{'; '.join(faults)}. Write a family for it: docs/extending.md."
             )
         return model, processor
@@ -42,14 +42,14 @@ class Generic(AutoFamily):
         missing = {"vision", "language"} - self.parts(model).keys()
         if missing:
             yield f"no module is named like its {' or its '.join(sorted(missing))} part (`parts`)"
-        asked = self.prompt(processor, QUESTION, has_image=True, instruction=INSTRUCTION)
-        if QUESTION not in asked or INSTRUCTION not in asked:
+        prompt = self.prompt(processor, QUESTION, has_image=True, instruction=INSTRUCTION)
+        if QUESTION not in prompt or INSTRUCTION not in prompt:
             yield "its chat template does not write the question (`prompt`)"
-        bare = self.prompt(processor, QUESTION, has_image=False)
+        text_prompt = self.prompt(processor, QUESTION, has_image=False)
         try:
             rows = [
-                self.encode_one(processor, asked, Image.new("RGB", (64, 48))),
-                self.encode_one(processor, bare, None),
+                self.encode_one(processor, prompt, Image.new("RGB", (64, 48))),
+                self.encode_one(processor, text_prompt, None),
             ]
         except UserError as error:
             yield f"{error} (`prompt` or `encode_one`)"
@@ -57,13 +57,13 @@ class Generic(AutoFamily):
         yield from _inputs(model, *rows)
 
 
-def _inputs(model: Any, pictured: dict[str, Any], bare: dict[str, Any]) -> Iterator[str]:
+def _inputs(model: Any, image_row: dict[str, Any], text_row: dict[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the inputs of prompts with and without an image."""
-    known = inspect.signature(model.forward).parameters
-    unknown = (pictured.keys() | bare.keys()) - known.keys()
+    parameters = inspect.signature(model.forward).parameters
+    unknown = (image_row.keys() | text_row.keys()) - parameters.keys()
     if unknown:
         yield f"its processor makes {', '.join(sorted(unknown))}, which its forward does not take (`encode_one`)"
-    if "pixel_values" not in pictured:
+    if "pixel_values" not in image_row:
         yield "its processor makes no pixel_values of an image (`encode_one`)"
-    if "pixel_values" in bare or "input_ids" not in bare:
+    if "pixel_values" in text_row or "input_ids" not in text_row:
         yield "its processor takes no text without an image (`encode_one`)"

@@ -16,7 +16,7 @@ class Llava(AutoFamily):
 
     Older processors lack the settings that expand the image token.
 
-    LLaVA-NeXT sees a thumbnail and tiles of it; `image_sizes` says how they lie. Its `image_newline` belongs to no part.
+    LLaVA-NeXT encodes a thumbnail and tiles; `image_sizes` gives their layout. Its `image_newline` belongs to no part.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("llava", "llava_next", "vipllava")

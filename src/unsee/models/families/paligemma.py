@@ -42,10 +42,10 @@ class PaliGemma(AutoFamily):
         The processor adds BOS and newline itself, and accepts no text without an image.
         """
         if image is None:
-            bare = processor.tokenizer(text, return_tensors="pt", return_token_type_ids=True, add_special_tokens=False)
-            return dict(bare)
-        written = f"{processor.image_token}{processor.tokenizer.bos_token}"
-        row = super().encode_one(
-            processor, processor.image_token + text.removeprefix(written).removesuffix("\n"), image
-        )
+            text_inputs = processor.tokenizer(
+                text, return_tensors="pt", return_token_type_ids=True, add_special_tokens=False
+            )
+            return dict(text_inputs)
+        prefix = f"{processor.image_token}{processor.tokenizer.bos_token}"
+        row = super().encode_one(processor, processor.image_token + text.removeprefix(prefix).removesuffix("\n"), image)
         return {key: value for key, value in row.items() if key != "labels"}

@@ -144,18 +144,18 @@ class Frame:
     """Whether enough of the direction lies outside the reasoning subspace."""
 
     @classmethod
-    def of(cls, one: Directions, rule: Rule, device: torch.device) -> Frame:
+    def of(cls, directions: Directions, rule: Rule, device: torch.device) -> Frame:
         """Precompute the update of a layer."""
-        directions = [v.float() for v in (one.v_text, one.v_mm)]
-        protected = [outside(v, one.rrs.float()) for v in directions] if rule.protect else directions
+        vectors = [v.float() for v in (directions.v_text, directions.v_mm)]
+        protected = [outside(v, directions.rrs.float()) for v in vectors] if rule.protect else vectors
         able = tuple(bool(p.norm() >= LEAST_NORM) for p in protected)
         if rule.update == "additive":
-            pairs = [v[:, None] for v in directions]
+            pairs = [v[:, None] for v in vectors]
             towards = protected
         else:
             units = [normalize(p, dim=0) for p in protected]
-            goals = [karcher_mean(mu.float()) for mu in (one.mu_text, one.mu_mm)]
-            pairs = [torch.stack([v, z], dim=1) for v, z in zip(units, goals, strict=True)]
+            targets = [karcher_mean(mu.float()) for mu in (directions.mu_text, directions.mu_mm)]
+            pairs = [torch.stack([v, z], dim=1) for v, z in zip(units, targets, strict=True)]
             towards = [v + BORDER * aside(v) for v in units]
         return cls(torch.stack(pairs).to(device), torch.stack(towards)[:, None].to(device), (able[0], able[1]))
 
@@ -172,18 +172,18 @@ def steer(states: Tensor, frame: Frame, kind: int | Tensor, rule: Rule) -> tuple
         kind: 0 for text-only requests, 1 for those with an image, or one of them per row.
         rule: Kind of update, its strength and its largest angle.
     """
-    plain_bcd = states.float()
-    norm_bc1 = vector_norm(plain_bcd, dim=-1, keepdim=True)
+    states_bcd = states.float()
+    norm_bc1 = vector_norm(states_bcd, dim=-1, keepdim=True)
     pair, towards, angle_bc1 = frame.pair_2dp[kind], frame.towards_21d[kind], None
     if rule.update == "additive":
-        moved_bcd = plain_bcd + rule.strength * (plain_bcd @ pair) * towards
+        moved_bcd = states_bcd + rule.strength * (states_bcd @ pair) * towards
     else:
-        unit_bcd = plain_bcd / norm_bc1.clamp(min=BORDER)  # padding may have none
+        unit_bcd = states_bcd / norm_bc1.clamp(min=BORDER)  # padding may have none
         cosines_bcp = unit_bcd @ pair
         angle_bc1 = arc(cosines_bcp).amin(-1, keepdim=True).clamp(max=math.radians(rule.max_rotation_deg))
         moved_bcd = turned(unit_bcd, towards, cosines_bcp[..., :1], angle_bc1)
-    kept_bc1 = norm_bc1 / vector_norm(moved_bcd, dim=-1, keepdim=True)
-    return (moved_bcd * kept_bc1).to(states.dtype), angle_bc1
+    scale_bc1 = norm_bc1 / vector_norm(moved_bcd, dim=-1, keepdim=True)
+    return (moved_bcd * scale_bc1).to(states.dtype), angle_bc1
 
 
 def save(artefact: Artefact, folder: Path, name: str = NAME) -> None:
@@ -203,10 +203,10 @@ def load(folder: Path, name: str = NAME) -> Artefact:
         tensors = load_file(folder / f"{name}.safetensors")
         rule = Rule(**{**facts["rule"], "layers": tuple(facts["rule"]["layers"])})
         artefact = Artefact(rule=rule, directions=_nested(tensors), facts=facts)
-        known = facts["hash"]
+        saved_hash = facts["hash"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder / name}.json and .safetensors are no steering artefact: {error!r}") from error
-    if artefact.hash != known:
+    if artefact.hash != saved_hash:
         raise UserError(
             f"{folder / name}.safetensors does not belong to {name}.json beside it; copy both from the run."
         )
@@ -214,7 +214,11 @@ def load(folder: Path, name: str = NAME) -> Artefact:
 
 
 def _flat(directions: Mapping[int, Directions]) -> dict[str, Tensor]:
-    return {f"layers.{layer}.{key}": tensor for layer, one in directions.items() for key, tensor in vars(one).items()}
+    return {
+        f"layers.{layer}.{key}": tensor
+        for layer, layer_directions in directions.items()
+        for key, tensor in vars(layer_directions).items()
+    }
 
 
 def _nested(tensors: Mapping[str, Tensor]) -> dict[int, Directions]:

@@ -22,7 +22,7 @@ EPS: Final = 1e-6
 ZScore = Literal["center_and_scale", "scale_only"]
 
 
-def zscore(shifts_nd: Tensor, how: ZScore) -> Tensor:
+def zscore(shifts_nd: Tensor, mode: ZScore) -> Tensor:
     """Scale every dimension over the batch. `center_and_scale` (literal) also centres it.
 
     >>> zscore(torch.tensor([[1.0], [3.0]]), "center_and_scale").tolist()
@@ -30,7 +30,7 @@ def zscore(shifts_nd: Tensor, how: ZScore) -> Tensor:
     >>> zscore(torch.tensor([[3.0], [3.0]]), "scale_only").tolist()
     [[1.0], [1.0]]
     """
-    centred_nd = shifts_nd - shifts_nd.mean(0) if how == "center_and_scale" else shifts_nd
+    centred_nd = shifts_nd - shifts_nd.mean(0) if mode == "center_and_scale" else shifts_nd
     return centred_nd / centred_nd.square().mean(0).sqrt().clamp(min=EPS)
 
 
@@ -67,10 +67,10 @@ def contrast(forget_nd: Tensor, retain_nd: Tensor, shrinkage: float = 0.01) -> T
     >>> contrast(torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.tensor([[-1.0, 0.0], [-1.0, 2.0]])).tolist()
     [1.0, 0.0]
     """
-    apart_nd = torch.cat([cloud - cloud.mean(0) for cloud in (forget_nd, retain_nd)])
-    spread_dd = apart_nd.T @ apart_nd / len(apart_nd)
-    ridge = shrinkage * spread_dd.diagonal().mean() * torch.eye(len(spread_dd))
-    return normalize(torch.linalg.solve(spread_dd + ridge, forget_nd.mean(0) - retain_nd.mean(0)), dim=0)
+    centred_nd = torch.cat([states_nd - states_nd.mean(0) for states_nd in (forget_nd, retain_nd)])
+    covariance_dd = centred_nd.T @ centred_nd / len(centred_nd)
+    ridge = shrinkage * covariance_dd.diagonal().mean() * torch.eye(len(covariance_dd))
+    return normalize(torch.linalg.solve(covariance_dd + ridge, forget_nd.mean(0) - retain_nd.mean(0)), dim=0)
 
 
 def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "above"]) -> tuple[float, float]:
@@ -81,8 +81,8 @@ def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "a
     """
     values = torch.cat([forget, retain]).double().unique()
     edges = torch.cat([values[:1] - EPS, (values[1:] + values[:-1]) / 2, values[-1:] + EPS])
-    hit, wrong = ((one.double()[:, None] < edges).double().mean(0) for one in (forget, retain))
-    accuracy = (hit + 1 - wrong) / 2 if sign == "below" else 1 - (hit + 1 - wrong) / 2
+    forget_rate, retain_rate = ((scores.double()[:, None] < edges).double().mean(0) for scores in (forget, retain))
+    accuracy = (forget_rate + 1 - retain_rate) / 2 if sign == "below" else 1 - (forget_rate + 1 - retain_rate) / 2
     best = int(accuracy.argmax())
     return float(edges[best]), float(accuracy[best])
 
@@ -99,9 +99,9 @@ def turned(unit: Tensor, towards: Tensor, cosine: Tensor, angle: Tensor) -> Tens
     >>> turned(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.0), torch.tensor(0.0))
     tensor([1., 0.])
     """
-    across = torch.addcmul(towards, cosine, unit, value=-1)
-    share = angle.sin() / vector_norm(across, dim=-1, keepdim=True).clamp(min=1e-12)
-    return torch.addcmul(angle.cos() * unit, share, across)
+    orthogonal = torch.addcmul(towards, cosine, unit, value=-1)
+    share = angle.sin() / vector_norm(orthogonal, dim=-1, keepdim=True).clamp(min=1e-12)
+    return torch.addcmul(angle.cos() * unit, share, orthogonal)
 
 
 def aside(unit: Tensor) -> Tensor:

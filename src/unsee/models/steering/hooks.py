@@ -2,7 +2,7 @@
 
 The gate is decided once per request, from the state of its last prompt token, and holds until its response ends. Our own
 decoding loop declares which columns end prompts and which are responses (`Requests`); under `model.generate` the KV cache
-tells. Passes without a cache (training, log-likelihoods) are not steered.
+identifies them. Passes without a cache (training, log-likelihoods) are not steered.
 Shapes: b rows, c columns of a pass, e prompt ends, r rows, l lanes, d width of the model.
 """
 
@@ -48,7 +48,9 @@ class Firing:
             "requests": len(self.scores),
             "firing_rate": self.fired / len(self.scores) if self.scores else None,
             "score_quartiles": [round(value, 4) for value in quartiles] if self.scores else None,
-            "mean_rotation_deg": {str(layer): round(sum(of) / len(of), 2) for layer, of in self.degrees.items()},
+            "mean_rotation_deg": {
+                str(layer): round(sum(degrees) / len(degrees), 2) for layer, degrees in self.degrees.items()
+            },
         }
 
 
@@ -88,8 +90,8 @@ class Steering:
         self._frames: dict[tuple[int, torch.device], Frame] = {}
         layers = decoder_layers(model)
         outer = _outer(model)
-        named = outer.config.to_dict()
-        self._image_token = named.get("image_token_id", named.get("image_token_index"))
+        config = outer.config.to_dict()
+        self._image_token = config.get("image_token_id", config.get("image_token_index"))
         self._handles: list[RemovableHandle] = [
             outer.register_forward_pre_hook(self._begin, with_kwargs=True),
             outer.register_forward_hook(self._end),
@@ -105,8 +107,8 @@ class Steering:
     @property
     def skipped(self) -> list[int]:
         """Layers whose direction lies in the reasoning subspace and is not used."""
-        able = {layer: self._frame(layer, torch.device("cpu")).able for layer in self.rule.layers}
-        return [layer for layer, ready in able.items() if not all(ready)]
+        able_by_layer = {layer: self._frame(layer, torch.device("cpu")).able for layer in self.rule.layers}
+        return [layer for layer, able in able_by_layer.items() if not all(able)]
 
     def _begin(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - torch's call
         """Determine the columns of the coming pass, unless set by the decoding loop."""
@@ -143,10 +145,10 @@ class Steering:
         states_bcd = output if isinstance(output, Tensor) else output[0]
         if turn.speaks == "prompts" and layer == self.rule.scoring_layer:
             self._decide(turn, states_bcd)
-        which = self._columns(turn, layer, states_bcd)
-        if which is None:
+        mask = self._columns(turn, layer, states_bcd)
+        if mask is None:
             return None
-        new_bcd = self._turned(turn, layer, states_bcd, which)
+        new_bcd = self._turned(turn, layer, states_bcd, mask)
         return new_bcd if isinstance(output, Tensor) else (new_bcd, *output[1:])
 
     def _decide(self, turn: _Turn, states_bcd: Tensor) -> None:
@@ -168,21 +170,21 @@ class Steering:
             return True
         if self.rule.apply_to == "generated" or turn.speaks == "nobody" or not turn.some or turn.open_be is None:
             return None
-        chosen_bc = torch.zeros(states_bcd.shape[:2], dtype=torch.bool, device=states_bcd.device)
-        chosen_bc[:, slice(-1, None) if turn.ends_e is None else turn.ends_e] = turn.open_be
-        return chosen_bc
+        mask_bc = torch.zeros(states_bcd.shape[:2], dtype=torch.bool, device=states_bcd.device)
+        mask_bc[:, slice(-1, None) if turn.ends_e is None else turn.ends_e] = turn.open_be
+        return mask_bc
 
-    def _turned(self, turn: _Turn, layer: int, states_bcd: Tensor, which: Tensor | Literal[True]) -> Tensor:
+    def _turned(self, turn: _Turn, layer: int, states_bcd: Tensor, mask: Tensor | Literal[True]) -> Tensor:
         frame = self._frame(layer, states_bcd.device)
         new_bcd, angle_bc1 = steer(states_bcd, frame, turn.kind, self.rule)
         if not all(frame.able):
-            able = torch.tensor(frame.able, device=states_bcd.device)[turn.kind].reshape(-1, 1)
-            which = able.expand(states_bcd.shape[:2]) & which
+            able_b1 = torch.tensor(frame.able, device=states_bcd.device)[turn.kind].reshape(-1, 1)
+            mask = able_b1.expand(states_bcd.shape[:2]) & mask
         if turn.speaks == "answers" and turn.fresh and angle_bc1 is not None:
-            chosen = angle_bc1 if which is True else angle_bc1[which]
-            self.firing.degrees.setdefault(layer, []).append(math.degrees(float(chosen.mean())))
+            angles = angle_bc1 if mask is True else angle_bc1[mask]
+            self.firing.degrees.setdefault(layer, []).append(math.degrees(float(angles.mean())))
             turn.fresh = layer != max(self.rule.layers)
-        return new_bcd if which is True else torch.where(which[..., None], new_bcd, states_bcd)
+        return new_bcd if mask is True else torch.where(mask[..., None], new_bcd, states_bcd)
 
     def _frame(self, layer: int, device: torch.device) -> Frame:
         if (layer, device) not in self._frames:
@@ -199,10 +201,10 @@ def attach(model: Module, artefact: Artefact) -> Steering:
     layers = decoder_layers(model)
     width = int(model.get_input_embeddings().weight.shape[1])  # type: ignore[operator,union-attr]
     depth = max(*artefact.rule.layers, artefact.rule.scoring_layer) + 1
-    known = next(iter(artefact.directions.values())).v_text.shape[0]
-    if depth > len(layers) or known != width:
+    artefact_width = next(iter(artefact.directions.values())).v_text.shape[0]
+    if depth > len(layers) or artefact_width != width:
         raise UserError(
-            f"The steering artefact was made for states of width {known} in at least {depth} layers, but the model has "
+            f"The steering artefact was made for states of width {artefact_width} in at least {depth} layers, but the model has "
             f"width {width} in {len(layers)}. Attach it to the model it was made on."
         )
     steering = Steering(artefact, model)
@@ -217,7 +219,10 @@ def attached(model: Module) -> tuple[Steering, ...]:
 
 
 def left_off(model: Module) -> dict[str, float]:
-    """Return a mark for numbers of passes without a KV cache, which are not steered; empty for a model without steering."""
+    """Return a mark on scores from unsteered passes, or empty without steering.
+
+    Passes without a KV cache are not steered.
+    """
     return {"steering off": 1.0} if attached(model) else {}
 
 
