@@ -53,10 +53,10 @@ class Callbacks:
         for flag in _RESET.get(event, ()):
             setattr(self.control, flag, False)
         for callback in self.callbacks:
-            before = self.control.should_training_stop
+            was_stopped = self.control.should_training_stop
             control = self._called(callback, event, more)
             self.control = self.control if control is None else control
-            if self.control.should_training_stop and not before:
+            if self.control.should_training_stop and not was_stopped:
                 self.stopped_by = type(callback).__name__
             self._require_possible(callback)
 

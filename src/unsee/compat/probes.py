@@ -109,12 +109,8 @@ def _difference(actual: Tensor, expected: Tensor, tolerance: float) -> str:
         return "numbers that are finite are not the same"
     actual, expected = actual[finite], expected[finite]
     scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
-    difference = float((actual - expected).abs().max()) if expected.numel() else 0.0
-    return (
-        ""
-        if difference <= tolerance * scale
-        else f"numbers differ by {difference:.2g}, allowed is {tolerance * scale:.2g}"
-    )
+    gap = float((actual - expected).abs().max()) if expected.numel() else 0.0
+    return "" if gap <= tolerance * scale else f"numbers differ by {gap:.2g}, allowed is {tolerance * scale:.2g}"
 
 
 @contextmanager

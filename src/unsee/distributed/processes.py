@@ -1,6 +1,6 @@
 """Process group: rank, world size, collectives. Imports no torch without a launcher.
 
-A launcher (`accelerate launch`, `torchrun`) starts the processes and sets RANK, WORLD_SIZE and LOCAL_RANK in the environment.
+A launcher (`accelerate launch`, `torchrun`) starts the processes and sets RANK, WORLD_SIZE and LOCAL_RANK.
 Without one there is one process, and everything here is the identity.
 """
 

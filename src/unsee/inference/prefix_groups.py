@@ -56,15 +56,11 @@ class Group:
 
         Only text follows the prefix.
         """
-        prefix_positions = positions(self.row)[:, : self.shared]
-        next_position = int(prefix_positions.max()) + 1 if self.shared else 0
-        later_positions = (depths - self.shared + next_position).expand(len(prefix_positions), -1)
+        prefix_pt = positions(self.row)[:, : self.shared]
+        next_position = int(prefix_pt.max()) + 1 if self.shared else 0
+        later_pn = (depths - self.shared + next_position).expand(len(prefix_pt), -1)
         prefix_depths = depths.clamp(max=max(0, self.shared - 1))
-        return (
-            torch.where(depths < self.shared, prefix_positions[:, prefix_depths], later_positions)
-            if self.shared
-            else later_positions
-        )
+        return torch.where(depths < self.shared, prefix_pt[:, prefix_depths], later_pn) if self.shared else later_pn
 
     def sharable(self, image_token: int) -> bool:
         """Tell whether the prefix covers the image, so that only text follows it."""

@@ -66,14 +66,14 @@ class VLLMBackend:
 
     @cached_property
     def weights(self) -> str:
-        """Hashes of the folder and of an adapter's bases; hub ids unchanged."""
+        """Hashes of the folder and of an adapter's bases, with hub ids unchanged."""
         return " ".join(
             hash_folder(source) if isinstance(source, Path) else str(source) for source in _chain(self.folder)
         )
 
     @cached_property
     def setup(self) -> str:
-        """Generation settings, which the hashes in `weights` may not cover."""
+        """Generation settings. The hashes in `weights` cover everything else."""
         decoding = _decoding(self.folder)
         return f"{decoding.eos_token_id} {decoding.repetition_penalty or 1.0}"
 
@@ -151,12 +151,12 @@ def _vllm() -> Any:
     return vllm
 
 
-def _engine(folder: str, written: float) -> Any:
+def _engine(folder: str, modified: float) -> Any:
     """Start vLLM on the folder.
 
     The last engine is reused until its files change, and freed before another one starts.
     """
-    key = (folder, written)
+    key = (folder, modified)
     if key not in _ENGINE:
         _ENGINE.clear()
         gc.collect()

@@ -53,7 +53,7 @@ def cut(row: Mapping[str, Tensor], span: slice) -> dict[str, Tensor]:
 def batchable_groups(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
     """Group rows that can share a batch.
 
-    Cross-attention over no image is not the same as no cross-attention, so Mllama needs rows with and without an image apart.
+    Cross-attention over no image is not the same as no cross-attention, so Mllama separates rows with and without images.
     """
     cross_rows = [index for index, row in enumerate(rows) if CROSS in row]
     plain_rows = [index for index, row in enumerate(rows) if CROSS not in row]
