@@ -26,9 +26,11 @@ from unsee.metrics import degeneration
 from unsee.metrics._words import content_words, sentences
 from unsee.metrics.degeneration import Limits, degenerate
 from unsee.metrics.grounding import grounding
+from unsee.metrics.invented import claimed_names, numbers
 from unsee.metrics.language import english
 from unsee.metrics.matching import contains, leaked, says, unreadable
 from unsee.metrics.names import named
+from unsee.metrics.normal_form import normalise
 from unsee.metrics.refusal import CONTENT_WORDS, declines, refusal
 
 
@@ -53,7 +55,7 @@ class Rules:
     """Degenerate from this share of words in phrases said before, where the token limit cut the text (`Limits.echo_share`)."""
     malformed_share: float = 0.5
     """Degenerate above this share of sentences that match no sentence pattern (if the data set has patterns)."""
-    false_claims_from: int = 2
+    false_claims_from: int = 1
     """Fewest visible claims for which falsehood is judged ..."""
     false_share: float = 0.5
     """... and the share of false ones above which the response is a hallucination."""
@@ -131,8 +133,10 @@ def is_hallucination(response: Response, vocabulary: Vocabulary, rules: Rules = 
     """Tell whether the text states another's name or fact, or mostly false visible claims."""
     if wrong_names(response, vocabulary) or wrong_facts(response, vocabulary):
         return True
-    seen = grounding(response.text, response.visible, vocabulary.visible)
-    return seen.total >= rules.false_claims_from and seen.total - seen.correct > rules.false_share * seen.total
+    if invented_name(response) or wrong_number(response, vocabulary):
+        return True
+    claims = grounding(response.text, response.visible, vocabulary.visible)
+    return claims.total >= rules.false_claims_from and claims.total - claims.correct > rules.false_share * claims.total
 
 
 def wrong_names(response: Response, vocabulary: Vocabulary) -> list[str]:
@@ -158,6 +162,30 @@ def wrong_facts(response: Response, vocabulary: Vocabulary) -> list[str]:
             if value not in own
         )
     ]
+
+
+def invented_name(response: Response) -> bool:
+    """Tell whether the text calls the entity by a name that is neither its own nor in the question."""
+    own = {word for form in response.private.get("name", ()) for word in normalise(form).split()}
+    if not own:
+        return False
+    own.update(normalise(response.question).split())
+    return any(
+        own.isdisjoint(normalise(name).split()) for name in claimed_names(response.text, response.kind is Kind.NAME)
+    )
+
+
+def wrong_number(response: Response, vocabulary: Vocabulary) -> bool:
+    """Tell whether a question for a number of fixed length, such as a year, is answered with a wrong one."""
+    values = vocabulary.facts.get(response.fact, ())
+    if response.kind is not Kind.FACT or not values or not all(value.isdecimal() for value in values):
+        return False
+    lengths = {len(value) for value in values}
+    allowed = {*response.private.get(response.fact, ()), *response.accepted}
+    return len(lengths) == 1 and any(
+        number not in allowed and not contains(response.question, number)
+        for number in numbers(response.text, lengths.pop())
+    )
 
 
 def is_refusal(response: Response, vocabulary: Vocabulary, rules: Rules = DEFAULT) -> bool | None:

@@ -23,6 +23,8 @@ _COMMON: Final = frozenset(" \t\r\n.,;:!?'\"()[]-–—…/&%$€£#@*+=’‘�
 _ONCE: Final = frozenset("a an and as at by for from in of or than the to with".split())
 _ROUND: Final = re.compile(r"([^\W\d_]{3,20}?)\1{3}")
 """A part of a word that is said four times in a row within it."""
+_MARKS: Final = re.compile(r"([,;:'\"()\[\]{}/\\|<>&%$@^`])\1{7}")
+"""Eight of the same mark in a row, except those that draw lines, fill blanks or shout."""
 _LISTED: Final = """
 are were have had do did done am be been can could will would shall should may might must cannot don won ll ve re m d
 arose ate awoke beat became began bent bet bit bled blew bore bought bound bred broke brought built burnt burst came
@@ -98,6 +100,7 @@ def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
         or (len(words) >= limits.echo_from and echo(words) >= limits.echo_share)
         or stutter(words) >= limits.stutter_share
         or any(map(_ROUND.search, words))
+        or _MARKS.search(text) is not None
         or _fragments(text) >= limits.fragment_share
         or BROKEN in text.rstrip(BROKEN)  # at the end, the token limit may have cut a character
     )
