@@ -106,8 +106,8 @@ def is_degenerate(response: Response, vocabulary: Vocabulary, rules: Rules = DEF
         limits = replace(limits, min_tokens=1)
     if not response.ended:  # who does not come to an end and repeats phrases goes round in circles
         limits = replace(limits, echo_share=min(limits.echo_share, rules.cut_echo_share))
-    whole = response.text if response.ended else _without_last(response.text)
-    return degenerate(response.text, limits) or malformed(whole, vocabulary.sentences) > rules.malformed_share
+    complete_text = response.text if response.ended else _without_last(response.text)
+    return degenerate(response.text, limits) or malformed(complete_text, vocabulary.sentences) > rules.malformed_share
 
 
 def _without_last(text: str) -> str:
@@ -123,10 +123,10 @@ def malformed(text: str, patterns: tuple[str, ...]) -> float:
     >>> malformed("The hair is red. Hair red hair is.", ("the [a-z]+ is [a-z]+",))
     0.5
     """
-    said = sentences(text)
-    if not patterns or not said:
+    parts = sentences(text)
+    if not patterns or not parts:
         return 0.0
-    return sum(not (_fits(sentence, patterns) or declines(sentence)) for sentence in said) / len(said)
+    return sum(not (_fits(sentence, patterns) or declines(sentence)) for sentence in parts) / len(parts)
 
 
 def is_hallucination(response: Response, vocabulary: Vocabulary, rules: Rules = DEFAULT) -> bool:

@@ -42,21 +42,22 @@ def bleu_released(*, prediction: str, reference: str) -> float:
     >>> round(bleu_released(prediction="the cat sat", reference="the cat sat on it"), 4)
     0.2887
     """
-    said, wanted = prediction.split(), reference.split()
-    matches = [_matches(said, wanted, n) for n in range(1, 5)]
+    prediction_words, reference_words = prediction.split(), reference.split()
+    matches = [_matches(prediction_words, reference_words, n) for n in range(1, 5)]
     if not matches[0]:
         return 0.0
-    shares = ((found or 0.1) / max(1, len(said) - n) for n, found in enumerate(matches))
-    brevity = min(1.0, math.exp(1 - len(wanted) / len(said)))
+    shares = ((count or 0.1) / max(1, len(prediction_words) - n) for n, count in enumerate(matches))
+    brevity = min(1.0, math.exp(1 - len(reference_words) / len(prediction_words)))
     return brevity * math.exp(sum(map(math.log, shares)) / 4)
 
 
-def _matches(said: Sequence[str], wanted: Sequence[str], n: int) -> int:
+def _matches(prediction_words: Sequence[str], reference_words: Sequence[str], n: int) -> int:
     """Return the clipped number of common n-grams."""
-    ours, theirs = (
-        Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1)) for words in (said, wanted)
+    prediction_grams, reference_grams = (
+        Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1))
+        for words in (prediction_words, reference_words)
     )
-    return (ours & theirs).total()
+    return (prediction_grams & reference_grams).total()
 
 
 @lru_cache(maxsize=1)

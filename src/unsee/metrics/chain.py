@@ -43,5 +43,5 @@ def chain_facts(reasoning: str, facts: Iterable[str]) -> bool:
     >>> chain_facts("Mara lives in Oslo.", ["Oslo", "Mara"]), chain_facts("Mara lives there.", ["Oslo", "Mara"])
     (True, False)
     """
-    wanted = tuple(facts)
-    return bool(wanted) and all(contains(reasoning, fact) for fact in wanted)
+    chain = tuple(facts)
+    return bool(chain) and all(contains(reasoning, fact) for fact in chain)

@@ -67,10 +67,10 @@ def choice(text: str, options: Sequence[str]) -> str:
     text = _THOUGHT.sub("", text) or text
     lists = _lists_options(text, letters)
     for find in (_boxed, _alone, _cued, _alone_on_a_line, *(() if lists else (_leading, _bracketed))):
-        found = set(find(text)) & set(letters)
-        if found:
-            clear = len(found) == 1 and (find is _boxed or not _hedged(text, letters))
-            return found.pop() if clear else ""
+        picked = set(find(text)) & set(letters)
+        if picked:
+            clear = len(picked) == 1 and (find is _boxed or not _hedged(text, letters))
+            return picked.pop() if clear else ""
     return "" if lists else _by_text(text, options, letters)
 
 
@@ -103,8 +103,8 @@ def _alone_on_a_line(text: str) -> list[str]:
 
 
 def _cued(text: str) -> list[str]:
-    found = [*_NAMED.finditer(text), *_CHOSEN.finditer(text)]
-    return [match[1].upper() for match in found if not _is_word(text, match)]
+    matches = [*_NAMED.finditer(text), *_CHOSEN.finditer(text)]
+    return [match[1].upper() for match in matches if not _is_word(text, match)]
 
 
 def _is_word(text: str, match: re.Match[str]) -> bool:

@@ -74,17 +74,17 @@ def rebound(memory: Matrix, at: Sequence[int] | None = None, support: Support = 
     """
     steps = _steps(memory, at)
     means = historical_memory(memory, at)
-    found: list[float | None] = [None] * len(steps)
-    for place in range(1, len(steps)):
-        (before, old), (_, new) = steps[place - 1], steps[place]
+    rebounds: list[float | None] = [None] * len(steps)
+    for step in range(1, len(steps)):
+        (before, old), (_, new) = steps[step - 1], steps[step]
         pair = (
             (mean_of_known(new[:before]), mean_of_known(old[:before]))
             if support == "common"
-            else (means[place], means[place - 1])
+            else (means[step], means[step - 1])
         )
         if pair[0] is not None and pair[1] is not None:
-            found[place] = max(0.0, pair[0] - pair[1])
-    return found
+            rebounds[step] = max(0.0, pair[0] - pair[1])
+    return rebounds
 
 
 def task_rebound(memory: Matrix, at: Sequence[int] | None = None) -> list[list[float]]:
@@ -93,9 +93,9 @@ def task_rebound(memory: Matrix, at: Sequence[int] | None = None) -> list[list[f
     >>> task_rebound([[1.0, 1.0], [0.0, 1.0], [0.25, 0.0]])
     [[], [0.25]]
     """
-    known = list(range(len(memory))) if at is None else list(at)
+    requests = list(range(len(memory))) if at is None else list(at)
     return [
-        [max(0.0, row[k] - min(memory[j][k] for j in range(len(memory)) if known[j] <= t)) for k in range(t - 1)]
+        [max(0.0, row[k] - min(memory[j][k] for j in range(len(memory)) if requests[j] <= t)) for k in range(t - 1)]
         for t, row in _steps(memory, at)
     ]
 
@@ -179,5 +179,5 @@ def overall(parts: Sequence[float]) -> float:
 
 def _steps(memory: Matrix, at: Sequence[int] | None) -> list[tuple[int, Sequence[float]]]:
     """Return (t, row) of the models evaluated after at least one request."""
-    known = range(len(memory)) if at is None else at
-    return [(t, row) for t, row in zip(known, memory, strict=True) if t > 0]
+    requests = range(len(memory)) if at is None else at
+    return [(t, row) for t, row in zip(requests, memory, strict=True) if t > 0]

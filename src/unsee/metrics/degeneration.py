@@ -130,12 +130,12 @@ def loop(words: Sequence[str]) -> float:
     """
     looping: set[int] = set()
     for period in range(1, min(8, len(words) // 2) + 1):
-        place = period
+        start = period
         for same, run in groupby(map(eq, words[period:], words)):
             length = len(list(run))
             if same and 3 * (length + period) >= (12 if period == 1 else 8 * period):
-                looping.update(range(place - period, place + length))
-            place += length
+                looping.update(range(start - period, start + length))
+            start += length
     return len(looping) / len(words) if words else 0.0
 
 
@@ -145,8 +145,8 @@ def stutter(words: Sequence[str]) -> float:
     >>> stutter("that is by by diver".split()), stutter("that that is so is so".split())
     (0.4, 0.0)
     """
-    again = sum(first == second and first in _ONCE for first, second in pairwise(words))
-    return 2 * again / len(words) if words else 0.0
+    repeats = sum(first == second and first in _ONCE for first, second in pairwise(words))
+    return 2 * repeats / len(words) if words else 0.0
 
 
 def fragment(sentence: str) -> bool:
@@ -165,9 +165,9 @@ def fragment(sentence: str) -> bool:
 
 def _fragments(text: str) -> float:
     """Return the share of fragments. A last sentence without an end may have been cut before its verb."""
-    said = sentences(text)
-    ended = [sentence for sentence in said if sentence != said[-1] or not sentence[-1].isalnum()]
-    return sum(map(fragment, ended)) / len(said) if said else 0.0
+    parts = sentences(text)
+    complete = [sentence for sentence in parts if sentence != parts[-1] or not sentence[-1].isalnum()]
+    return sum(map(fragment, complete)) / len(parts) if parts else 0.0
 
 
 def echo(words: Sequence[str], n: int = 4) -> float:
@@ -176,12 +176,12 @@ def echo(words: Sequence[str], n: int = 4) -> float:
     >>> echo("we see a hat there , we see a hat".split()), echo("a red shirt and a blue hat".split())
     (0.4, 0.0)
     """
-    seen: set[tuple[str, ...]] = set()
-    again: set[int] = set()
-    for place, phrase in enumerate(_ngrams(words, n)):
-        again |= set(range(place, place + n)) if phrase in seen else set()
-        seen.add(phrase)
-    return len(again) / len(words) if words else 0.0
+    earlier: set[tuple[str, ...]] = set()
+    repeated: set[int] = set()
+    for index, phrase in enumerate(_ngrams(words, n)):
+        repeated |= set(range(index, index + n)) if phrase in earlier else set()
+        earlier.add(phrase)
+    return len(repeated) / len(words) if words else 0.0
 
 
 def ngram_entropy(text: str) -> float:

@@ -110,18 +110,18 @@ def _middle(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _demand(one: Sequence[float], other: Sequence[float]) -> None:
-    if not one or not other:
+def _demand(first: Sequence[float], second: Sequence[float]) -> None:
+    if not first or not second:
         raise ValueError("Two samples are compared; one of them is empty.")
-    if not all(math.isfinite(value) for value in (*one, *other)):
+    if not all(math.isfinite(value) for value in (*first, *second)):
         raise ValueError("Two samples of finite numbers are compared; one of them has infinity or not-a-number.")
 
 
 def _edges(values: Sequence[float], bins: int) -> list[float]:
     """Return the starts of the inner bins. Equal values share a bin."""
     ordered = sorted(values)
-    places = (place * len(ordered) // bins for place in range(1, bins))
-    return sorted({ordered[place] for place in places if ordered[place] > ordered[0]})
+    ranks = (bin_number * len(ordered) // bins for bin_number in range(1, bins))
+    return sorted({ordered[bin_number] for bin_number in ranks if ordered[bin_number] > ordered[0]})
 
 
 def _shares(values: Sequence[float], edges: Sequence[float]) -> list[float]:
@@ -130,8 +130,8 @@ def _shares(values: Sequence[float], edges: Sequence[float]) -> list[float]:
     return [(end - start) / len(ordered) for start, end in pairwise(before)]
 
 
-def _js(one: Sequence[float], other: Sequence[float]) -> float:
-    pairs = [(p, q, (p + q) / 2) for p, q in zip(one, other, strict=True)]
+def _js(first: Sequence[float], second: Sequence[float]) -> float:
+    pairs = [(p, q, (p + q) / 2) for p, q in zip(first, second, strict=True)]
     return math.fsum(_term(p, m) + _term(q, m) for p, q, m in pairs) / 2
 
 

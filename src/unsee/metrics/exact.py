@@ -45,8 +45,10 @@ def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], q
     right = tuple(right)
     if not any(contains(prediction, value) for value in right):
         return False
-    others = (value for value in wrong if not contains(question, value) and not any(contains(r, value) for r in right))
-    return not any(contains(prediction, value) for value in others)
+    wrong_values = (
+        value for value in wrong if not contains(question, value) and not any(contains(r, value) for r in right)
+    )
+    return not any(contains(prediction, value) for value in wrong_values)
 
 
 def comparable(reference: str) -> bool:

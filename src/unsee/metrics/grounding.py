@@ -32,11 +32,11 @@ def claims(text: str, visible: Mapping[str, Mapping[str, str]]) -> dict[str, tup
     {'hair': ('red',), 'hat': ('no',)}
     """
     lowered = " ".join(text.lower().split())
-    found = {
+    values_by_attribute = {
         attribute: tuple(value for value, pattern in values.items() if _compiled(pattern).search(lowered))
         for attribute, values in visible.items()
     }
-    return {attribute: values for attribute, values in found.items() if values}
+    return {attribute: values for attribute, values in values_by_attribute.items() if values}
 
 
 def grounding(text: str, truth: Mapping[str, str], visible: Mapping[str, Mapping[str, str]]) -> Grounding:
@@ -47,10 +47,11 @@ def grounding(text: str, truth: Mapping[str, str], visible: Mapping[str, Mapping
     >>> grounding("A red shirt, or a blue shirt.", {"shirt": "red"}, {"shirt": {"red": "red shirt", "blue": "blue shirt"}})
     Grounding(correct=1, total=2)
     """
-    made = [(attribute, value) for attribute, values in claims(text, visible).items() for value in values]
-    judged = [(attribute, value) for attribute, value in made if attribute in truth]
+    claimed = [(attribute, value) for attribute, values in claims(text, visible).items() for value in values]
+    verifiable = [(attribute, value) for attribute, value in claimed if attribute in truth]
     return Grounding(
-        correct=sum(normalise(truth[attribute]) == normalise(value) for attribute, value in judged), total=len(judged)
+        correct=sum(normalise(truth[attribute]) == normalise(value) for attribute, value in verifiable),
+        total=len(verifiable),
     )
 
 

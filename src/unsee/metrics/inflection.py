@@ -55,21 +55,21 @@ def contains_inflected(text: str, name: str) -> bool:
     >>> contains_inflected("Я знаю Анну Петрову.", "Анна Петрова"), contains_inflected("Это Иванов.", "Иван")
     (True, False)
     """
-    wanted = _WORD.findall(unicodedata.normalize("NFKC", name))
-    if not wanted or not inflects(text, name):
+    name_words = _WORD.findall(unicodedata.normalize("NFKC", name))
+    if not name_words or not inflects(text, name):
         return False
     words = _WORD.findall(unicodedata.normalize("NFKC", text))
-    windows = (words[start : start + len(wanted)] for start in range(len(words) - len(wanted) + 1))
-    return any(all(map(_same, window, wanted)) for window in windows)
+    windows = (words[start : start + len(name_words)] for start in range(len(words) - len(name_words) + 1))
+    return any(all(map(_same, window, name_words)) for window in windows)
 
 
 def _same(word: str, form: str) -> bool:
     """Tell whether a word is the form, with or without a case ending."""
     if form[0].isupper() and not word[0].isupper():
         return False
-    said, wanted = normalise(word).strip(), normalise(form).strip()
-    if said == wanted:
+    spoken, stem_form = normalise(word).strip(), normalise(form).strip()
+    if spoken == stem_form:
         return True
-    endings = _ENDINGS.get(script(wanted[:1]), frozenset())
-    stems = {wanted, _FINAL[script(wanted[:1])].sub("", wanted)} if endings else set()
-    return any(len(stem) >= _STEM and said.startswith(stem) and said[len(stem) :] in endings for stem in stems)
+    endings = _ENDINGS.get(script(stem_form[:1]), frozenset())
+    stems = {stem_form, _FINAL[script(stem_form[:1])].sub("", stem_form)} if endings else set()
+    return any(len(stem) >= _STEM and spoken.startswith(stem) and spoken[len(stem) :] in endings for stem in stems)

@@ -4,6 +4,7 @@ Lists of known entities cannot tell that "That is Prontur Irons." names somebody
 cover. English only.
 """
 
+# ruff: noqa: RUF001 - apostrophes
 from __future__ import annotations
 
 import re

@@ -101,13 +101,13 @@ def english(text: str) -> bool:
     [True, False, False, True]
     """
     letters = [script(char) for char in unicodedata.normalize("NFKC", text)]
-    known = [one for one in letters if one]
-    if sum(one != "latin" for one in known) > OTHER_SCRIPT * len(known):
+    scripts = [letter_script for letter_script in letters if letter_script]
+    if sum(letter_script != "latin" for letter_script in scripts) > OTHER_SCRIPT * len(scripts):
         return False
     words = normalise(text).split()
-    ours = sum(word in _ENGLISH and word not in _SHARED for word in words)
-    theirs = sum(word in _FOREIGN for word in words)
-    if theirs > ours and (theirs >= 2 or len(words) <= SHORT):
+    english_words = sum(word in _ENGLISH and word not in _SHARED for word in words)
+    foreign_words = sum(word in _FOREIGN for word in words)
+    if foreign_words > english_words and (foreign_words >= 2 or len(words) <= SHORT):
         return False
     if any(word in _ENGLISH for word in words):
         return True

@@ -31,5 +31,5 @@ def option_probability(logprobs: Sequence[float], right: int) -> float:
     0.75
     """
     top = max(logprobs)
-    weights = [math.exp(one - top) for one in logprobs]
+    weights = [math.exp(logprob - top) for logprob in logprobs]
     return weights[right] / math.fsum(weights)

@@ -35,11 +35,11 @@ def contains(text: str, term: str) -> bool:
     >>> contains("这是张伟，来自上海。", "张伟"), contains("장웨이는 의사입니다.", "장웨이")
     (True, True)
     """
-    wanted = normalise(term)
-    if wanted == " ":
+    term_words = normalise(term)
+    if term_words == " ":
         return False
-    said = normalise(text)
-    return wanted in said or _after_proclitics(said, wanted) or _spelled_out(text, term)
+    text_words = normalise(text)
+    return term_words in text_words or _after_proclitics(text_words, term_words) or _spelled_out(text, term)
 
 
 def mentions(text: str, term: str) -> bool:
@@ -123,8 +123,8 @@ def unreadable(text: str, private: Mapping[str, Sequence[str]]) -> tuple[str, ..
 def _readable(text: str, forms: tuple[str, ...]) -> bool:
     """Tell whether a fact would be detected. One without forms needs no detection."""
     usable = [form for form in forms if normalise(form) != " "]
-    known = scripts(usable)
-    return not forms or (bool(usable) and (not known or not foreign(text, known)))
+    written_scripts = scripts(usable)
+    return not forms or (bool(usable) and (not written_scripts or not foreign(text, written_scripts)))
 
 
 def _spelled_out(text: str, term: str) -> bool:
@@ -135,14 +135,16 @@ def _spelled_out(text: str, term: str) -> bool:
     """
     if text.isascii() and term.isascii():
         return False
-    said, wanted = (unicodedata.normalize("NFC", one.casefold()).translate(_UMLAUTS) for one in (text, term))
-    return normalise(wanted) in normalise(said)
+    folded_text, folded_term = (
+        unicodedata.normalize("NFC", string.casefold()).translate(_UMLAUTS) for string in (text, term)
+    )
+    return normalise(folded_term) in normalise(folded_text)
 
 
-def _after_proclitics(said: str, wanted: str) -> bool:
+def _after_proclitics(text_words: str, term_words: str) -> bool:
     """Tell whether the words occur after a particle joined to them (Arabic, Hebrew)."""
-    particles = _PROCLITICS.get(script(wanted[1]))
+    particles = _PROCLITICS.get(script(term_words[1]))
     if not particles:
         return False
-    article = "|ل" + re.escape(wanted[2:]) if wanted.startswith(" ال") else ""  # li + al- is written as one
-    return re.search(rf" [{particles}]{{0,3}}(?:{re.escape(wanted[1:])}{article})", said) is not None
+    article = "|ل" + re.escape(term_words[2:]) if term_words.startswith(" ال") else ""  # li + al- is written as one
+    return re.search(rf" [{particles}]{{0,3}}(?:{re.escape(term_words[1:])}{article})", text_words) is not None

@@ -112,8 +112,8 @@ def fluency(
         raise UserError(f"fluency with neutral='uniform' needs the size of the vocabulary, got {vocabulary}.")
     uniform = -math.log(vocabulary or 1)
     pairs = zip(logprobs, concept, strict=True)
-    kept = [uniform if named else value for value, named in pairs if neutral == "uniform" or not named]
-    return math.exp(-_mean(kept)) if kept else None
+    token_logprobs = [uniform if named else value for value, named in pairs if neutral == "uniform" or not named]
+    return math.exp(-_mean(token_logprobs)) if token_logprobs else None
 
 
 def diversity(texts: Sequence[str], unit: Literal["words", "characters"] = "words") -> float | None:

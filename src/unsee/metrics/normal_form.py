@@ -60,8 +60,8 @@ def _plain(char: str) -> str:
     if char in _LETTERS:
         return _LETTERS[char]
     if category in ("Mn", "Mc"):
-        kept = unicodedata.combining(char) in _LETTER_MARKS and not _SELECTORS.match(char)
-        return char if kept else ""
+        is_letter_mark = unicodedata.combining(char) in _LETTER_MARKS and not _SELECTORS.match(char)
+        return char if is_letter_mark else ""
     if category == "Lm" and script(char) in ("modifier", ""):
         return " "  # typographic apostrophes among them
     if char.isalnum():
@@ -71,8 +71,8 @@ def _plain(char: str) -> str:
 
 def _unstroked(char: str) -> str:
     """Return the base of a Latin letter with stroke, hook or bar, which NFKD keeps."""
-    found = None if char.isascii() else _STROKED.match(unicodedata.name(char, ""))
-    return found[1].lower() if found else char
+    match = None if char.isascii() else _STROKED.match(unicodedata.name(char, ""))
+    return match[1].lower() if match else char
 
 
 def _isolate_characters(text: str) -> str:

@@ -16,8 +16,8 @@ def mean_or_none(*parts: float | None) -> float | None:
     >>> mean_or_none(0.5, 1.0), mean_or_none(0.5, None)
     (0.75, None)
     """
-    known = [part for part in parts if part is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(parts) else None
+    present = [part for part in parts if part is not None]
+    return math.fsum(present) / len(present) if present and len(present) == len(parts) else None
 
 
 def kept(*, cloze: float | None, choice: float | None, rouge: float | None) -> float | None:
@@ -35,8 +35,8 @@ def gone(*, cloze: float | None, choice: float | None, rouge: float | None) -> f
     >>> gone(cloze=0.5, choice=0.25, rouge=0.0)
     0.75
     """
-    left = mean_or_none(cloze, choice, rouge)
-    return None if left is None else 1 - left
+    share = mean_or_none(cloze, choice, rouge)
+    return None if share is None else 1 - share
 
 
 def forget_quality(

@@ -35,8 +35,8 @@ def answer_is(text: str) -> str:
     >>> answer_is("The answer is B."), answer_is("C"), answer_is("B."), answer_is("(B)")
     ('B', 'C', '', '')
     """
-    found = _ANSWER_IS.search(text)
-    return (found[1] or found[2]) if found else ""
+    match = _ANSWER_IS.search(text)
+    return (match[1] or match[2]) if match else ""
 
 
 def substring(text: str, reference: str) -> bool:

@@ -81,12 +81,12 @@ def implicit_leak(
     >>> implicit_leak("She lives in Bergen.", private, implies=implies), implicit_leak("Lima.", private, implies=implies)
     (True, False)
     """
-    wanted = _looked_for(private, question)
-    follows = (
+    private_forms = _looked_for(private, question)
+    implied = (
         end for start, end in (implies or {}).items() if contains(reasoning, start) and not contains(question, start)
     )
-    return any(contains(reasoning, form) for form in wanted) or any(
-        contains(end, form) for end in follows for form in wanted
+    return any(contains(reasoning, form) for form in private_forms) or any(
+        contains(end, form) for end in implied for form in private_forms
     )
 
 
@@ -118,9 +118,9 @@ def sound(
     >>> sound(text.replace("She", "Lima: she"), steps=["Oslo"], right=["Norway"], listed=["Lima"], own=own)
     False
     """
-    told, wrong = trace(text), [value for value in _others(listed, own) if value not in right]
-    valid = chain_facts(told.reasoning, steps) and only_match(
-        prediction=told.answer, right=right, wrong=wrong, question=question
+    chain, false_values = trace(text), [value for value in _others(listed, own) if value not in right]
+    valid = chain_facts(chain.reasoning, steps) and only_match(
+        prediction=chain.answer, right=right, wrong=false_values, question=question
     )
     return valid and not unsupported(text, listed, own, question)
 

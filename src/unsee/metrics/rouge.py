@@ -92,5 +92,5 @@ def _scorer(*names: str) -> RougeScorer:
 
 @lru_cache(maxsize=8192)
 def _ngrams(prediction: str, reference: str) -> tuple[float, float]:
-    found = _scorer("rouge1", "rouge2").score(target=reference, prediction=prediction)
-    return float(found["rouge1"].fmeasure), float(found["rouge2"].fmeasure)
+    scores = _scorer("rouge1", "rouge2").score(target=reference, prediction=prediction)
+    return float(scores["rouge1"].fmeasure), float(scores["rouge2"].fmeasure)

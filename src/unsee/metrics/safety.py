@@ -66,9 +66,9 @@ def rate(verdicts: Iterable[bool | None]) -> Rate:
     >>> rate([True, False, None, False, False]).value
     0.25
     """
-    listed = list(verdicts)
-    known = [verdict for verdict in listed if verdict is not None]
-    return Rate(hits=sum(known), n=len(known), failures=len(listed) - len(known))
+    judgements = list(verdicts)
+    valid = [verdict for verdict in judgements if verdict is not None]
+    return Rate(hits=sum(valid), n=len(valid), failures=len(judgements) - len(valid))
 
 
 def rates_by(verdicts: Iterable[tuple[str, bool | None]]) -> dict[str, Rate]:

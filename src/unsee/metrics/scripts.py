@@ -61,16 +61,16 @@ def foreign(text: str, known: frozenset[str], run: int = 2) -> frozenset[str]:
     """
     if text.isascii() and "latin" in known:
         return frozenset()
-    found, before, length = set(), "", 0
+    found_scripts, previous, length = set(), "", 0
     for char in unicodedata.normalize("NFKC", text):
         if unicodedata.category(char) in ("Mn", "Mc", "Cf"):
             continue  # a vowel sign or joiner does not end a word
-        now = script(char)
-        length = length + 1 if now == before else 1
-        before = now
-        if now and now not in known and length >= run:
-            found.add(now)
-    return frozenset(found)
+        current = script(char)
+        length = length + 1 if current == previous else 1
+        previous = current
+        if current and current not in known and length >= run:
+            found_scripts.add(current)
+    return frozenset(found_scripts)
 
 
 def whole(text: str, start: int, end: int) -> bool:
@@ -92,11 +92,11 @@ def whole_matches(text: str, forms: Iterable[str], *, ignore_case: bool = False)
     """
     flags = re.IGNORECASE if ignore_case else 0
     matches = [match for form in set(forms) if form for match in re.finditer(re.escape(form), text, flags)]
-    kept: list[re.Match[str]] = []
+    disjoint: list[re.Match[str]] = []
     for match in sorted(matches, key=lambda match: (match.start(), -match.end())):
-        if whole(text, *match.span()) and (not kept or match.start() >= kept[-1].end()):
-            kept.append(match)
-    return kept
+        if whole(text, *match.span()) and (not disjoint or match.start() >= disjoint[-1].end()):
+            disjoint.append(match)
+    return disjoint
 
 
 def bounded(value: str) -> str:

@@ -33,9 +33,12 @@ def entity_means(observations: Iterable[Observation]) -> dict[str, float]:
     {'p': 0.75}
     """
     images: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for seen in observations:
-        images[seen.entity][seen.image].append(seen.value)
-    return {entity: _mean([_mean(values) for values in by.values()]) for entity, by in sorted(images.items())}
+    for observation in observations:
+        images[observation.entity][observation.image].append(observation.value)
+    return {
+        entity: _mean([_mean(values) for values in values_by_image.values()])
+        for entity, values_by_image in sorted(images.items())
+    }
 
 
 def entity_sums(observations: Iterable[Observation]) -> dict[str, tuple[float, int]]:
@@ -45,9 +48,9 @@ def entity_sums(observations: Iterable[Observation]) -> dict[str, tuple[float, i
     {'p': (2.0, 3)}
     """
     values: dict[str, list[float]] = defaultdict(list)
-    for seen in observations:
-        values[seen.entity].append(seen.value)
-    return {entity: (sum(found), len(found)) for entity, found in sorted(values.items())}
+    for observation in observations:
+        values[observation.entity].append(observation.value)
+    return {entity: (sum(numbers), len(numbers)) for entity, numbers in sorted(values.items())}
 
 
 def mean_of_known(values: Iterable[float | None]) -> float | None:
@@ -56,8 +59,8 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
     >>> mean_of_known([0.5, None, 1.0]), mean_of_known([None])
     (0.75, None)
     """
-    known = [value for value in values if value is not None]
-    return _mean(known) if known else None
+    present = [value for value in values if value is not None]
+    return _mean(present) if present else None
 
 
 def bootstrap_interval(
@@ -92,8 +95,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, highest = [0.0] * len(order), 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - place) * p_values[index]))
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
 

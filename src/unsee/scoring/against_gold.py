@@ -57,7 +57,7 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
     why = incomparable(responses, gold)
     if why:
         raise UserError(f"No forget quality: {why}.")
-    theirs = {row.id: row for row in same_questions(gold, responses) if with_false_answers(row)}
+    gold_by_id = {row.id: row for row in same_questions(gold, responses) if with_false_answers(row)}
     groups: dict[tuple[str, str], list[Response]] = defaultdict(list)
     for row in _forgotten(responses):
         groups[group_of(row), ""].append(row)
@@ -66,7 +66,7 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
         f"{group}.{key}{kind}": score
         for (group, kind), rows in groups.items()
         if not kind or len(rows) < len(groups[group, ""])
-        for key, score in _distances(rows, theirs).items()
+        for key, score in _distances(rows, gold_by_id).items()
     }
 
 
@@ -75,8 +75,8 @@ def same_questions(gold: Sequence[Response], responses: Sequence[Response]) -> l
 
     Two data sets may number their questions alike; figures of such a pair would compare answers to different questions.
     """
-    asked = {row.id: row for row in responses}
-    return [row for row in gold if row.id not in asked or alike(row, asked[row.id])]
+    judged_by_id = {row.id: row for row in responses}
+    return [row for row in gold if row.id not in judged_by_id or alike(row, judged_by_id[row.id])]
 
 
 def alike(one: Response, other: Response) -> bool:
@@ -87,13 +87,13 @@ def alike(one: Response, other: Response) -> bool:
 
 def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str:
     """Return why two sets of responses have no forget quality, or empty if they have."""
-    ours, theirs = _forgotten(responses), {row.id: row for row in _forgotten(same_questions(gold, responses))}
-    asked = "judge it with `unsee eval --likelihood` on data whose examples have false answers (`perturbed`)"
-    if not ours:
-        return f"the answers to questions about what was forgotten have no truth ratio; {asked}"
+    judged, gold_by_id = _forgotten(responses), {row.id: row for row in _forgotten(same_questions(gold, responses))}
+    advice = "judge it with `unsee eval --likelihood` on data whose examples have false answers (`perturbed`)"
+    if not judged:
+        return f"the answers to questions about what was forgotten have no truth ratio; {advice}"
     if not _forgotten(gold):
-        return f"the gold model's answers have no truth ratio; {asked}"
-    common = [(row, theirs[row.id]) for row in ours if row.id in theirs]
+        return f"the gold model's answers have no truth ratio; {advice}"
+    common = [(row, gold_by_id[row.id]) for row in judged if row.id in gold_by_id]
     if not common:
         return "the gold model was asked other questions; judge both on the same data"
     if all(log_truth_ratio_of(row) == log_truth_ratio_of(other) for row, other in common):
@@ -149,13 +149,15 @@ def _distances(rows: Sequence[Response], gold_by_id: Mapping[str, Response]) -> 
     if not pairs:
         return {}
     missing = len(rows) - len(pairs)
-    ours = [log_truth_ratio_of(row) for row, _ in pairs]
+    judged = [log_truth_ratio_of(row) for row, _ in pairs]
     gold = [log_truth_ratio_of(row) for _, row in pairs]
-    ends = intervals(ours, gold, [row.entity or row.id for row, _ in pairs])
+    ends = intervals(judged, gold, [row.entity or row.id for row, _ in pairs])
     why = f"{missing} questions were not asked of the gold model" if missing else ""
     n = len(pairs)
     return {
-        "forget_quality": Score(value=ks_pvalue(ours, gold), n=n, better="higher", why=why),
-        "ks": Score(value=ks_statistic(ours, gold), n=n, interval=ends.ks if ends else None, better="lower", why=why),
-        "js": Score(value=js_divergence(ours, gold), n=n, interval=ends.js if ends else None, better="lower", why=why),
+        "forget_quality": Score(value=ks_pvalue(judged, gold), n=n, better="higher", why=why),
+        "ks": Score(value=ks_statistic(judged, gold), n=n, interval=ends.ks if ends else None, better="lower", why=why),
+        "js": Score(
+            value=js_divergence(judged, gold), n=n, interval=ends.js if ends else None, better="lower", why=why
+        ),
     }

@@ -49,28 +49,32 @@ def _by_group(
 
 def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -> Score | None:
     """Return the macro mean over entities with interval, or None if no row qualifies."""
-    asked = [row for row in rows if measure.applies(row)]
-    if not asked:
+    applicable = [row for row in rows if measure.applies(row)]
+    if not applicable:
         return None
-    values = {row.id: value for row in asked if (value := measure.value(row, vocabulary)) is not None}
-    why = measure.why([row for row in asked if row.id not in values])
-    return _summed(asked, values, measure.better, why, micro=measure.micro)
+    values = {row.id: value for row in applicable if (value := measure.value(row, vocabulary)) is not None}
+    why = measure.why([row for row in applicable if row.id not in values])
+    return _summed(applicable, values, measure.better, why, micro=measure.micro)
 
 
 def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
     """Return the scores of image-text question pairs, if the data set has such pairs."""
     if image_text_pairs.NAME not in vocabulary.measures:
         return {}
-    found = image_text_pairs.columns(responses)
-    return {name: _summed(responses, column.values, column.better, column.why) for name, column in found.items()}
+    columns = image_text_pairs.columns(responses)
+    return {name: _summed(responses, column.values, column.better, column.why) for name, column in columns.items()}
 
 
 def _summed(
     rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "", *, micro: bool = False
 ) -> Score:
     """Return the mean over entities with interval. `micro`: over questions; its interval draws entities, too."""
-    seen = [observation(row, values[row.id]) for row in rows if row.id in values]
-    cells = list(entity_sums(seen).values()) if micro else [(mean, 1) for mean in entity_means(seen).values()]
+    observations = [observation(row, values[row.id]) for row in rows if row.id in values]
+    cells = (
+        list(entity_sums(observations).values())
+        if micro
+        else [(mean, 1) for mean in entity_means(observations).values()]
+    )
     totals, weights = [total for total, _ in cells], [weight for _, weight in cells]
     return Score(
         value=sum(totals) / sum(weights) if cells else None,

@@ -76,8 +76,8 @@ def gold_distance(
         if count
         else ""
     )
-    found = _score(halves)
-    return {KEY: replace(found, value_by_index={**found.value_by_index, LEFT_OUT: share}, why=why)}
+    score = _score(halves)
+    return {KEY: replace(score, value_by_index={**score.value_by_index, LEFT_OUT: share}, why=why)}
 
 
 def drawn_distances(
@@ -147,19 +147,27 @@ def _single(group: str, names: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _parts(
-    wanted: Sequence[tuple[str, list[str]]],
-    ours: Mapping[str, Score],
-    gold: Mapping[str, Score],
+    keys_by_part: Sequence[tuple[str, list[str]]],
+    scores: Mapping[str, Score],
+    gold_scores: Mapping[str, Score],
     owner: Mapping[str, _Owner],
 ) -> list[_Part]:
     """Return the parts that both models have answers for, over the entities that gold has scores for, and the same units."""
-    found = {name: columns for name, keys in wanted if all(columns := _columns(keys, ours, gold))}
-    asked = [owner[index] for columns in found.values() for column in columns for index in column]
-    known = [index for _, keys in wanted for key in keys if key in gold for index in gold[key].value_by_index]
-    entities = sorted({owner[index].entity for index in known if index in owner})
-    units = sorted({one.unit for one in asked})
-    made = []
-    for name, columns in found.items():
+    columns_by_part = {
+        name: columns for name, keys in keys_by_part if all(columns := _columns(keys, scores, gold_scores))
+    }
+    owners = [owner[index] for columns in columns_by_part.values() for column in columns for index in column]
+    gold_ids = [
+        index
+        for _, keys in keys_by_part
+        for key in keys
+        if key in gold_scores
+        for index in gold_scores[key].value_by_index
+    ]
+    entities = sorted({owner[index].entity for index in gold_ids if index in owner})
+    units = sorted({row_owner.unit for row_owner in owners})
+    parts = []
+    for name, columns in columns_by_part.items():
         means, shares = [], []
         for column in columns:
             mean = _means(column, owner)
@@ -169,35 +177,48 @@ def _parts(
                 share[owner[index].unit] += value / counts[owner[index].entity] / len(mean)
             means.append([mean.get(entity, np.nan) for entity in entities])
             shares.append([share.get(unit, 0.0) for unit in units])
-        made.append(_Part(name, np.array(means), np.array(shares)))
-    return made
+        parts.append(_Part(name, np.array(means), np.array(shares)))
+    return parts
 
 
-def _columns(keys: Sequence[str], ours: Mapping[str, Score], gold: Mapping[str, Score]) -> list[dict[str, float]]:
+def _columns(
+    keys: Sequence[str], scores: Mapping[str, Score], gold_scores: Mapping[str, Score]
+) -> list[dict[str, float]]:
     """Return id -> difference for each score, over the questions that both models have all these scores for.
 
     One that a model has no class for counts in no column, so that the columns of classes sum to 0.
     """
-    if not all(key in scores for key in keys for scores in (ours, gold)):
+    if not all(key in side for key in keys for side in (scores, gold_scores)):
         return [{}]
-    values = [(ours[key].value_by_index, gold[key].value_by_index) for key in keys]
-    shared = set.intersection(*({*mine} & {*theirs} for mine, theirs in values))
-    return [{index: mine[index] - theirs[index] for index in sorted(shared)} for mine, theirs in values]
+    values = [(scores[key].value_by_index, gold_scores[key].value_by_index) for key in keys]
+    shared = set.intersection(*({*model_values} & {*gold_values} for model_values, gold_values in values))
+    return [
+        {index: model_values[index] - gold_values[index] for index in sorted(shared)}
+        for model_values, gold_values in values
+    ]
 
 
 def _left_out(
-    wanted: Mapping[str, Sequence[tuple[str, list[str]]]], ours: Mapping[str, Score], gold: Mapping[str, Score]
+    parts_by_half: Mapping[str, Sequence[tuple[str, list[str]]]],
+    scores: Mapping[str, Score],
+    gold_scores: Mapping[str, Score],
 ) -> tuple[int, float]:
     """Return the number of questions that a part leaves out though a model has a score, and their share in the worse half."""
     count, shares = 0, [0.0]
-    for parts in wanted.values():
-        asked, left = set[str](), set[str]()
+    for parts in parts_by_half.values():
+        scored, dropped = set[str](), set[str]()
         for _, keys in parts:
-            known = {i for key in keys for scores in (ours, gold) if key in scores for i in scores[key].value_by_index}
-            asked |= known
-            left |= known - _columns(keys, ours, gold)[0].keys()
-        count += len(left)
-        shares.append(len(left) / max(1, len(asked)))
+            scored_by_one = {
+                i
+                for key in keys
+                for columns in (scores, gold_scores)
+                if key in columns
+                for i in columns[key].value_by_index
+            }
+            scored |= scored_by_one
+            dropped |= scored_by_one - _columns(keys, scores, gold_scores)[0].keys()
+        count += len(dropped)
+        shares.append(len(dropped) / max(1, len(scored)))
     return count, max(shares)
 
 
@@ -206,25 +227,25 @@ def _means(column: Mapping[str, float], owner: Mapping[str, _Owner]) -> dict[str
     values: dict[str, list[float]] = defaultdict(list)
     for index, value in column.items():
         values[owner[index].entity].append(value)
-    return {entity: sum(found) / len(found) for entity, found in values.items()}
+    return {entity: sum(numbers) / len(numbers) for entity, numbers in values.items()}
 
 
 def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
     values = {half: [_size(part.share_cu.sum(axis=1)[None])[0] for part in parts] for half, parts in halves.items()}
     drawn_r, exchanged_r = _resampled(halves)
     low, high = np.nanquantile(drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    named = {
+    size_by_part = {
         part.name: float(value)
         for half, parts in halves.items()
         for part, value in zip(parts, values[half], strict=True)
     }
-    means = {half: float(np.mean(found)) for half, found in values.items()}
+    means = {half: float(np.mean(sizes)) for half, sizes in values.items()}
     return Score(
         value=float(np.mean(list(means.values()))),
-        n=len(named),
+        n=len(size_by_part),
         interval=(float(low), float(high)),
         better="lower",
-        value_by_index={**means, "floor": float(np.quantile(exchanged_r, LEVEL)), **named},
+        value_by_index={**means, "floor": float(np.quantile(exchanged_r, LEVEL)), **size_by_part},
     )
 
 

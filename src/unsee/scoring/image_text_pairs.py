@@ -41,17 +41,17 @@ class Column:
 
 def columns(responses: Sequence[Response]) -> dict[str, Column]:
     """Return `<role>.both...` -> values: right (forget: wrong) in both forms, and ROUGE-L."""
-    found: dict[str, Column] = {}
-    for shown, told in _pairs(responses):
-        gone = shown.role in FORGOTTEN
-        for key, value in _values(shown, told):
-            better: Literal["higher", "lower"] = "higher" if key.endswith(".wrong") == gone else "lower"
-            column = found.setdefault(f"{group_of(shown)}.{NAME}.{key}", Column(better=better))
+    column_by_name: dict[str, Column] = {}
+    for with_image, as_text in _pairs(responses):
+        to_forget = with_image.role in FORGOTTEN
+        for key, value in _values(with_image, as_text):
+            better: Literal["higher", "lower"] = "higher" if key.endswith(".wrong") == to_forget else "lower"
+            column = column_by_name.setdefault(f"{group_of(with_image)}.{NAME}.{key}", Column(better=better))
             if value is None:
-                column.missing.append(shown.id)
+                column.missing.append(with_image.id)
             else:
-                column.values[shown.id] = value
-    return found
+                column.values[with_image.id] = value
+    return column_by_name
 
 
 def harmonic_mean(one: float, other: float) -> float:
@@ -74,20 +74,25 @@ def contraharmonic_mean(one: float, other: float) -> float:
 
 def _pairs(responses: Sequence[Response]) -> Iterator[tuple[Response, Response]]:
     """Yield image question and text question with the same id stem."""
-    told = {row.id.removesuffix(TEXT): row for row in responses if row.id.endswith(TEXT)}
+    text_rows = {row.id.removesuffix(TEXT): row for row in responses if row.id.endswith(TEXT)}
     for row in responses:
-        if row.id.endswith(IMAGE) and row.id.removesuffix(IMAGE) in told:
-            yield row, told[row.id.removesuffix(IMAGE)]
+        if row.id.endswith(IMAGE) and row.id.removesuffix(IMAGE) in text_rows:
+            yield row, text_rows[row.id.removesuffix(IMAGE)]
 
 
-def _values(shown: Response, told: Response) -> Iterator[tuple[str, float | None]]:
-    if shown.kind in (Kind.CHOICE, Kind.CLOZE):
-        right = _right(shown), _right(told)
-        yield shown.kind.value, all_of(right)
-        yield f"{shown.kind.value}.wrong", all_of(None if one is None else 1 - one for one in right)
-    elif all(rouge_words(row.answer) for row in (shown, told)):
-        one, other = (rouge_l(prediction=row.text, reference=row.answer).f1 for row in (shown, told))
-        yield "rougeL", contraharmonic_mean(one, other) if shown.role in FORGOTTEN else harmonic_mean(one, other)
+def _values(with_image: Response, as_text: Response) -> Iterator[tuple[str, float | None]]:
+    if with_image.kind in (Kind.CHOICE, Kind.CLOZE):
+        right = _right(with_image), _right(as_text)
+        yield with_image.kind.value, all_of(right)
+        yield f"{with_image.kind.value}.wrong", all_of(None if image_f1 is None else 1 - image_f1 for image_f1 in right)
+    elif all(rouge_words(row.answer) for row in (with_image, as_text)):
+        image_f1, text_f1 = (rouge_l(prediction=row.text, reference=row.answer).f1 for row in (with_image, as_text))
+        yield (
+            "rougeL",
+            contraharmonic_mean(image_f1, text_f1)
+            if with_image.role in FORGOTTEN
+            else harmonic_mean(image_f1, text_f1),
+        )
 
 
 def _right(row: Response) -> float | None:

@@ -254,29 +254,29 @@ def _of_this(measure: Measure, kind: Kind) -> Measure:
 
 def _class_measures(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:
     """Return one share per class over all probes (`leak`) and per kind (`leak@open`)."""
-    found = {row.id: possible(row, vocabulary) for row in rows if row.kind in PROBES}
+    classes_by_id = {row.id: possible(row, vocabulary) for row in rows if row.kind in PROBES}
 
-    def share(wanted: Aftermath, response: Response, _: Vocabulary) -> float | None:
+    def share(aftermath: Aftermath, response: Response, _: Vocabulary) -> float | None:
         blind = response.role in FORGOTTEN and not any(response.private.values())
-        if blind and wanted in (Aftermath.LEAK, Aftermath.CLEAN):
+        if blind and aftermath in (Aftermath.LEAK, Aftermath.CLEAN):
             return None
-        classes = found[response.id]
-        if wanted is Aftermath.LEAK and wanted not in classes and unreadable(response.text, response.private):
+        classes = classes_by_id[response.id]
+        if aftermath is Aftermath.LEAK and aftermath not in classes and unreadable(response.text, response.private):
             return None
-        return None if wanted in classes and len(classes) > 1 else float(wanted in classes)
+        return None if aftermath in classes and len(classes) > 1 else float(aftermath in classes)
 
     scopes: list[tuple[str, Callable[[Response], bool]]] = [("", probing)]
     scopes += [(f"@{kind.value}", of_kind(kind)) for kind in Kind if kind in PROBES]
     return [
         Measure(
-            key=f"{wanted.value}{suffix}",
-            better=_BETTER.get(wanted, "lower"),
+            key=f"{aftermath.value}{suffix}",
+            better=_BETTER.get(aftermath, "lower"),
             applies=applies,
-            value=partial(share, wanted),
+            value=partial(share, aftermath),
             undefined=_unclassed,
         )
         for suffix, applies in scopes
-        for wanted in Aftermath
+        for aftermath in Aftermath
     ]
 
 

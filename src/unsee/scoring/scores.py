@@ -80,16 +80,16 @@ class Scores(dict[str, Score]):
         Raises:
             UserError: matplotlib is not installed, or no such score has a value.
         """
-        wanted = {name: self[name] for name in names} or self._chief()
-        drawn = [(name, score.value, score) for name, score in wanted.items() if score.value is not None]
+        chosen = {name: self[name] for name in names} or self._chief()
+        drawn = [(name, score.value, score) for name, score in chosen.items() if score.value is not None]
         if not drawn:
-            raise UserError(f"None of the scores {', '.join(wanted) or '(there are none)'} has a value to draw.")
+            raise UserError(f"None of the scores {', '.join(chosen) or '(there are none)'} has a value to draw.")
         figure = new_figure(1 + 0.3 * len(drawn))
         axes = figure.add_subplot()
-        for place, (_, value, score) in enumerate(drawn):
+        for row, (_, value, score) in enumerate(drawn):
             low, high = score.interval or (value, value)
-            axes.plot([low, high], [place, place], color="0.6")
-            axes.plot([value], [place], "o", color="teal")
+            axes.plot([low, high], [row, row], color="0.6")
+            axes.plot([value], [row], "o", color="teal")
         axes.set_yticks(range(len(drawn)), [name for name, _, _ in drawn])
         axes.invert_yaxis()
         axes.set_xlabel("value, 95 % interval")

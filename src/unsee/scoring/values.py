@@ -40,8 +40,8 @@ _ONE_WORD: Final = Limits(min_tokens=1)
 def fact_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the asked fact has its right value and no other. None if undetectable."""
     right = right_values(response, vocabulary)
-    found = _only(response.text, right, vocabulary.facts.get(response.fact, ()), response.question)
-    return _told(found, response.text, right)
+    right_alone = _only(response.text, right, vocabulary.facts.get(response.fact, ()), response.question)
+    return _told(right_alone, response.text, right)
 
 
 def name_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
@@ -56,28 +56,28 @@ def visible_correct_of(response: Response, vocabulary: Vocabulary) -> float | No
     Claims are found by pattern, else as a bare word. Of a row without a value of the attribute the reference tells it.
     """
     values = vocabulary.visible.get(response.fact, {})
-    made, told = (
+    claimed, reference_values = (
         claims(text, {response.fact: values}).get(response.fact, ()) for text in (response.text, response.answer)
     )
-    truth = response.visible.get(response.fact) or (told[0] if len(told) == 1 else "")
-    if made and truth:
-        return float(grounding(response.text, {response.fact: truth}, {response.fact: values}).correct == len(made))
+    truth = response.visible.get(response.fact) or (reference_values[0] if len(reference_values) == 1 else "")
+    if claimed and truth:
+        return float(grounding(response.text, {response.fact: truth}, {response.fact: values}).correct == len(claimed))
     right = (truth or response.answer,)
     return _told(_only(response.text, right, values, ""), response.text, right)
 
 
 def chain_answer_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the part after `Answer:` has the right value and no other, or None if undetectable."""
-    said, right = parse_chain(response.text).answer, right_values(response, vocabulary)
-    return _told(_only(said, right, vocabulary.facts.get(response.fact, ()), ""), said, right)
+    conclusion, right = parse_chain(response.text).answer, right_values(response, vocabulary)
+    return _told(_only(conclusion, right, vocabulary.facts.get(response.fact, ()), ""), conclusion, right)
 
 
 def chain_facts_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the reasoning states every fact of the reference chain, or None if undetectable or if that has none."""
-    known = response.private.values() if response.private else vocabulary.facts.values()
-    wanted = [next((form for form in forms if contains(response.chain, form)), "") for forms in known]
-    facts, said = [form for form in wanted if form], parse_chain(response.text).reasoning
-    return all_of(_told(contains(said, form), said, (form,)) for form in facts) if facts else None
+    forms_by_fact = response.private.values() if response.private else vocabulary.facts.values()
+    chain_forms = [next((form for form in forms if contains(response.chain, form)), "") for forms in forms_by_fact]
+    facts, reasoning = [form for form in chain_forms if form], parse_chain(response.text).reasoning
+    return all_of(_told(contains(reasoning, form), reasoning, (form,)) for form in facts) if facts else None
 
 
 def chain_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
@@ -92,8 +92,8 @@ def all_of(parts: Iterable[float | None]) -> float | None:
     >>> all_of([1.0, 1.0]), all_of([None, 0.0]), all_of([None, 1.0])
     (1.0, 0.0, None)
     """
-    known = list(parts)
-    return 0.0 if 0.0 in known else None if None in known else 1.0
+    values = list(parts)
+    return 0.0 if 0.0 in values else None if None in values else 1.0
 
 
 def cloze_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
@@ -233,8 +233,8 @@ def rouge2_of(response: Response, _: Vocabulary) -> float | None:
 
 def bleu_of(response: Response, _: Vocabulary) -> float | None:
     """Return sentence BLEU against the reference answer, or None for an empty one or without sacrebleu."""
-    known = installed() and response.answer.strip()
-    return bleu(prediction=response.text, reference=response.answer) if known else None
+    computable = installed() and response.answer.strip()
+    return bleu(prediction=response.text, reference=response.answer) if computable else None
 
 
 def exact_of(response: Response, _: Vocabulary) -> float | None:
@@ -336,10 +336,10 @@ def gibberish_of(response: Response, vocabulary: Vocabulary) -> float:
     return float(gibberish(response.text, vocabulary.sentences))
 
 
-def _told(found: bool, text: str, forms: Sequence[str]) -> float | None:
+def _told(stated: bool, text: str, forms: Sequence[str]) -> float | None:
     """Return whether something was found, or None if its script makes it undetectable."""
-    hidden = not found and unreadable(text, {"": tuple(forms)})
-    return None if hidden else float(found)
+    hidden = not stated and unreadable(text, {"": tuple(forms)})
+    return None if hidden else float(stated)
 
 
 def _own_names(response: Response, vocabulary: Vocabulary) -> tuple[str, ...]:
