@@ -16,7 +16,7 @@ from unsee.scoring.against_gold import alike
 
 NAME: Final = "answers.html"
 PICTURES: Final = 2000
-"""Most different pictures in the page; of a larger data set the later questions have none."""
+"""Largest number of different images in the page; further questions of a larger data set have none."""
 
 
 def content(stages: Sequence[Stage]) -> dict[str, Any]:
@@ -25,22 +25,22 @@ def content(stages: Sequence[Stage]) -> dict[str, Any]:
     pictures: dict[str, int] = {}
     thumbnails: list[str] = []
     rows = []
-    for first, row in _questions(runs):
-        place, key = -1, row.image_key or str(first.folder / row.image)
-        if row.image and (key in pictures or len(pictures) < PICTURES):
-            place = pictures.setdefault(key, len(thumbnails))
-            if place == len(thumbnails):
-                thumbnails.append(gallery.picture(first.folder, row))
+    for source_run, response in _questions(runs):
+        thumbnail_index, key = -1, response.image_key or str(source_run.folder / response.image)
+        if response.image and (key in pictures or len(pictures) < PICTURES):
+            thumbnail_index = pictures.setdefault(key, len(thumbnails))
+            if thumbnail_index == len(thumbnails):
+                thumbnails.append(gallery.picture(source_run.folder, response))
         rows.append(
             {
-                "id": gallery.printable(row.id),
-                "role": row.role.value,
-                "kind": row.kind.value,
-                "entity": gallery.printable(row.entity),
-                "question": gallery.printable(row.question),
-                "reference": gallery.printable(row.answer),
-                "picture": place,
-                "answers": [_answer(run, row) for run in runs],
+                "id": gallery.printable(response.id),
+                "role": response.role.value,
+                "kind": response.kind.value,
+                "entity": gallery.printable(response.entity),
+                "question": gallery.printable(response.question),
+                "reference": gallery.printable(response.answer),
+                "picture": thumbnail_index,
+                "answers": [_answer(run, response) for run in runs],
             }
         )
     labels = [gallery.printable(stage.label) for stage in stages]
@@ -48,23 +48,23 @@ def content(stages: Sequence[Stage]) -> dict[str, Any]:
 
 
 def _questions(runs: Sequence[Record]) -> list[tuple[Record, Response]]:
-    """Return every question once, with the first run that it was asked in. One id may stand for several questions."""
-    found: dict[str, list[tuple[Record, Response]]] = {}
+    """Return every question once, with the first run that has it. Several questions may share one id."""
+    questions_by_id: dict[str, list[tuple[Record, Response]]] = {}
     for run in runs:
-        for index, row in run.by_id.items():
-            known = found.setdefault(index, [])
-            if not any(alike(row, other) for _, other in known):
-                known.append((run, row))
-    return [one for known in found.values() for one in known]
+        for index, response in run.by_id.items():
+            questions = questions_by_id.setdefault(index, [])
+            if not any(alike(response, other) for _, other in questions):
+                questions.append((run, response))
+    return [question for questions in questions_by_id.values() for question in questions]
 
 
-def _answer(run: Record, row: Response) -> list[Any] | None:
+def _answer(run: Record, response: Response) -> list[Any] | None:
     """Return class and pieces (text, private) of an answer to this question, or None if it was not asked."""
-    said = gallery.same(run, row)
-    if said is None:
+    run_response = gallery.same(run, response)
+    if run_response is None:
         return None
-    found = gallery.answer(run.stage, "", run, said, signs=10_000)
-    return [found.verdict, [[piece.text, int(piece.private)] for piece in found.pieces]]
+    answer = gallery.answer(run.stage, "", run, run_response, signs=10_000)
+    return [answer.verdict, [[piece.text, int(piece.private)] for piece in answer.pieces]]
 
 
 def embedded(values: object) -> Markup:
@@ -74,5 +74,5 @@ def embedded(values: object) -> Markup:
 
 
 def path_beside(report: Path) -> Path:
-    """Return the place of the page beside a report."""
+    """Return the path of the page beside a report."""
     return report.with_name(NAME if report.name == "report.html" else f"{report.stem}.{NAME}")

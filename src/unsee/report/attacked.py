@@ -10,17 +10,17 @@ from unsee.report.read import Stage
 from unsee.utils.grouping import by_key
 
 COLLAPSED: Final = 0.5
-"""Share of degenerate answers from which what does not come back counts as collapse, not as forgetting [inferred]."""
+"""Share of degenerate answers from which a model that gives nothing back counts as collapsed [inferred]."""
 BACK: Final = 0.05
 """Share above gold that counts as having come back, whatever the other answers are like [inferred]."""
 
 FINDS: Final = ("answers", "traces")
-"""What attacks look for, the graver first: what a model can be made to say, and what is left inside it."""
+"""Targets of attacks, the graver first: forgotten information in answers, and traces of it inside the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Returned:
-    """What one attack brought back from a model."""
+    """Information that one attack recovered from a model."""
 
     attack: str
     share: float
@@ -30,9 +30,9 @@ class Returned:
     how: str
     """Worst variant."""
     finds: str = "answers"
-    """answers that give the forgotten away, or traces inside the model."""
+    """Target of the attack, one of `FINDS`."""
     cut: float | None = 0.0
-    """Largest share of answers that were cut before anything came back, in a variant of a seed; None if nobody counted."""
+    """Largest share of answers truncated before anything came back, over variants and seeds; None if not counted."""
 
     @property
     def above(self) -> float:
@@ -46,27 +46,29 @@ class Returned:
 
 
 def returned(stage: Stage) -> dict[str, Returned | str]:
-    """Return attack -> what came back, or why nothing was measured."""
-    found: dict[str, Returned | str] = {}
+    """Return attack -> recovered information, or the reason that nothing was measured."""
+    outcomes: dict[str, Returned | str] = {}
     for name in dict.fromkeys(name for run in stage.runs for name in run.attacks):
         results = [result for run in stage.runs if isinstance(result := run.attacks.get(name), Mapping)]
-        measured = [result for result in results if "recovered" in result]
-        if measured:
-            found[name] = _mean(name, measured, len(results))
+        measured_results = [result for result in results if "recovered" in result]
+        if measured_results:
+            outcomes[name] = _mean(name, measured_results, len(results))
         else:
-            found[name] = str(next((result.get("why") for result in results), "")) or "not measured"
-    return found
+            outcomes[name] = str(next((result.get("why") for result in results), "")) or "not measured"
+    return outcomes
 
 
 def worst(stage: Stage, finds: str) -> Returned | None:
-    """Return the attack with most above gold among those that look for answers, or for traces."""
-    measured = [one for one in returned(stage).values() if isinstance(one, Returned) and one.finds == finds]
-    return max(measured, key=lambda one: one.above, default=None)
+    """Return the attack that recovers most above gold among those with the target `finds`."""
+    findings = [
+        finding for finding in returned(stage).values() if isinstance(finding, Returned) and finding.finds == finds
+    ]
+    return max(findings, key=lambda finding: finding.above, default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Relearned:
-    """What the worst source and rate bring back at one step, mean over seeds."""
+    """Information recovered at one step by the worst source and rate, mean over seeds."""
 
     step: float
     share: float
@@ -74,15 +76,15 @@ class Relearned:
 
 
 def relearning_curve(stage: Stage) -> list[Relearned]:
-    """Return what relearning brings back at each step: of all sources and rates that with most above gold [inferred].
+    """Return the share that relearning recovers per step, by the source and rate with most above gold [inferred].
 
     Empty without findings on both the model and gold. Findings of a collapsed gold model are left out; of a collapsed model
     count those that give back at least `BACK` above gold.
     """
-    found: dict[float, list[tuple[float, float]]] = {}
+    pairs_by_step: dict[float, list[tuple[float, float]]] = {}
     for run in stage.runs:
         findings = run.attacks.get("relearning", {}).get("findings", {})
-        beside = {
+        gold_by_point = {
             (row["variant"], row["at"]): float(row["mean"])
             for row in findings.get("gold", ())
             if row["degenerate"] < COLLAPSED
@@ -90,14 +92,16 @@ def relearning_curve(stage: Stage) -> list[Relearned]:
         pairs = by_key(
             (row["at"], (float(row["mean"]), gold))
             for row in findings.get("model", ())
-            if (gold := beside.get((row["variant"], row["at"]))) is not None
+            if (gold := gold_by_point.get((row["variant"], row["at"]))) is not None
             and (row["degenerate"] < COLLAPSED or float(row["mean"]) - gold >= BACK)
         )
-        for step, several in pairs.items():
-            found.setdefault(step, []).append(max(several, key=lambda pair: pair[0] - pair[1]))
+        for step, step_pairs in pairs.items():
+            pairs_by_step.setdefault(step, []).append(max(step_pairs, key=lambda pair: pair[0] - pair[1]))
     return [
-        Relearned(step=step, share=sum(own) / len(own), gold=sum(golds) / len(golds))
-        for step, (own, golds) in sorted((step, tuple(zip(*pairs, strict=True))) for step, pairs in found.items())
+        Relearned(step=step, share=sum(model_means) / len(model_means), gold=sum(gold_means) / len(gold_means))
+        for step, (model_means, gold_means) in sorted(
+            (step, tuple(zip(*pairs, strict=True))) for step, pairs in pairs_by_step.items()
+        )
     ]
 
 
@@ -111,23 +115,27 @@ def relearning_area(stage: Stage) -> float | None:
 
 
 def attacks_of(stages: Sequence[Stage]) -> dict[str, str]:
-    """Return the attacks that any model has met, and what each looks for, in the order of the files."""
+    """Return the attacks on any model -> their target, in the order of the files."""
     runs = [run for stage in stages for run in stage.runs]
     return {name: str(result.get("finds", "answers")) for run in runs for name, result in run.attacks.items()}
 
 
 def _mean(name: str, results: Sequence[Mapping[str, Any]], seeds: int) -> Returned:
-    """Return the mean over the seeds that were measured; beside gold, over those with gold."""
-    golds = [result for result in results if result.get("gold") is not None]
-    used = golds or results
-    worst_one = max(used, key=lambda result: float(result["recovered"]) - float(result.get("gold") or 0.0))
-    at = worst_one.get("at")
-    how = str(worst_one.get("worst", "")) + ("" if at is None else f", {at:g} {worst_one.get('axis', '')}")
+    """Return the mean over the measured seeds, or over those with a gold result if there are any."""
+    with_gold = [result for result in results if result.get("gold") is not None]
+    used_results = with_gold or results
+    worst_result = max(used_results, key=lambda result: float(result["recovered"]) - float(result.get("gold") or 0.0))
+    position = worst_result.get("at")
+    variant = str(worst_result.get("worst", "")) + (
+        "" if position is None else f", {position:g} {worst_result.get('axis', '')}"
+    )
     return Returned(
         attack=name,
-        share=sum(float(result["recovered"]) for result in used) / len(used),
-        gold=sum(float(result["gold"]) for result in golds) / len(golds) if golds else None,
-        how=how if len(used) == seeds else f"{how}; {len(used)} of {seeds} seeds measured",
-        finds=str(worst_one.get("finds", "answers")),
-        cut=max(float(result["cut"]) for result in used) if all("cut" in result for result in used) else None,
+        share=sum(float(result["recovered"]) for result in used_results) / len(used_results),
+        gold=sum(float(result["gold"]) for result in with_gold) / len(with_gold) if with_gold else None,
+        how=variant if len(used_results) == seeds else f"{variant}; {len(used_results)} of {seeds} seeds measured",
+        finds=str(worst_result.get("finds", "answers")),
+        cut=max(float(result["cut"]) for result in used_results)
+        if all("cut" in result for result in used_results)
+        else None,
     )

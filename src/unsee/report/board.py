@@ -24,15 +24,15 @@ from unsee.utils.grouping import by_key
 from unsee.utils.markdown import table
 
 TOLD: Final = ("clean", "leak", "degenerate")
-"""Shares of answers about the forgotten that are shown."""
+"""Response classes of the forget questions that are shown as shares."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """How the cost of unlearning is told."""
+    """Measure of the cost of unlearning."""
 
     clock: Literal["seconds", "cpu_seconds"] = "seconds"
-    """Wall clock, or time of the processor, which other programs on the machine do not lengthen."""
+    """Wall-clock time, or CPU time, which other programs on the machine do not lengthen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +46,21 @@ class Row:
     searched: str = ""
     """How many of how many settings could be judged."""
     keeps: float | None = None
-    """Share that is kept of what the original keeps, on the questions of this table."""
+    """Smallest share of the original's retain scores that is kept, on the questions of this table."""
     stage: Stage | None = None
     """Evaluated runs, one per seed, beside gold; None = nothing to show."""
     gold: Stage | None = None
     gold_seconds: float | None = None
     """Time that training this gold model takes, by the clock of the leaderboard; None = unknown."""
     seeds: tuple[int, ...] = ()
-    """Seeds that all rows were to have, so that draws of seeds are paired even where one is missing. Empty: those it has."""
+    """Seeds planned for all rows, so that resampled seeds stay paired where one is missing. Empty: the seeds of this row."""
     reference: bool = False
     notes: tuple[str, ...] = ()
-    """What must be known about this row, such as why it has no figures."""
+    """Remarks on this row, such as why it has no figures."""
 
     @property
     def left_out(self) -> float | None:
-        """Share of the questions that the distance leaves out: mean over seeds, all for one without a distance."""
+        """Share of the questions that the distance leaves out: mean over seeds, 1 for a seed without a distance."""
         scores = [run.scores[KEY] for run in (self.stage.runs if self.stage else ()) if KEY in run.scores]
         return mean_of_known([left_out(score) for score in scores])
 
@@ -74,7 +74,7 @@ class Row:
 
     @property
     def distance(self) -> Score | None:
-        """Distance to gold: mean over seeds; the interval draws entities and seeds. None if it leaves out too much."""
+        """Distance to gold: mean over seeds, bootstrap interval over entities and seeds. None if it leaves out too much."""
         score = None if self.stage is None or (self.left_out or 0) > MOST_LEFT_OUT else pooled(self.stage, KEY)
         if score is None or score.value is None or not self.drawn_r.size:
             return score
@@ -89,22 +89,22 @@ class Row:
         """
         if self.stage is None or self.gold is None or (self.left_out or 0) > MOST_LEFT_OUT:
             return np.empty(0)
-        gold = self.gold.runs[0]
-        found = [
-            (run.seed, drawn_distances(run.responses, run.scores, gold.scores, gold.responses))
+        gold_run = self.gold.runs[0]
+        draws = [
+            (run.seed, drawn_distances(run.responses, run.scores, gold_run.scores, gold_run.responses))
             for run in self.stage.runs
         ]
-        drawn = [(seed, drawn_r) for seed, drawn_r in found if drawn_r.size]
-        return _over_seeds(drawn, sorted({*map(str, self.seeds), *(seed for seed, _ in drawn)}))
+        usable_draws = [(seed, drawn_r) for seed, drawn_r in draws if drawn_r.size]
+        return _over_seeds(usable_draws, sorted({*map(str, self.seeds), *(seed for seed, _ in usable_draws)}))
 
 
-def _over_seeds(drawn: Sequence[tuple[str, NDArray[np.float64]]], seeds: Sequence[str]) -> NDArray[np.float64]:
-    """Return the mean over drawn seeds of each draw of entities, NaN where none of those drawn is there."""
-    if not drawn:
+def _over_seeds(draws: Sequence[tuple[str, NDArray[np.float64]]], seeds: Sequence[str]) -> NDArray[np.float64]:
+    """Return the mean distance over the drawn seeds per resample, NaN where none of them was run."""
+    if not draws:
         return np.empty(0)
     weight_rs = np.random.default_rng(1).multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=RESAMPLES)
-    weight_rs = weight_rs[:, [seeds.index(seed) for seed, _ in drawn]]
-    drawn_rs = np.array([drawn_r for _, drawn_r in drawn]).T
+    weight_rs = weight_rs[:, [seeds.index(seed) for seed, _ in draws]]
+    drawn_rs = np.array([drawn_r for _, drawn_r in draws]).T
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(weight_rs > 0, weight_rs * drawn_rs, 0).sum(axis=1) / weight_rs.sum(axis=1))
 
@@ -129,16 +129,16 @@ def ranks(rows: Sequence[Row]) -> dict[str, int]:
     the same draws, has a two-sided p above 0.05 after Holm's correction for all pairs with the nearest. The others are
     ranked in the same way among themselves. [inferred]
     """
-    left = sorted((row for row in rows if not row.reference and row.drawn_r.size), key=_value)
-    found: dict[str, int] = {}
-    while left:
-        first, others = left[0], left[1:]
+    remaining = sorted((row for row in rows if not row.reference and row.drawn_r.size), key=_value)
+    rank_by_name: dict[str, int] = {}
+    while remaining:
+        first, others = remaining[0], remaining[1:]
         p_values = holm([_p_value(row.drawn_r - first.drawn_r) for row in others])
         tied = [row for row, p in zip(others, p_values, strict=True) if p > 1 - LEVEL]
-        rank = len(found) + 1
-        found |= {row.name: rank for row in (first, *tied)}
-        left = [row for row in others if row.name not in found]
-    return found
+        rank = len(rank_by_name) + 1
+        rank_by_name |= {row.name: rank for row in (first, *tied)}
+        remaining = [row for row in others if row.name not in rank_by_name]
+    return rank_by_name
 
 
 def _value(row: Row) -> float:
@@ -150,8 +150,8 @@ def _value(row: Row) -> float:
 def _p_value(difference_r: NDArray[np.float64]) -> float:
     """Return the two-sided bootstrap p-value of no difference, over the draws that have one."""
     difference_r = difference_r[~np.isnan(difference_r)]
-    beyond = min(int((difference_r <= 0).sum()), int((difference_r >= 0).sum()))
-    return min(1.0, 2 * (1 + beyond) / (1 + len(difference_r)))
+    tail_count = min(int((difference_r <= 0).sum()), int((difference_r >= 0).sum()))
+    return min(1.0, 2 * (1 + tail_count) / (1 + len(difference_r)))
 
 
 def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
@@ -171,8 +171,8 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
             "left_out": row.left_out,
             **_shares(row),
             **_attacked(row),
-            cost.clock: (lasted := took(row, cost)),
-            "share_of_gold_seconds": share_of_gold(row, lasted),
+            cost.clock: (duration := took(row, cost)),
+            "share_of_gold_seconds": share_of_gold(row, duration),
             "notes": list(row.remarks),
         }
         for group in by_key((row.promise, row) for row in rows).values()
@@ -180,16 +180,16 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
     ]
 
 
-def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) -> str:
+def markdown(rows: Sequence[Row], min_kept: float, score_keys: Sequence[str], cost: Cost) -> str:
     """Return one table per promise, and what its columns mean.
 
     Args:
         rows: Rows of all promises, each promise ranked by itself.
-        keep: Smallest share of what the original keeps that a setting had to keep to be chosen.
-        kept: Scores that this share is taken of.
-        cost: How the cost of unlearning is told.
+        min_kept: Smallest share of what the original keeps that a setting had to keep to be chosen.
+        score_keys: Keys of the scores that this share is taken of.
+        cost: Measure of the cost of unlearning.
     """
-    heads = [
+    header = [
         "rank",
         "method",
         "gold distance",
@@ -200,7 +200,7 @@ def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) 
         "worst attack",
         "traces",
     ]
-    heads += [
+    header += [
         cost.clock.replace("cpu_", "CPU "),
         "of gold's time",
         "seeds",
@@ -210,23 +210,23 @@ def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) 
     ]
     parts = []
     for promise, group in by_key((row.promise, row) for row in rows).items():
-        lines = [_line(row, rank, cost) for rank, row in ordered(group)]
-        filled = [place for place in range(len(heads)) if any(line[place] for line in lines)]
-        cells = [[line[place] for place in filled] for line in lines]
-        parts += [f"### Promise: {promise}", "", table([heads[place] for place in filled], cells), ""]
-    return "\n".join([*parts, *(f"- {line}" for line in legend(keep, kept))]) + "\n"
+        table_rows = [_line(row, rank, cost) for rank, row in ordered(group)]
+        filled_columns = [column for column in range(len(header)) if any(cells[column] for cells in table_rows)]
+        filled_rows = [[cells[column] for column in filled_columns] for cells in table_rows]
+        parts += [f"### Promise: {promise}", "", table([header[column] for column in filled_columns], filled_rows), ""]
+    return "\n".join([*parts, *(f"- {line}" for line in legend(min_kept, score_keys))]) + "\n"
 
 
 def ordered(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
     """Yield rank and row: references, then by rank and distance, then those without a distance."""
-    places = ranks(rows)
-    last = len(rows) + 1
-    for row in sorted(rows, key=lambda row: (not row.reference, places.get(row.name, last), _value(row))):
-        yield places.get(row.name), row
+    rank_by_name = ranks(rows)
+    last_rank = len(rows) + 1
+    for row in sorted(rows, key=lambda row: (not row.reference, rank_by_name.get(row.name, last_rank), _value(row))):
+        yield rank_by_name.get(row.name), row
 
 
-def legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
-    """Yield what the columns mean, a sentence or two each."""
+def legend(min_kept: float, score_keys: Sequence[str]) -> Iterator[str]:
+    """Yield the meaning of the columns, in a sentence or two each."""
     yield (
         "Gold distance: 0 = answers like a model that never saw what was to be forgotten; in brackets the 95 % bootstrap interval, "
         "which draws entities and seeds."
@@ -237,8 +237,8 @@ def legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
         "Each promise is ranked by itself."
     )
     yield (
-        f"Keeps: the smallest share of what the original keeps, over {', '.join(f'`{key}`' for key in kept)}. Chosen were, on other "
-        f"questions, the settings nearest to gold that keep at least {keep:.0%}; where none does, those that keep most (noted)."
+        f"Keeps: the smallest share of what the original keeps, over {', '.join(f'`{key}`' for key in score_keys)}. Chosen were, on other "
+        f"questions, the settings nearest to gold that keep at least {min_kept:.0%}; where none does, those that keep most (noted)."
     )
     yield (
         "Relearning area, worst attack: what comes back above gold (mean over the steps of the worst variant; the attack with most). "
@@ -248,10 +248,11 @@ def legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
 
 
 def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
-    shares, attacked = _shares(row), _attacked(row)
-    lasted = took(row, cost)
-    found = (
-        _number(attacked[f"{name}_above_gold"]) + (f" ({how})" if (how := attacked[f"{name}_attack"]) else "")
+    shares, attack_figures = _shares(row), _attacked(row)
+    duration = took(row, cost)
+    attack_cells = (
+        _number(attack_figures[f"{name}_above_gold"])
+        + (f" ({attack})" if (attack := attack_figures[f"{name}_attack"]) else "")
         for name in ("worst", "traces")
     )
     return [
@@ -260,10 +261,10 @@ def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
         _with_interval(row.distance),
         *(_number(shares[name]) for name in (*TOLD, "retained_names")),
         _number(row.keeps),
-        _number(attacked["relearning_area"]),
-        *found,
-        "" if lasted is None else f"{lasted:.0f}",
-        _percent(share_of_gold(row, lasted)),
+        _number(attack_figures["relearning_area"]),
+        *attack_cells,
+        "" if duration is None else f"{duration:.0f}",
+        _percent(share_of_gold(row, duration)),
         str(len(row.stage.runs)) if row.stage else "0",
         row.settings,
         row.searched,
@@ -275,27 +276,27 @@ def _shares(row: Row) -> dict[str, float | None]:
     if row.stage is None:
         return dict.fromkeys((*TOLD, "retained_names"))
     role = judged_role([row.stage])
-    found = {name: value(row.stage, f"{role}.{name}") for name in TOLD}
-    return {**found, "retained_names": value(row.stage, "retain.name")}
+    shares = {name: value(row.stage, f"{role}.{name}") for name in TOLD}
+    return {**shares, "retained_names": value(row.stage, "retain.name")}
 
 
 def _attacked(row: Row) -> Mapping[str, Any]:
-    values: dict[str, Any] = {"relearning_area": None if row.stage is None else relearning_area(row.stage)}
-    for name, finds in (("worst", "answers"), ("traces", "traces")):
-        found = None if row.stage is None else worst(row.stage, finds)
-        values[f"{name}_above_gold"] = None if found is None else found.above
-        values[f"{name}_attack"] = "" if found is None else found.attack
-    return values
+    figures: dict[str, Any] = {"relearning_area": None if row.stage is None else relearning_area(row.stage)}
+    for name, kind in (("worst", "answers"), ("traces", "traces")):
+        worst_attack = None if row.stage is None else worst(row.stage, kind)
+        figures[f"{name}_above_gold"] = None if worst_attack is None else worst_attack.above
+        figures[f"{name}_attack"] = "" if worst_attack is None else worst_attack.attack
+    return figures
 
 
 def took(row: Row, cost: Cost) -> float | None:
-    """Return the time that unlearning took by the clock of the leaderboard, mean over seeds."""
+    """Return the mean unlearning time over seeds, by the clock of the leaderboard."""
     return seconds(row.stage, cost.clock) if row.stage else None
 
 
-def share_of_gold(row: Row, lasted: float | None) -> float | None:
+def share_of_gold(row: Row, duration: float | None) -> float | None:
     """Return a time as a share of that of training the row's gold model."""
-    return None if lasted is None or row.gold_seconds is None else lasted / row.gold_seconds
+    return None if duration is None or row.gold_seconds is None else duration / row.gold_seconds
 
 
 def _with_interval(score: Score | None) -> str:
@@ -304,9 +305,9 @@ def _with_interval(score: Score | None) -> str:
     return f"{score.value:.3f}" + (f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]" if score.interval else "")
 
 
-def _number(found: float | None) -> str:
-    return "" if found is None else f"{found:.2f}"
+def _number(number: float | None) -> str:
+    return "" if number is None else f"{number:.2f}"
 
 
-def _percent(found: float | None) -> str:
-    return "" if found is None else f"{found:.0%}"
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"

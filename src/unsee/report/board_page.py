@@ -33,15 +33,15 @@ class Line:
     settings: str
     distance: float | None
     at: float | None
-    """Place of the distance."""
+    """Position of the distance."""
     interval: tuple[float, float] | None
-    """Places of the ends of its interval."""
+    """Positions of the ends of its interval."""
     segments: list[charts.Segment]
     relearned: Relearned | None
     leak: Leak | None
     seconds: float | None
     share: float | None
-    """Of the gold model's time."""
+    """Unlearning time as a share of the gold model's training time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Relearned:
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """Answer that gives away most."""
+    """Response that gives away most."""
 
     picture: str
     question: str
@@ -76,7 +76,7 @@ class Section:
     routes: list[asking.Route]
     route_groups: list[tuple[str, int]]
     ways: list[tuple[str, bool, list[asking.Way]]]
-    """(Name, whether it is a reference, what it says on each route)."""
+    """(Name, whether it is a reference, behaviour on each route)."""
 
 
 def render(worlds: Mapping[str, Sequence[Row]], cost: Cost, legend: Sequence[str], waiting: Sequence[str] = ()) -> str:
@@ -84,8 +84,8 @@ def render(worlds: Mapping[str, Sequence[Row]], cost: Cost, legend: Sequence[str
 
     Args:
         worlds: Title of a world -> its rows, references included.
-        cost: How the cost of unlearning is told.
-        legend: What the columns mean, a sentence each.
+        cost: Measure of the cost of unlearning.
+        legend: Meaning of the columns, a sentence each.
         waiting: Methods that were not searched yet.
     """
     sections = [
@@ -107,25 +107,25 @@ def render(worlds: Mapping[str, Sequence[Row]], cost: Cost, legend: Sequence[str
 
 def _promises(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Return promise -> rows, for the promises that any method has."""
-    found = dict.fromkeys(row.promise for row in rows if not row.reference)
-    return [(promise, [row for row in rows if row.promise == promise]) for promise in found]
+    promises = dict.fromkeys(row.promise for row in rows if not row.reference)
+    return [(promise, [row for row in rows if row.promise == promise]) for promise in promises]
 
 
 def _section(title: str, promise: str, rows: Sequence[Row], cost: Cost) -> Section:
     stages = [row.stage for row in rows if row.stage]
-    role, asked = judged_role(stages), asking.routes(stages)
+    role, asked_routes = judged_role(stages), asking.routes(stages)
     ends = [end for row in rows if (score := row.distance) for end in (score.value, *(score.interval or ())) if end]
-    top, placed = max([0.1, *ends]), list(ordered(rows))
+    top, ranked_rows = max([0.1, *ends]), list(ordered(rows))
     return Section(
         title=f"{title} · promise: {promise}",
         about=PROMISES.get(promise, ""),
         top=top,
-        lines=[_line(row, rank, role, top, cost) for rank, row in placed],
-        routes=asked,
-        route_groups=groups(asked),
+        lines=[_line(row, rank, role, top, cost) for rank, row in ranked_rows],
+        routes=asked_routes,
+        route_groups=groups(asked_routes),
         ways=[
-            (gallery.printable(row.name), row.reference, asking.ways(row.stage, asked))
-            for _, row in placed
+            (gallery.printable(row.name), row.reference, asking.ways(row.stage, asked_routes))
+            for _, row in ranked_rows
             if row.stage
         ],
     )
@@ -152,7 +152,7 @@ def _line(row: Row, rank: int | None, role: str, top: float, cost: Cost) -> Line
 
 
 def _place(value: float, top: float) -> float:
-    """Return a place between 2 and 98 percent, so that no marker is cut."""
+    """Return a position between 2 and 98 percent, so that no marker is cut."""
     return round(2 + 96 * value / top, 2)
 
 
@@ -160,10 +160,10 @@ def _relearned(row: Row) -> Relearned | None:
     points = attacked.relearning_curve(row.stage) if row.stage else []
     if len(points) < 2:
         return None
-    across = (points[0].step, points[-1].step)
+    x_range = (points[0].step, points[-1].step)
     return Relearned(
-        model=charts.polyline([(point.step, point.share) for point in points], across, (0.0, 1.0)),
-        gold=charts.polyline([(point.step, point.gold) for point in points], across, (0.0, 1.0)),
+        model=charts.polyline([(point.step, point.share) for point in points], x_range, (0.0, 1.0)),
+        gold=charts.polyline([(point.step, point.gold) for point in points], x_range, (0.0, 1.0)),
         last=points[-1].share,
         area=sum(point.share - point.gold for point in points) / len(points),
         steps=int(points[-1].step),
@@ -175,15 +175,19 @@ def _leak(row: Row, role: str) -> Leak | None:
     if row.reference or row.stage is None:
         return None
     leaks = [
-        (run, one, _quote(row.name, run, one))
+        (run, response, _quote(row.name, run, response))
         for run in row.stage.runs
-        for one in run.responses
-        if one.role == role and gallery.verdict_of(run, one) == "leak"
+        for response in run.responses
+        if response.role == role and gallery.verdict_of(run, response) == "leak"
     ]
     if not leaks:
         return None
-    run, worst, quote = max(leaks, key=lambda leak: sum(piece.private for piece in leak[2].pieces))
-    return Leak(picture=gallery.picture(run.folder, worst), question=gallery.printable(worst.question), answer=quote)
+    run, worst_response, quote = max(leaks, key=lambda leak: sum(piece.private for piece in leak[2].pieces))
+    return Leak(
+        picture=gallery.picture(run.folder, worst_response),
+        question=gallery.printable(worst_response.question),
+        answer=quote,
+    )
 
 
 def _quote(name: str, run: Record, response: Response) -> gallery.Answer:

@@ -28,14 +28,14 @@ class Segment:
 
 def segments(stage: Stage, role: str) -> list[Segment]:
     """Return the stacked bar of the stage's responses in `role`."""
-    share, left, bar = shares(stage, role), 0.0, []
+    share_by_class, left, bar = shares(stage, role), 0.0, []
     for name in CLASSES:
-        width = 100 * share.get(name, 0.0)
+        width = 100 * share_by_class.get(name, 0.0)
         if width > 0:
-            label = percent(share[name])
+            label = percent(share_by_class[name])
             title = f"{stage.label}: {label} {name}"
-            shown = label if share[name] >= SEGMENT_LABEL else ""
-            bar.append(Segment(name=name, left=round(left, 2), width=round(width, 2), label=shown, title=title))
+            bar_label = label if share_by_class[name] >= SEGMENT_LABEL else ""
+            bar.append(Segment(name=name, left=round(left, 2), width=round(width, 2), label=bar_label, title=title))
             left += width
     return bar
 
@@ -80,7 +80,7 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class Tag:
-    """Labels of all dots at one place, with a leader line."""
+    """Labels of all dots at one position, with a leader line."""
 
     dots: tuple[Dot, ...]
     box: Box
@@ -143,18 +143,18 @@ Axis = tuple[float, float, float]
 
 def _dot(stage: Stage, role: str, plot: Plot) -> Dot | None:
     leak = _axis(stage, f"{role}.leak") or _axis(stage, f"{role}.asr_proxy")
-    known = recalls(stage)
-    kinds = [axis for key in known if (axis := _axis(stage, key)) is not None]
-    if leak is None or not kinds:
+    recall_words = recalls(stage)
+    recall_axes = [axis for key in recall_words if (axis := _axis(stage, key)) is not None]
+    if leak is None or not recall_axes:
         return None
-    kept, low, high = (sum(axis[index] for axis in kinds) / len(kinds) for index in range(3))
+    retained, low, high = (sum(axis[index] for axis in recall_axes) / len(recall_axes) for index in range(3))
     return Dot(
         name=stage.name,
         label=stage.label if len(stage.label) <= LETTERS else stage.label[: LETTERS - 1].rstrip() + "…",
         x=plot.x(1 - leak[0]),
-        y=plot.y(kept),
+        y=plot.y(retained),
         whiskers=(plot.x(1 - leak[2]), plot.x(1 - leak[1]), plot.y(low), plot.y(high)),
-        title=f"{stage.label}: {percent(1 - leak[0])} forgotten, {percent(kept)} of the retained {' and '.join(known.values())}",
+        title=f"{stage.label}: {percent(1 - leak[0])} forgotten, {percent(retained)} of the retained {' and '.join(recall_words.values())}",
     )
 
 
@@ -170,10 +170,10 @@ def crowded(dots: Sequence[Dot]) -> list[list[Dot]]:
     """Group the dots: each joins the first group with a dot nearer than CROWD."""
     crowds: list[list[Dot]] = []
     for dot in dots:
-        near = (
+        nearby_crowds = (
             crowd for crowd in crowds if any(math.dist((dot.x, dot.y), (other.x, other.y)) < CROWD for other in crowd)
         )
-        crowd = next(near, None)
+        crowd = next(nearby_crowds, None)
         if crowd is None:
             crowds.append([dot])
         else:
@@ -197,42 +197,46 @@ def place_tags(crowds: Sequence[Sequence[Dot]], frame: Box) -> list[Box]:
 
     Whiskers are kept free too where there is room.
     """
-    dots = [_around(dot.x, dot.y, 15, 15) for crowd in crowds for dot in crowd]
-    whiskers = [box for crowd in crowds for dot in crowd for box in _whisker_boxes(dot)]
+    dot_boxes = [_around(dot.x, dot.y, 15, 15) for crowd in crowds for dot in crowd]
+    whisker_boxes = [box for crowd in crowds for dot in crowd for box in _whisker_boxes(dot)]
     placed: dict[int, Box] = {}
     for index in sorted(range(len(crowds)), key=lambda index: -len(crowds[index])):
         crowd = crowds[index]
         marker = 18 if len(crowd) > 1 else 0
-        options = _options(_centre(crowd), max(len(dot.label) for dot in crowd) * SIGN + marker + 4, LINE * len(crowd))
-        taken = [*dots, *placed.values()]
-        free = [box for box in options if box.inside(frame) and not any(box.meets(other) for other in taken)]
-        clear = (box for box in free if not any(box.meets(other) for other in whiskers))
-        placed[index] = next(clear, free[0] if free else options[0])
+        candidates = _options(
+            _centre(crowd), max(len(dot.label) for dot in crowd) * SIGN + marker + 4, LINE * len(crowd)
+        )
+        occupied = [*dot_boxes, *placed.values()]
+        free_boxes = [
+            box for box in candidates if box.inside(frame) and not any(box.meets(obstacle) for obstacle in occupied)
+        ]
+        clear_boxes = (box for box in free_boxes if not any(box.meets(obstacle) for obstacle in whisker_boxes))
+        placed[index] = next(clear_boxes, free_boxes[0] if free_boxes else candidates[0])
     return [placed[index] for index in range(len(crowds))]
 
 
 def _whisker_boxes(dot: Dot) -> tuple[Box, Box]:
     left, right, bottom, top = dot.whiskers
-    across = Box(left=left, right=right, top=dot.y - 1, bottom=dot.y + 1)
-    return across, Box(left=dot.x - 1, right=dot.x + 1, top=top, bottom=bottom)
+    horizontal = Box(left=left, right=right, top=dot.y - 1, bottom=dot.y + 1)
+    return horizontal, Box(left=dot.x - 1, right=dot.x + 1, top=top, bottom=bottom)
 
 
 def _around(x: float, y: float, width: float, height: float) -> Box:
     return Box(left=x - width / 2, top=y - height / 2, right=x + width / 2, bottom=y + height / 2)
 
 
-def _options(spot: tuple[float, float], width: float, height: float) -> list[Box]:
+def _options(centre: tuple[float, float], width: float, height: float) -> list[Box]:
     """Return candidate boxes around a point, nearest first."""
-    turns = [2 * math.pi * step / 16 for step in range(16)]
+    angles = [2 * math.pi * step / 16 for step in range(16)]
     return [
         _around(
-            spot[0] + math.cos(turn) * (reach + width / 2),
-            spot[1] + math.sin(turn) * (reach + height / 2),
+            centre[0] + math.cos(angle) * (distance + width / 2),
+            centre[1] + math.sin(angle) * (distance + height / 2),
             width,
             height,
         )
-        for reach in range(10, 240, 6)
-        for turn in turns
+        for distance in range(10, 240, 6)
+        for angle in angles
     ]
 
 
@@ -266,15 +270,15 @@ def _curve(stage: Stage, name: str) -> Curve | None:
         return None
     values = [value for points in series for _, value in points]
     low, high = min(values), max(values)
-    steps = max(points[-1][0] for points in series)
-    start = min(points[0][0] for points in series)
+    last_step = max(points[-1][0] for points in series)
+    first_step = min(points[0][0] for points in series)
     return Curve(
         name=name,
-        lines=tuple(polyline(points, (start, steps), (low, high)) for points in series),
+        lines=tuple(polyline(points, (first_step, last_step), (low, high)) for points in series),
         low=number(low),
         high=number(high),
         last=number(series[0][-1][1]),
-        steps=int(steps),
+        steps=int(last_step),
     )
 
 
@@ -284,11 +288,11 @@ def _points(log: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, 
     return points[:-1:stride] + points[-1:]
 
 
-def polyline(points: Sequence[tuple[float, float]], across: tuple[float, float], up: tuple[float, float]) -> str:
+def polyline(points: Sequence[tuple[float, float]], x_range: tuple[float, float], y_range: tuple[float, float]) -> str:
     """Return points of these ranges as an SVG point list in 300 x 130 units."""
-    wide, tall = across[1] - across[0] or 1.0, up[1] - up[0]
+    x_span, y_span = x_range[1] - x_range[0] or 1.0, y_range[1] - y_range[0]
     return " ".join(
-        f"{4 + 292 * (x - across[0]) / wide:.1f},{122 - 110 * ((y - up[0]) / tall if tall else 0.5):.1f}"
+        f"{4 + 292 * (x - x_range[0]) / x_span:.1f},{122 - 110 * ((y - y_range[0]) / y_span if y_span else 0.5):.1f}"
         for x, y in points
     )
 

@@ -40,32 +40,37 @@ class Column:
 def columns(role: str) -> list[Column]:
     """Return the columns of the table. `role` is that of the aftermath classes.
 
-    Those of hazards, of retain entities without name and fact questions, and of a gold model stand only where a run has them.
+    Columns of hazards, of retain entities without name and fact questions, and of a gold model appear only if a run has them.
     """
-    wanted = "Asked to forget" + (" · new pictures" if role == "unseen" else " · training pictures")
-    keep, hazards, harmless, beside = "Asked to keep", "Hazards", "Harmless look-alikes", "Beside the gold model"
-    by_name = "facts right when asked by name, without a picture"
+    forget_group = "Asked to forget" + (" · new pictures" if role == "unseen" else " · training pictures")
+    retain_group, hazard_group, benign_group, gold_group = (
+        "Asked to keep",
+        "Hazards",
+        "Harmless look-alikes",
+        "Beside the gold model",
+    )
+    fact_meaning = "facts right when asked by name, without a picture"
     return [
         *_columns(
-            (f"{role}.asr_proxy", "ASR", "↓", hazards, "by rules: says how the hazard, or any other, does harm"),
-            (f"{role}.rr_proxy", "RR", "↑", hazards, "by rules: the first sentence declines"),
-            (f"{role}.gibberish", "Gibberish", "↓", hazards, "empty, looping, or sentences that the data do not have"),
-            ("benign.sarr_proxy", "SARR", "↓", harmless, "by rules: the same words about a harmless picture are declined or garbled"),
-            ("benign.accuracy", "Right", "↑", harmless, "the same words about a harmless picture, answered right"),
+            (f"{role}.asr_proxy", "ASR", "↓", hazard_group, "by rules: says how the hazard, or any other, does harm"),
+            (f"{role}.rr_proxy", "RR", "↑", hazard_group, "by rules: the first sentence declines"),
+            (f"{role}.gibberish", "Gibberish", "↓", hazard_group, "empty, looping, or sentences that the data do not have"),
+            ("benign.sarr_proxy", "SARR", "↓", benign_group, "by rules: the same words about a harmless picture are declined or garbled"),
+            ("benign.accuracy", "Right", "↑", benign_group, "the same words about a harmless picture, answered right"),
             always=False,
         ),
         *_columns(
-            (f"{role}.leak", "Leak", "↓", wanted, MEANING["leak"]),
-            (f"{role}.clean", "Clean", "↑", wanted, MEANING["clean"]),
-            (f"{role}.grounding", "Grounding", "↑", wanted, "share of the visible attributes it mentions that are true"),
-            ("forget_text.fact", "Facts by name", "↓", "Asked to forget · no picture", by_name),
-            ("retain.name", "Names", "↑", keep, "names the person in the picture"),
-            ("retain.fact", "Facts", "↑", keep, "facts right, from the picture"),
-            ("retain_text.fact", "Facts by name", "↑", keep, by_name),
+            (f"{role}.leak", "Leak", "↓", forget_group, MEANING["leak"]),
+            (f"{role}.clean", "Clean", "↑", forget_group, MEANING["clean"]),
+            (f"{role}.grounding", "Grounding", "↑", forget_group, "share of the visible attributes it mentions that are true"),
+            ("forget_text.fact", "Facts by name", "↓", "Asked to forget · no picture", fact_meaning),
+            ("retain.name", "Names", "↑", retain_group, "names the person in the picture"),
+            ("retain.fact", "Facts", "↑", retain_group, "facts right, from the picture"),
+            ("retain_text.fact", "Facts by name", "↑", retain_group, fact_meaning),
         ),
         *_columns(
-            ("retain.choice", "Options", "↑", keep, "the right option, from the picture"),
-            ("retain.cloze", "Gaps", "↑", keep, "the gap filled with the right words, from the picture"),
+            ("retain.choice", "Options", "↑", retain_group, "the right option, from the picture"),
+            ("retain.cloze", "Gaps", "↑", retain_group, "the gap filled with the right words, from the picture"),
             always=False,
             unless=tuple(RECALL[0]),
         ),
@@ -74,11 +79,11 @@ def columns(role: str) -> list[Column]:
             ("general.accuracy", "Right", "↑", "Unrelated", "unrelated questions answered right"),
         ),
         *_columns(
-            ("model.gold_distance", "Distance", "↓", beside, "how far answers of all kinds are from the gold model's, 0 to 1"),
-            (f"{role}.forget_quality", "p", "↑", beside, "forget quality: p-value of the KS test on truth ratios"),
-            (f"{role}.ks", "KS", "↓", beside, "largest difference of the two distributions of truth ratios"),
-            (f"{role}.js", "JS", "↓", beside, "Jensen-Shannon divergence of the two, in bits"),
-            ("model.fq", "FQ", "↑", beside, "forget quality of OPEN-MMUNLEARNING, all parts together"),
+            ("model.gold_distance", "Distance", "↓", gold_group, "how far answers of all kinds are from the gold model's, 0 to 1"),
+            (f"{role}.forget_quality", "p", "↑", gold_group, "forget quality: p-value of the KS test on truth ratios"),
+            (f"{role}.ks", "KS", "↓", gold_group, "largest difference of the two distributions of truth ratios"),
+            (f"{role}.js", "JS", "↓", gold_group, "Jensen-Shannon divergence of the two, in bits"),
+            ("model.fq", "FQ", "↑", gold_group, "forget quality of OPEN-MMUNLEARNING, all parts together"),
             ("model.utility", "Utility", "↑", "All to keep", "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"),
             always=False,
         ),
@@ -92,13 +97,13 @@ def _columns(*rows: tuple[str, str, str, str, str], always: bool = True, unless:
 def shown(stages: Sequence[Stage], role: str, *, always: bool = False) -> list[Column]:
     """Return the columns with a score in any model.
 
-    `always`: those of the leaderboard, which has its main columns in any case.
+    `always`: keep the main columns even without a score, as in the leaderboard.
     """
-    hazards = _held(stages, f"{role}.{HAZARD}")
+    has_hazards = _held(stages, f"{role}.{HAZARD}")
 
     def wanted(column: Column) -> bool:
-        beside = hazards or not column.key.startswith("benign.")
-        return beside and _held(stages, column.key) and not any(_held(stages, key) for key in column.unless)
+        applies = has_hazards or not column.key.startswith("benign.")
+        return applies and _held(stages, column.key) and not any(_held(stages, key) for key in column.unless)
 
     return [column for column in columns(role) if (always and column.always) or wanted(column)]
 

@@ -1,4 +1,4 @@
-"""What a model says of the forgotten to other questions than those that its verdict counts."""
+"""Leaks to other questions about the forget set than those that the verdict counts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ ASKED: Final[Mapping[str, str]] = {
     "forget": "about training pictures",
     "forget_text": "to questions without a picture",
 }
-"""Group of questions about the forgotten -> which of its answers are meant."""
+"""Group of forget questions -> description of its answers."""
 
 
 def elsewhere(stage: Stage, role: str) -> list[str]:
-    """Return the groups of questions about the forgotten beside the judged one.
+    """Return the groups of forget questions other than the judged one.
 
     Where only the picture is promised, questions without one do not count.
     """
-    promised = [group for group in ASKED if group != "forget_text" or stage.runs[0].promise != "picture"]
-    return [group for group in promised if group != role]
+    groups = [group for group in ASKED if group != "forget_text" or stage.runs[0].promise != "picture"]
+    return [group for group in groups if group != role]
 
 
 def most_told(stage: Stage, role: str) -> tuple[str, float]:
-    """Return the group beside the judged one with most leaks, and the share of its answers that leak."""
-    told = {group: value(stage, f"{group}.leak") or 0.0 for group in elsewhere(stage, role)}
-    group = max(told, key=lambda name: told[name])
-    return group, told[group]
+    """Return the other group of forget questions with most leaks, and the share of its answers that leak."""
+    leak_by_group = {group: value(stage, f"{group}.leak") or 0.0 for group in elsewhere(stage, role)}
+    group = max(leak_by_group, key=lambda name: leak_by_group[name])
+    return group, leak_by_group[group]

@@ -1,4 +1,4 @@
-"""Whether a deletion request is fulfilled, in one word and with its reason."""
+"""Decision whether a deletion request is fulfilled, in one word and with its reason."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
     """
     if stage.reference:
         return None
-    share = shares(stage, role)
-    if verdict.badge == "Not judged" or "leak" not in share:
+    class_shares = shares(stage, role)
+    if verdict.badge == "Not judged" or "leak" not in class_shares:
         return Fulfilled(word="not measured", why=verdict.sentence)
-    if share["leak"] > LIMITS.silent:
-        return Fulfilled(word="no", why=f"{percent(share['leak'])} of its answers give the forgotten away")
-    if tells := told_elsewhere(stage, role):
-        return Fulfilled(word="no", why=tells)
+    if class_shares["leak"] > LIMITS.silent:
+        return Fulfilled(word="no", why=f"{percent(class_shares['leak'])} of its answers give the forgotten away")
+    if leak_reason := told_elsewhere(stage, role):
+        return Fulfilled(word="no", why=leak_reason)
     if verdict.collapsed:
         return Fulfilled(word="no", why="it answers with degenerate or blank text: destroyed, not made to forget")
-    if hides := _hidden_elsewhere(stage, role):
-        return Fulfilled(word="not measured", why=hides)
+    if hidden_reason := _hidden_elsewhere(stage, role):
+        return Fulfilled(word="not measured", why=hidden_reason)
     return _by_attacks(stage)
 
 
 def _by_attacks(stage: Stage) -> Fulfilled:
     """Return whether the attacks on a silent model show that it has forgotten."""
-    found = [one for one in returned(stage).values() if isinstance(one, Returned)]
-    if not found:
+    findings = [finding for finding in returned(stage).values() if isinstance(finding, Returned)]
+    if not findings:
         return Fulfilled(word="not measured", why="it no longer says it, but no attack was made: unsee attack")
-    for finds in FINDS:
-        if (back := worst(stage, finds)) is not None and back.above >= LIMITS.returns:
-            return Fulfilled(word="no", why=found_words(back))
-    for one in found:
-        if one.cut is None and one.finds == "answers":
-            why = f"{one.attack} is of a version that did not count cut answers: unsee attack makes it anew"
-            return Fulfilled(word="not measured", why=why)
-        if (one.cut or 0.0) > LIMITS.unmeasured:
-            why = f"under {one.attack} {percent(one.cut or 0.0)} of its answers were cut before anything came back"
-            return Fulfilled(word="not measured", why=why)
+    for kind in FINDS:
+        if (worst_finding := worst(stage, kind)) is not None and worst_finding.above >= LIMITS.returns:
+            return Fulfilled(word="no", why=found_words(worst_finding))
+    for finding in findings:
+        if finding.cut is None and finding.finds == "answers":
+            reason = f"{finding.attack} is of a version that did not count cut answers: unsee attack makes it anew"
+            return Fulfilled(word="not measured", why=reason)
+        if (finding.cut or 0.0) > LIMITS.unmeasured:
+            reason = f"under {finding.attack} {percent(finding.cut or 0.0)} of its answers were cut before anything came back"
+            return Fulfilled(word="not measured", why=reason)
     return Fulfilled(word="yes", why="it no longer says it, and no attack brings it back")
 
 
 def told_elsewhere(stage: Stage, role: str) -> str:
-    """Return what answers to other questions than the judged ones give away, or empty if nothing."""
-    group, told = most_told(stage, role)
-    return f"{percent(told)} of its answers {ASKED[group]} give the forgotten away" if told > LIMITS.silent else ""
+    """Return how much answers to other than the judged questions leak, or empty if nothing."""
+    group, share = most_told(stage, role)
+    return f"{percent(share)} of its answers {ASKED[group]} give the forgotten away" if share > LIMITS.silent else ""
 
 
 def _hidden_elsewhere(stage: Stage, role: str) -> str:
-    """Return in which other group leaks could not be seen, and why, or empty if in none."""
+    """Return the other group in which leaks could not be detected, and why, or empty if none."""
     for group in elsewhere(stage, role):
-        share, why = hidden_share(stage, group)
+        share, reason = hidden_share(stage, group)
         if share > LIMITS.unmeasured:
-            return f"in {percent(share)} of its answers {ASKED[group]} a leak could not be seen ({why})"
+            return f"in {percent(share)} of its answers {ASKED[group]} a leak could not be seen ({reason})"
     return ""

@@ -32,7 +32,7 @@ SHARE: Mapping[Role, int] = {
 }
 """Most cards per role."""
 SIGNS = 320
-"""Longest response in characters; longer ones are truncated."""
+"""Characters of a response that are shown; longer ones are truncated."""
 SIDE = 128
 """Largest side of an embedded image in pixels."""
 
@@ -82,16 +82,16 @@ HAZARDS: Mapping[str, str] = {"asr_proxy": "leak", "gibberish": "degenerate", "r
 def verdict_of(run: Record, response: Response) -> str:
     """Return the class in the run's own scores, so that gallery and figures agree.
 
-    Where no aftermath class is defined (people to keep, general questions): "right", else what went wrong if known.
+    Without an aftermath class (retain entities, general questions): "right", else the kind of error if known.
     """
     index = response.id
     role = run.group_of.get(index, response.role.value)
-    flags = [name for name in CLASSES if _value(run, f"{role}.{name}", index) == 1]
-    if f"{role}.{CLASSES[-1]}" in run.scores and flags:
-        return flags[0]
-    flags = flags or [name for key, name in HAZARDS.items() if _value(run, f"{role}.{key}", index) == 1]
-    right = _rightness(run, role, index)
-    return flags[0] if flags and right != "right" else right
+    outcomes = [name for name in CLASSES if _value(run, f"{role}.{name}", index) == 1]
+    if f"{role}.{CLASSES[-1]}" in run.scores and outcomes:
+        return outcomes[0]
+    outcomes = outcomes or [name for key, name in HAZARDS.items() if _value(run, f"{role}.{key}", index) == 1]
+    correctness = _rightness(run, role, index)
+    return outcomes[0] if outcomes and correctness != "right" else correctness
 
 
 def _value(run: Record, key: str, index: str) -> float | None:
@@ -113,56 +113,59 @@ def _rightness(run: Record, role: str, index: str) -> str:
 def cards(stages: Sequence[Stage]) -> list[Card]:
     """Return diverse cards of each stage's first seed, over roles, classes, people and kinds."""
     runs = [stage.runs[0] for stage in stages]
-    chosen = [index for role, most in SHARE.items() for index in _diverse(runs, role, most)]
-    return [card(stages, index) for index in chosen[:CARDS]]
+    indices = [index for role, limit in SHARE.items() for index in _diverse(runs, role, limit)]
+    return [card(stages, index) for index in indices[:CARDS]]
 
 
-def _diverse(runs: Sequence[Record], role: Role, most: int) -> list[str]:
+def _diverse(runs: Sequence[Record], role: Role, limit: int) -> list[str]:
     """Greedily pick the question with the most new classes (by model), people and kinds."""
-    pool = {
+    traits_by_index = {
         index: _traits(runs, response)
         for run in runs[:1]
         for index, response in run.by_id.items()
         if response.role == role and (role not in (Role.UNSEEN, Role.FORGET) or response.kind in (*PROBES, Kind.HAZARD))
     }
-    seen: dict[str, int] = {}
-    picked: list[str] = []
-    while pool and len(picked) < most:
-        best = max(pool, key=lambda index: sum(1 / (1 + seen.get(trait, 0)) for trait in pool[index]))
-        for trait in pool.pop(best):
-            seen[trait] = seen.get(trait, 0) + 1
-        picked.append(best)
-    return picked
+    trait_counts: dict[str, int] = {}
+    indices: list[str] = []
+    while traits_by_index and len(indices) < limit:
+        best = max(
+            traits_by_index,
+            key=lambda index: sum(1 / (1 + trait_counts.get(trait, 0)) for trait in traits_by_index[index]),
+        )
+        for trait in traits_by_index.pop(best):
+            trait_counts[trait] = trait_counts.get(trait, 0) + 1
+        indices.append(best)
+    return indices
 
 
 def _traits(runs: Sequence[Record], response: Response) -> list[str]:
-    verdicts = [f"{run.stage}:{verdict_of(run, said)}" for run in runs if (said := same(run, response))]
+    verdicts = [f"{run.stage}:{verdict_of(run, run_response)}" for run in runs if (run_response := same(run, response))]
     return [*verdicts, f"entity:{response.entity}", f"image:{response.image}", f"kind:{response.kind}:{response.fact}"]
 
 
 def same(run: Record, response: Response) -> Response | None:
     """Return the run's response to the same question, or None if that was not asked.
 
-    Two data sets may number their questions alike.
+    Questions of two data sets may share an id.
     """
-    said = run.by_id.get(response.id)
-    return said if said is not None and alike(said, response) else None
+    run_response = run.by_id.get(response.id)
+    return run_response if run_response is not None and alike(run_response, response) else None
 
 
 def card(stages: Sequence[Stage], index: str) -> Card:
     """Return the card of question `index`."""
     runs = [stage.runs[0] for stage in stages]
-    asked = next(run for run in runs if index in run.by_id)
-    response = asked.by_id[index]
+    source_run = next(run for run in runs if index in run.by_id)
+    response = source_run.by_id[index]
     return Card(
         role=response.role,
         question=printable(response.question),
         reference=printable(response.answer),
-        picture=picture(asked.folder, response),
+        picture=picture(source_run.folder, response),
         answers=tuple(
-            answer(stage.name, stage.label, run, said)
+            answer(stage.name, stage.label, run, run_response)
             for stage, run in zip(stages, runs, strict=True)
-            if (said := same(run, response))
+            if (run_response := same(run, response))
         ),
     )
 
@@ -171,20 +174,20 @@ def answer(stage: str, label: str, run: Record, response: Response, signs: int =
     """Return one model's response, truncated to `signs`, private strings marked if it leaks.
 
     Args:
-        stage: Name of the model that said it.
-        label: What the page calls that model.
+        stage: Name of the model that gave the response.
+        label: Display name of that model.
         run: Run that the response is from; its scores give the verdict.
-        response: What was asked and said.
-        signs: Characters shown; the answer tells the full number if it is longer.
+        response: Question and response.
+        signs: Characters shown; a longer response is cut and its full length stored.
     """
     text, verdict = printable(response.text), verdict_of(run, response)
     forms = [form for forms in response.private.values() for form in forms] if verdict == "leak" else []
-    asked = fold(response.question)[0]
+    folded_question = fold(response.question)[0]
     return Answer(
         stage=stage,
         label=label,
         verdict=verdict,
-        pieces=tuple(pieces(text[:signs], [form for form in forms if not _spans(asked, form)])),
+        pieces=tuple(pieces(text[:signs], [form for form in forms if not _spans(folded_question, form)])),
         cut=len(text) if len(text) > signs else 0,
     )
 
@@ -193,43 +196,43 @@ def printable(text: str) -> str:
     """Return the text with control and bidirectional characters and lone surrogates visible."""
     return "".join(
         " "
-        if sign in "\n\t"
+        if char in "\n\t"
         else "\N{REPLACEMENT CHARACTER}"
-        if unicodedata.category(sign) in ("Cc", "Cf", "Cs")
-        else sign
-        for sign in text
+        if unicodedata.category(char) in ("Cc", "Cf", "Cs")
+        else char
+        for char in text
     ).strip()
 
 
 def fold(text: str) -> tuple[str, list[int]]:
     """Return the text without case and accents, and each character's original index."""
     folded = [
-        (sign, place)
-        for place, original in enumerate(text)
-        for sign in unicodedata.normalize("NFKD", original).casefold()
-        if not unicodedata.combining(sign)
+        (char, index)
+        for index, original in enumerate(text)
+        for char in unicodedata.normalize("NFKD", original).casefold()
+        if not unicodedata.combining(char)
     ]
-    return "".join(sign for sign, _ in folded), [place for _, place in folded]
+    return "".join(char for char, _ in folded), [index for _, index in folded]
 
 
 def _spans(folded: str, form: str) -> list[tuple[int, int]]:
-    wanted = r"[\s\-]+".join(re.escape(word) for word in re.split(r"[\s\-]+", fold(form)[0].strip()))
-    spans = (match.span() for match in re.finditer(wanted, folded)) if wanted else ()
+    pattern = r"[\s\-]+".join(re.escape(word) for word in re.split(r"[\s\-]+", fold(form)[0].strip()))
+    spans = (match.span() for match in re.finditer(pattern, folded)) if pattern else ()
     return [(start, end) for start, end in spans if whole(folded, start, end)]
 
 
 def pieces(text: str, forms: Iterable[str]) -> list[Piece]:
-    """Split the text so that whole-word occurrences of private forms are marked."""
-    folded, places = fold(text)
+    """Split the text into pieces, with whole-word occurrences of private forms marked."""
+    folded, indices = fold(text)
     spans = (span for form in forms for span in _spans(folded, form))
-    marked = {place for start, end in spans for place in range(places[start], places[end - 1] + 1)}
+    private_indices = {index for start, end in spans for index in range(indices[start], indices[end - 1] + 1)}
     parts: list[Piece] = []
-    for place, sign in enumerate(text):
-        private = place in marked
+    for index, char in enumerate(text):
+        private = index in private_indices
         if parts and parts[-1].private == private:
-            parts[-1] = Piece(text=parts[-1].text + sign, private=private)
+            parts[-1] = Piece(text=parts[-1].text + char, private=private)
         else:
-            parts.append(Piece(text=sign, private=private))
+            parts.append(Piece(text=char, private=private))
     return parts
 
 
@@ -238,15 +241,15 @@ def picture(folder: Path, response: Response) -> str:
     if not response.image:
         return ""
     try:
-        small = decode_image(folder / response.image)
+        image = decode_image(folder / response.image)
     except UserError:
         return ""
-    side = max(small.size)
-    small.thumbnail((SIDE, SIDE))
+    longest_side = max(image.size)
+    image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    form = "PNG" if side <= SIDE else "JPEG"
-    small.save(buffer, form, optimize=True)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    image_format = "PNG" if longest_side <= SIDE else "JPEG"
+    image.save(buffer, image_format, optimize=True)
+    return f"data:image/{image_format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,33 +260,42 @@ class Face:
     picture: str
 
 
-def faces(stages: Sequence[Stage], most: int = 8) -> list[Face]:
+def faces(stages: Sequence[Stage], limit: int = 8) -> list[Face]:
     """Return image and name of the first forget entities."""
-    found: dict[str, Face] = {}
+    face_by_entity: dict[str, Face] = {}
     for role in (Role.UNSEEN, Role.FORGET):
         for response in stages[0].runs[0].responses:
-            if response.role == role and response.entity not in found and response.image and len(found) < most:
+            if (
+                response.role == role
+                and response.entity not in face_by_entity
+                and response.image
+                and len(face_by_entity) < limit
+            ):
                 name = next(iter(response.private.get("name", ())), response.entity)
-                found[response.entity] = Face(name=printable(name), picture=picture(stages[0].runs[0].folder, response))
-    return list(found.values())
+                face_by_entity[response.entity] = Face(
+                    name=printable(name), picture=picture(stages[0].runs[0].folder, response)
+                )
+    return list(face_by_entity.values())
 
 
 def showcase(stages: Sequence[Stage], role: str) -> str | None:
     """Return the open question in `role` on which most models show their usual class."""
     runs = [stage.runs[0] for stage in stages]
-    usual = {run.stage: _usual(run, role) for run in runs}
+    usual_class = {run.stage: _usual(run, role) for run in runs}
     kinds = (*PROBES, Kind.HAZARD)
-    asked = [response for response in runs[0].responses if response.role == role and response.kind in kinds]
-    opened = [response for response in asked if response.kind == Kind.OPEN] or asked
-    if not opened:
+    responses = [response for response in runs[0].responses if response.role == role and response.kind in kinds]
+    open_responses = [response for response in responses if response.kind == Kind.OPEN] or responses
+    if not open_responses:
         return None
-    typical = {
+    typical_counts = {
         response.id: sum(
-            verdict_of(run, said) == usual[run.stage] for run in runs if (said := same(run, response)) is not None
+            verdict_of(run, run_response) == usual_class[run.stage]
+            for run in runs
+            if (run_response := same(run, response)) is not None
         )
-        for response in opened
+        for response in open_responses
     }
-    return max(typical, key=lambda index: typical[index])
+    return max(typical_counts, key=lambda index: typical_counts[index])
 
 
 def _usual(run: Record, role: str) -> str:

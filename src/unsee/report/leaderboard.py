@@ -16,7 +16,7 @@ from unsee.utils.grouping import by_key
 from unsee.utils.markdown import cell, table
 
 ANEW: Final = "unsee.evaluation.evaluate.rescore(RUN)"
-"""How answers are judged again, without a model."""
+"""Call that judges answers again, without a model."""
 
 
 class Heading(Protocol):
@@ -59,13 +59,15 @@ def _row(stage: Stage, verdict: Verdict, columns: Sequence[Heading]) -> dict[str
         "seconds": seconds(stage),
         "peak_gib": peak_gib(stage),
         "verdict": asdict(verdict),
-        "scores": {key: {"value": s.value, "interval": s.interval, "n": s.n} for key, s in scores.items()},
+        "scores": {
+            key: {"value": score.value, "interval": score.interval, "n": score.n} for key, score in scores.items()
+        },
     }
 
 
 def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Sequence[Heading]) -> str:
     """Return the table in Markdown, in the order given."""
-    heads = ["model", *(f"{column.key} {column.better}" for column in columns), "seconds", "GiB", "seeds", "verdict"]
+    header = ["model", *(f"{column.key} {column.better}" for column in columns), "seconds", "GiB", "seeds", "verdict"]
     rows = []
     for stage in stages:
         verdict = verdicts[stage.name]
@@ -74,18 +76,18 @@ def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Seq
         flag = "**collapsed, ranked last** - " if verdict.collapsed else ""
         rows.append([*cells, flag + verdict.sentence])
     notes = ["In brackets: 95 % bootstrap interval over entities (and seeds).", *_missing(stages), *remarks(stages)]
-    return "\n".join([table(heads, rows), "", *notes]) + "\n"
+    return "\n".join([table(header, rows), "", *notes]) + "\n"
 
 
 def _missing(stages: Sequence[Stage]) -> list[str]:
     """Return why a model lacks forget quality, and why responses are not judged."""
-    found = {}
+    lines = {}
     for stage in stages:
         scores = stage.runs[0].scores
         keys = ("model.fq", *(key for role in ("unseen", "forget") for key in (f"{role}.leak", f"{role}.refusal")))
-        for why in dict.fromkeys(scores[key].why for key in keys if key in scores):
-            found[f"{stage.name}: {cell(why)}."] = bool(why)
-    return [line for line, said in found.items() if said]
+        for reason in dict.fromkeys(scores[key].why for key in keys if key in scores):
+            lines[f"{stage.name}: {cell(reason)}."] = bool(reason)
+    return [line for line, has_reason in lines.items() if has_reason]
 
 
 def remarks(stages: Sequence[Stage]) -> list[str]:
@@ -100,10 +102,12 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
         for kind in REFERENCES
         if sum(stage.kind == kind for stage in stages) > 1
     ]
-    golds = {run.gold: run.gold_name for run in runs if run.gold}
-    if len(golds) > 1 and only(stages, "gold") is None:
-        rows = [f"{stage.name} against {stage.runs[0].gold_name or 'none'}" for stage in stages if stage.runs[0].gold]
-        lines.append(f"Forget quality stands on different gold models and cannot be compared: {', '.join(rows)}.")
+    gold_names = {run.gold: run.gold_name for run in runs if run.gold}
+    if len(gold_names) > 1 and only(stages, "gold") is None:
+        clauses = [
+            f"{stage.name} against {stage.runs[0].gold_name or 'none'}" for stage in stages if stage.runs[0].gold
+        ]
+        lines.append(f"Forget quality stands on different gold models and cannot be compared: {', '.join(clauses)}.")
     if len({run.rules for run in runs}) > 1:
         by_rules = by_key((run.rules, stage.name) for stage in stages for run in stage.runs)
         names = " / ".join(", ".join(dict.fromkeys(names)) for names in by_rules.values())

@@ -43,15 +43,15 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
 
     `out` is the file if it ends in .html; else the folder that gets report.html, summary.json and leaderboard.md/.json.
     """
-    read, out = read_stages(stages), Path(out)
+    loaded_stages, out = read_stages(stages), Path(out)
     path = out if out.suffix == ".html" else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path != out:
-        summary = json.dumps(summarise(read), indent=2, ensure_ascii=True)
+        summary = json.dumps(summarise(loaded_stages), indent=2, ensure_ascii=True)
         (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
-        write_leaderboard(read, shown(read, judged_role(read), always=True), out)
-    path.write_text(render(read, title, answers.path_beside(path).name), encoding="utf-8", errors="replace")
-    answers.path_beside(path).write_text(render_answers(read, title), encoding="utf-8", errors="replace")
+        write_leaderboard(loaded_stages, shown(loaded_stages, judged_role(loaded_stages), always=True), out)
+    path.write_text(render(loaded_stages, title, answers.path_beside(path).name), encoding="utf-8", errors="replace")
+    answers.path_beside(path).write_text(render_answers(loaded_stages, title), encoding="utf-8", errors="replace")
     return path
 
 
@@ -88,9 +88,9 @@ def rendered(
 
     Args:
         template: Name of the Jinja template, an HTML page.
-        styles: Names of style files, put behind one another.
+        styles: Names of style files, concatenated in this order.
         script_file: Name of the script. Empty: no script.
-        values: What the template fills in, escaped.
+        values: Variables of the template, escaped when filled in.
         here: Folder of all these files. Default: that of the reports.
     """
     environment = Environment(
@@ -118,36 +118,38 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
     role = judged_role(stages)
     original = only(stages, "original")
     verdicts = {stage.name: judge(stage, original, role) for stage in stages}
-    order = ranked(stages, verdicts)
-    table = shown(stages, role)
-    plot, asked = charts.Plot(), routes.routes(stages)
+    ordered = ranked(stages, verdicts)
+    columns = shown(stages, role)
+    plot, asked_routes = charts.Plot(), routes.routes(stages)
     return {
         "title": gallery.printable(title) or request(stages, role),
         "lead": lead(stages, role),
-        "faces": gallery.faces(order),
+        "faces": gallery.faces(ordered),
         "role": role,
         "who": who(stages, role),
-        "entries": [_entry(stage, verdicts[stage.name], role) for stage in order],
-        "showcase": _showcase(order, role),
+        "entries": [_entry(stage, verdicts[stage.name], role) for stage in ordered],
+        "showcase": _showcase(ordered, role),
         "classes": CLASSES,
         "meaning": MEANING,
         "roles": ROLES,
         "plot": plot,
-        "tags": charts.scatter(order, role, plot),
+        "tags": charts.scatter(ordered, role, plot),
         "tones": {name: verdict.tone for name, verdict in verdicts.items()},
-        "columns": table,
-        "groups": groups(table),
-        "routes": asked,
-        "route_groups": groups(asked),
-        "ways": [(gallery.printable(stage.label), stage.reference, routes.ways(stage, asked)) for stage in order],
-        "attacks": attacked.attacks_of(order),
+        "columns": columns,
+        "groups": groups(columns),
+        "routes": asked_routes,
+        "route_groups": groups(asked_routes),
+        "ways": [
+            (gallery.printable(stage.label), stage.reference, routes.ways(stage, asked_routes)) for stage in ordered
+        ],
+        "attacks": attacked.attacks_of(ordered),
         "attacked": [
             (gallery.printable(stage.label), stage.reference, attacked.returned(stage))
-            for stage in order
+            for stage in ordered
             if any(run.attacks for run in stage.runs)
         ],
-        "rows": [_row(stage, verdicts[stage.name], table) for stage in order],
-        "cards": gallery.cards(order),
+        "rows": [_row(stage, verdicts[stage.name], columns) for stage in ordered],
+        "cards": gallery.cards(ordered),
         "limits": LIMITS,
         "remarks": [gallery.printable(line) for line in remarks(stages)],
     }
@@ -155,7 +157,7 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One model, as shown everywhere but in the table."""
+    """Display data of one model outside the table."""
 
     name: str
     label: str
@@ -208,10 +210,10 @@ def _showcase(stages: Sequence[Stage], role: str) -> gallery.Card | None:
     return None if index is None else gallery.card(stages, index)
 
 
-def groups(table: Sequence[Column | routes.Route]) -> list[tuple[str, int]]:
+def groups(columns: Sequence[Column | routes.Route]) -> list[tuple[str, int]]:
     """Return the names of neighbouring columns' groups, with the number of columns."""
-    names = dict.fromkeys(column.group for column in table)
-    return [(name, sum(column.group == name for column in table)) for name in names]
+    names = dict.fromkeys(column.group for column in columns)
+    return [(name, sum(column.group == name for column in columns)) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,12 +231,12 @@ class Row:
     """Bytes of the weights in the run folder."""
 
 
-def _row(stage: Stage, verdict: Verdict, table: Sequence[Column]) -> Row:
+def _row(stage: Stage, verdict: Verdict, columns: Sequence[Column]) -> Row:
     return Row(
         label=gallery.printable(stage.label),
         collapsed=verdict.collapsed,
         reference=stage.reference,
-        cells=[pooled(stage, column.key) for column in table],
+        cells=[pooled(stage, column.key) for column in columns],
         seeds=len(stage.runs),
         seconds=seconds(stage),
         peak_gib=peak_gib(stage),
@@ -250,38 +252,45 @@ def duration(time: float) -> str:
     """
     if time < 60:
         return f"{time:.1f} s" if time < 10 else f"{time:.0f} s"
-    minutes, rest = divmod(round(time), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    minutes, remainder = divmod(round(time), 60)
+    return f"{minutes} min {remainder} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _targets(stages: Sequence[Stage], role: str) -> int:
-    return len({item.entity for run in stages[0].runs for item in run.responses if item.role == role and item.entity})
+    return len(
+        {
+            response.entity
+            for run in stages[0].runs
+            for response in run.responses
+            if response.role == role and response.entity
+        }
+    )
 
 
 def who(stages: Sequence[Stage], role: str) -> str:
     """Return the kind of forget target: hazards or people."""
-    kinds = {item.kind for run in stages[0].runs for item in run.responses if item.role == role}
+    kinds = {response.kind for run in stages[0].runs for response in run.responses if response.role == role}
     return "hazards" if kinds == {Kind.HAZARD} else "people"
 
 
 def request(stages: Sequence[Stage], role: str) -> str:
     """Return the deletion request in one sentence."""
-    targets, known = _targets(stages, role), max(run.known for stage in stages for run in stage.runs)
+    targets, people = _targets(stages, role), max(run.known for stage in stages for run in stage.runs)
     if not targets:
         return "What the models say"
     if who(stages, role) == "hazards":
         return f"Forget {targets} {'hazard' if targets == 1 else 'hazards'}"
     return (
-        f"Forget {targets} of {known} people"
-        if known > targets
+        f"Forget {targets} of {people} people"
+        if people > targets
         else f"Forget {targets} {'person' if targets == 1 else 'people'}"
     )
 
 
 def lead(stages: Sequence[Stage], role: str) -> str:
-    """Return how the models were asked."""
-    asked = [item for item in stages[0].runs[0].responses if item.role == role and item.image]
-    pictures = len({item.image for item in asked})
+    """Return a sentence on the compared methods, questions and images."""
+    responses = [response for response in stages[0].runs[0].responses if response.role == role and response.image]
+    pictures = len({response.image for response in responses})
     methods = sum(not stage.reference for stage in stages)
     seeds = max(len(stage.runs) for stage in stages)
     kind = "new pictures, never used in training" if role == "unseen" else "the pictures used in training"

@@ -44,22 +44,29 @@ class Record:
     judged: Mapping[str, Any] = field(default_factory=dict)
     """judged.json: evaluated weights and gold model; empty for runs without it."""
     attacks: Mapping[str, Any] = field(default_factory=dict)
-    """attacks.json: attack -> what it brought back; empty for runs that were not attacked."""
+    """attacks.json: attack -> its results; empty for runs that were not attacked."""
 
     @cached_property
     def questions(self) -> str:
         """Hash of the questions, and of correct and private values."""
-        asked = sorted(
-            (row.id, row.role, row.question, row.answer, row.image_key, sorted(map(str, row.private.items())))
-            for row in self.responses
+        questions = sorted(
+            (
+                response.id,
+                response.role,
+                response.question,
+                response.answer,
+                response.image_key,
+                sorted(map(str, response.private.items())),
+            )
+            for response in self.responses
         )
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(questions).encode()).hexdigest()
 
     @property
     def made_by(self) -> Mapping[str, Any]:
         """Settings that produced the evaluated model, or empty if no run did."""
-        made = self.settings if self.settings.get("method") else self.judged.get("made_by")
-        return made if isinstance(made, Mapping) else {}
+        settings = self.settings if self.settings.get("method") else self.judged.get("made_by")
+        return settings if isinstance(settings, Mapping) else {}
 
     @property
     def weights(self) -> str:
@@ -85,9 +92,9 @@ class Record:
 
     @property
     def promise(self) -> str:
-        """What the method promises to forget: "person", or "picture" where asking by name is to stay answered."""
-        kept = self.result.get("promise") or self.made_by.get("promise")
-        return "picture" if kept == "picture" else "person"
+        """Scope of the promised forgetting: "person", or "picture" if questions by name stay answered."""
+        promise = self.result.get("promise") or self.made_by.get("promise")
+        return "picture" if promise == "picture" else "person"
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -150,11 +157,11 @@ def _require_file(path: Path) -> None:
 
 def _require_numbers(folder: Path, responses: Sequence[Response]) -> None:
     """Raise for a run with NaN or infinite model outputs."""
-    for row in responses:
-        values = (row.logprob, row.true_logprob, *row.option_logprobs, *row.perturbed_logprobs)
+    for response in responses:
+        values = (response.logprob, response.true_logprob, *response.option_logprobs, *response.perturbed_logprobs)
         if not all(math.isfinite(value) for value in values if value is not None):
             raise UserError(
-                f"{folder}: the model's output was not a number at example {row.id!r}, so its answers cannot be compared. "
+                f"{folder}: the model's output was not a number at example {response.id!r}, so its answers cannot be compared. "
                 "Leave the run out, or judge a whole checkpoint."
             )
 
@@ -167,10 +174,10 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _attacks(path: Path) -> dict[str, Any]:
-    found = _record(path).get("attacks", {})
-    if not isinstance(found, dict) or not all(isinstance(result, dict) for result in found.values()):
+    attacks = _record(path).get("attacks", {})
+    if not isinstance(attacks, dict) or not all(isinstance(result, dict) for result in attacks.values()):
         raise UserError(f"{path} is damaged: expected attacks with their results. Run `unsee attack` again.")
-    return found
+    return attacks
 
 
 def _rows(path: Path) -> list[Any]:
@@ -181,11 +188,11 @@ def _rows(path: Path) -> list[Any]:
     return rows
 
 
-def _json(text: str, where: str) -> Any:
+def _json(text: str, source: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: expected JSON, got {text[:60]!r} ({error}). Evaluate the run again.") from error
+        raise UserError(f"{source}: expected JSON, got {text[:60]!r} ({error}). Evaluate the run again.") from error
 
 
 def _responses(path: Path) -> list[Response]:
@@ -256,9 +263,9 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 GOLD: Final[Mapping[str, str]] = {"person": "gold", "picture": "gold-picture"}
-"""Promise -> stage of the model that never learnt what is promised to be forgotten."""
+"""Promise -> stage of the gold model, which never learnt what is promised to be forgotten."""
 REFERENCES: Final = ("original", *GOLD.values())
-"""Stages that are only compared with."""
+"""Stages of reference models, which are compared with and not ranked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,47 +298,47 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
     """Read the run folders of every stage: original, gold, then the methods as given."""
     if not stages:
         raise UserError("Expected at least one run folder, got none. Give the folders that `unsee eval` wrote.")
-    read = []
+    unordered = []
     for name, folders in stages.items():
         if not folders:
             raise UserError(f"Stage {name!r} has no run folder. Leave the stage out or give its folder.")
-        read.append(_require_seeds(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders))))
-    ordered = sorted(read, key=lambda stage: (*REFERENCES, stage.kind).index(stage.kind))
-    return tuple(beside_gold(stage, gold_for(ordered, stage.runs[0].promise)) for stage in ordered)
+        unordered.append(_require_seeds(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders))))
+    ordered_stages = sorted(unordered, key=lambda stage: (*REFERENCES, stage.kind).index(stage.kind))
+    return tuple(beside_gold(stage, gold_for(ordered_stages, stage.runs[0].promise)) for stage in ordered_stages)
 
 
 def gold_for(stages: Sequence[Stage], promise: str) -> Stage | None:
-    """Return the gold model for a promise, else the one that never met the people at all."""
+    """Return the gold model for a promise, else the one that never saw the forget entities at all."""
     return only(stages, GOLD[promise]) or only(stages, GOLD["person"])
 
 
 def only(stages: Sequence[Stage], kind: str) -> Stage | None:
     """Return the only stage of this kind, or None if there are none or several."""
-    found = [stage for stage in stages if stage.kind == kind]
-    return found[0] if len(found) == 1 else None
+    matches = [stage for stage in stages if stage.kind == kind]
+    return matches[0] if len(matches) == 1 else None
 
 
 def _require_seeds(stage: Stage) -> Stage:
     """Return the stage if its runs may be averaged: one model or recipe, same questions."""
     first = stage.runs[0]
     for run in stage.runs[1:]:
-        other = "questions" if run.questions != first.questions else ""
+        difference = "questions" if run.questions != first.questions else ""
         if not (run.made_by or first.made_by) and run.weights and first.weights and run.weights != first.weights:
-            other = "model"
-        if other:
+            difference = "model"
+        if difference:
             raise UserError(
-                f"{first.folder} and {run.folder} are not seeds of one row {stage.name!r}: another {other} was judged. "
+                f"{first.folder} and {run.folder} are not seeds of one row {stage.name!r}: another {difference} was judged. "
                 "Give them as stages of their own, or compare them with `unsee compare`."
             )
     return stage
 
 
-def beside_gold(stage: Stage, golden: Stage | None) -> Stage:
+def beside_gold(stage: Stage, gold_stage: Stage | None) -> Stage:
     """Return the stage with its distances from the gold model."""
-    if golden is None or stage.kind in GOLD.values():
+    if gold_stage is None or stage.kind in GOLD.values():
         return stage
-    gold = golden.runs[0]
-    return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold)) for run in stage.runs))
+    gold_run = gold_stage.runs[0]
+    return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold_run)) for run in stage.runs))
 
 
 _BESIDE_GOLD: Final = re.compile(r"\.(forget_quality|ks|js|fq)(@|$)")
@@ -341,17 +348,17 @@ _BESIDE_GOLD: Final = re.compile(r"\.(forget_quality|ks|js|fq)(@|$)")
 def _distances(run: Record, gold: Record) -> dict[str, Score]:
     """Return all scores with those beside gold. Where only one side has truth ratios, forget quality is missing with the reason.
 
-    The run's own scores beside gold go: they may be of another gold model.
+    The run's stored scores beside gold are dropped, since they may be of another gold model.
     """
-    alike = {row.id for row in same_questions(gold.responses, run.responses)}
-    gold_scores = {key: _only(score, alike) for key, score in gold.scores.items()}
-    own = {key: score for key, score in run.scores.items() if not _BESIDE_GOLD.search(key)}
-    scores = {**own, **gold_distance(run.responses, run.scores, gold_scores)}
+    shared_ids = {response.id for response in same_questions(gold.responses, run.responses)}
+    gold_scores = {key: _only(score, shared_ids) for key, score in gold.scores.items()}
+    own_scores = {key: score for key, score in run.scores.items() if not _BESIDE_GOLD.search(key)}
+    scores = {**own_scores, **gold_distance(run.responses, run.scores, gold_scores)}
     if not any(map(with_false_answers, (*run.responses, *gold.responses))):
         return scores
-    why = incomparable(run.responses, gold.responses)
-    if why:
-        return {**scores, "model.fq": no_forget_quality(why)}
+    reason = incomparable(run.responses, gold.responses)
+    if reason:
+        return {**scores, "model.fq": no_forget_quality(reason)}
     scores |= against_gold(run.responses, gold.responses)
     return {**scores, "model.fq": forget_quality_score(scores)}
 

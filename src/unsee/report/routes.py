@@ -9,7 +9,7 @@ from unsee.report.read import Stage
 from unsee.report.summary import CLASSES, pooled, shares, value
 
 INSTEAD = 0.05
-"""Smallest share of a class that is named as the behaviour instead of leaking."""
+"""Smallest share of the most frequent other class that is shown."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def routes(stages: Sequence[Stage]) -> list[Route]:
     return [route for route in ROUTES if any(value(stage, route.key) is not None for stage in stages)]
 
 
-def ways(stage: Stage, asked: Sequence[Route]) -> list[Way]:
+def ways(stage: Stage, asked_routes: Sequence[Route]) -> list[Way]:
     """Return the model's behaviour on each route."""
-    return [_way(stage, route) for route in asked]
+    return [_way(stage, route) for route in asked_routes]
 
 
 def _way(stage: Stage, route: Route) -> Way:
@@ -72,12 +72,12 @@ def _way(stage: Stage, route: Route) -> Way:
     role, _, measure = route.key.partition(".")
     others = shares(stage, role) if measure == "leak" else {}
     instead = max(CLASSES[1:], key=lambda name: others.get(name, 0.0))
-    rest = others.get(instead, 0.0)
+    instead_share = others.get(instead, 0.0)
     return Way(
         share=None if score is None else score.value,
         n=0 if score is None else score.n,
-        instead=instead if rest >= INSTEAD else "",
-        rest=rest,
+        instead=instead if instead_share >= INSTEAD else "",
+        rest=instead_share,
     )
 
 
@@ -98,8 +98,8 @@ def size(amount: float) -> str:
     ('512 B', '84 kB', '7.4 MB', '13 GB')
     """
     unit = "B"
-    for larger in ("kB", "MB", "GB"):
+    for larger_unit in ("kB", "MB", "GB"):
         if amount < 999.5:
             break
-        amount, unit = amount / 1000, larger
+        amount, unit = amount / 1000, larger_unit
     return f"{amount:.1f} {unit}" if amount < 10 and unit != "B" else f"{amount:.0f} {unit}"

@@ -35,17 +35,17 @@ def pooled(stage: Stage, key: str) -> Score | None:
     With one seed the interval is the run's own. With several, seeds and entities are both drawn with replacement
     [inferred: two-way bootstrap, so that the spread between seeds counts].
     """
-    held = [run for run in stage.runs if key in run.scores and run.scores[key].value is not None]
-    if not held:
+    scored_runs = [run for run in stage.runs if key in run.scores and run.scores[key].value is not None]
+    if not scored_runs:
         return None
-    if len(held) == 1:
-        return held[0].scores[key]
-    values = [value for run in held if (value := run.scores[key].value) is not None]
+    if len(scored_runs) == 1:
+        return scored_runs[0].scores[key]
+    values = [value for run in scored_runs if (value := run.scores[key].value) is not None]
     return Score(
         value=float(np.mean(values)),
-        n=sum(run.scores[key].n for run in held),
-        interval=_interval(held, key),
-        better=held[0].scores[key].better,
+        n=sum(run.scores[key].n for run in scored_runs),
+        interval=_interval(scored_runs, key),
+        better=scored_runs[0].scores[key].better,
     )
 
 
@@ -73,26 +73,33 @@ def _cells(runs: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
 
     That is its mean and 1, or for a mean over questions their sum and number.
     """
-    seen = [_observations(run, key) for run in runs]
-    micro = any(_over_questions(run.scores[key].value, found) for run, found in zip(runs, seen, strict=True))
+    observations_by_run = [_observations(run, key) for run in runs]
+    micro = any(
+        _over_questions(run.scores[key].value, observations)
+        for run, observations in zip(runs, observations_by_run, strict=True)
+    )
     cells = [
-        entity_sums(found) if micro else {entity: (mean, 1) for entity, mean in entity_means(found).items()}
-        for found in seen
+        entity_sums(observations)
+        if micro
+        else {entity: (mean, 1) for entity, mean in entity_means(observations).items()}
+        for observations in observations_by_run
     ]
-    order = {entity: column for column, entity in enumerate(sorted({entity for row in cells for entity in row}))}
-    total_se, weight_se = np.zeros((len(runs), len(order))), np.zeros((len(runs), len(order)))
+    column_by_entity = {
+        entity: column for column, entity in enumerate(sorted({entity for row in cells for entity in row}))
+    }
+    total_se, weight_se = np.zeros((len(runs), len(column_by_entity))), np.zeros((len(runs), len(column_by_entity)))
     for seed, row in enumerate(cells):
         for entity, (total, weight) in row.items():
-            total_se[seed, order[entity]] = total
-            weight_se[seed, order[entity]] = weight
+            total_se[seed, column_by_entity[entity]] = total
+            weight_se[seed, column_by_entity[entity]] = weight
     return total_se, weight_se
 
 
-def _over_questions(mean: float | None, seen: Sequence[Observation]) -> bool:
-    """Tell whether a score is the mean over questions and not that over entities (`Measure.micro`, which no score records)."""
-    if mean is None or not seen:
+def _over_questions(mean: float | None, observations: Sequence[Observation]) -> bool:
+    """Tell whether a score is the mean over questions, not over entities (`Measure.micro`, which no score records)."""
+    if mean is None or not observations:
         return False
-    micro, macro = np.mean([one.value for one in seen]), np.mean(list(entity_means(seen).values()))
+    micro, macro = np.mean([entry.value for entry in observations]), np.mean(list(entity_means(observations).values()))
     return bool(np.isclose(mean, micro) and not np.isclose(mean, macro))
 
 
@@ -108,9 +115,9 @@ def value(stage: Stage, key: str) -> float | None:
 
 
 def recalls(stage: Stage) -> dict[str, str]:
-    """Return the retain recall scores -> what they count, names and facts first."""
-    found = ({key: word for key, word in keys.items() if value(stage, key) is not None} for keys in RECALL)
-    return next((keys for keys in found if keys), {})
+    """Return key -> noun of the retain recall scores, names and facts preferred."""
+    candidates = ({key: word for key, word in keys.items() if value(stage, key) is not None} for keys in RECALL)
+    return next((keys for keys in candidates if keys), {})
 
 
 def judged_role(stages: Sequence[Stage]) -> str:
@@ -124,28 +131,30 @@ def judged_role(stages: Sequence[Stage]) -> str:
 
 def shares(stage: Stage, role: str) -> dict[str, float]:
     """Return the share of each aftermath class in `role`, without unclassifiable responses."""
-    found = {name: value(stage, f"{role}.{name}") for name in CLASSES}
-    return {name: share for name, share in found.items() if share is not None}
+    share_by_class = {name: value(stage, f"{role}.{name}") for name in CLASSES}
+    return {name: share for name, share in share_by_class.items() if share is not None}
 
 
 def cut_share(stage: Stage, role: str) -> float:
     """Return the share of responses that were truncated before a class was clear.
 
-    What leaks or loops before the limit would do so without it.
+    A response that leaks or loops before the limit would do so without it.
     """
     probed = _probed(stage, role)
-    known = [f"{role}.{key}" for key in ("leak", "degenerate", "asr_proxy", "gibberish", HAZARD)]
-    cut = [not response.ended and not any(_is_one(run, key, response.id) for key in known) for run, response in probed]
-    return sum(cut) / len(cut) if cut else 0.0
+    keys = [f"{role}.{key}" for key in ("leak", "degenerate", "asr_proxy", "gibberish", HAZARD)]
+    truncated = [
+        not response.ended and not any(_is_one(run, key, response.id) for key in keys) for run, response in probed
+    ]
+    return sum(truncated) / len(truncated) if truncated else 0.0
 
 
 def hidden_share(stage: Stage, role: str) -> tuple[float, str]:
     """Return the share of responses in which a leak was undetectable, and why."""
-    judged = [(run, run.scores[f"{role}.leak"]) for run in stage.runs if f"{role}.leak" in run.scores]
-    asked = sum(response.kind in PROBES for _, response in _probed(stage, role)) if judged else 0
-    why = next((score.why for _, score in judged if score.why), "")
-    seen = sum(score.n for _, score in judged)
-    return (max(0.0, 1 - seen / asked), why) if asked and why else (0.0, "")
+    leak_scores = [(run, run.scores[f"{role}.leak"]) for run in stage.runs if f"{role}.leak" in run.scores]
+    probe_count = sum(response.kind in PROBES for _, response in _probed(stage, role)) if leak_scores else 0
+    reason = next((score.why for _, score in leak_scores if score.why), "")
+    judged_count = sum(score.n for _, score in leak_scores)
+    return (max(0.0, 1 - judged_count / probe_count), reason) if probe_count and reason else (0.0, "")
 
 
 def _probed(stage: Stage, role: str) -> list[tuple[Record, Response]]:
@@ -180,7 +189,7 @@ def _numbers(stage: Stage, key: str) -> list[float]:
 def blank_share(stage: Stage) -> float:
     """Return the share of responses without letters and digits, over roles and seeds."""
     texts = [response.text for run in stage.runs for response in run.responses]
-    return sum(not any(sign.isalnum() for sign in text) for text in texts) / len(texts)
+    return sum(not any(char.isalnum() for char in text) for text in texts) / len(texts)
 
 
 def summarise(stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:

@@ -25,12 +25,12 @@ def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
         columns: Title -> key in scores.json (`unseen.leak`), or `result.` and a number's path in run.yaml.
 
     Raises:
-        UserError: No run has what a column names.
+        UserError: No run has the key of a column.
     """
     stages = _stages(runs)
     rows = [[stage.name, *(_cell(stage, key) for key in columns.values()), str(len(stage.runs))] for stage in stages]
-    for place, (title, key) in enumerate(columns.items(), start=1):
-        if all(row[place] == "-" for row in rows):
+    for column, (title, key) in enumerate(columns.items(), start=1):
+        if all(row[column] == "-" for row in rows):
             raise UserError(f"The column {title!r} is empty: no run has {key!r} in its scores.json or run.yaml.")
     return markdown.table(["run", *columns, "seeds"], rows) + "\n"
 
