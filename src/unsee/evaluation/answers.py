@@ -37,12 +37,12 @@ RESPONSES: Final = "responses.jsonl"
 KEYS: Final = "responses.keys.jsonl"
 SCORES: Final = "scores.json"
 FOUND: Final = (SCORES, "safety.json", "factuality.json", "steering.json")
-"""Files with what was found in the answers."""
+"""Files with the results of judging the answers."""
 JUDGED: Final = "judged.json"
 """File with the hash of the evaluated weights and of the gold model, which identifies seeds of one row; until all answers
-are there and judged, with the number of questions instead."""
+are generated and judged, it holds the number of questions instead."""
 _CHUNK: Final = 8
-"""Batches between two writes, the most that an interruption can cost."""
+"""Batches between two writes, the most work that an interruption can lose."""
 _UNMEASURED: Final[Mapping[str, Any]] = {
     "logprob": None,
     "logprob_tokens": 0,
@@ -55,7 +55,7 @@ _UNMEASURED: Final[Mapping[str, Any]] = {
 _WHERE_GIVEN: Final = ("accepted", "paraphrase", "perturbed")
 """Rare fields, part of a key only where they are set, so that older keys stay valid."""
 _VOLATILE: Final = frozenset({"architectures", "dtype", "quantization_config", "transformers_version", "use_cache"})
-"""Entries of a config that depend on how a model came to be open, or that its weights say; as those that begin with `_`."""
+"""Config entries, besides those that begin with `_`, that depend on how a model was opened or repeat what its weights tell."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class HFBackend:
     def measure(self, asked: Sequence[tuple[Prompt, Example]], batch_size: int, label: str) -> list[Values]:
         """Compute log-probabilities of answers and options, or nothing for a steered model.
 
-        It is steered while it writes, and such a pass would show the model without it.
+        Steering acts during generation only, so this pass would measure the unsteered model.
         """
         from unsee.inference.likelihood import judged
         from unsee.models.steering.hooks import attached
@@ -115,38 +115,40 @@ class HFBackend:
         if attached(self.vlm.model):
             return [{} for _ in asked]
 
-        answers = [
-            (place, request, text)
-            for place, (request, example) in enumerate(asked)
+        answer_texts = [
+            (index, request, text)
+            for index, (request, example) in enumerate(asked)
             for text in likelihood_targets.texts(example)
         ]
         choices = [
-            (place, request, form)
-            for place, (request, example) in enumerate(asked)
+            (index, request, form)
+            for index, (request, example) in enumerate(asked)
             for form in likelihood_targets.forms(example)
         ]
-        likely, chosen = judged(
+        answer_likelihoods, best_choices = judged(
             self.vlm,
-            [(request, answer) for _, request, answer in answers],
+            [(request, answer) for _, request, answer in answer_texts],
             [(request, options) for _, request, options in choices],
             batch_size=batch_size,
             progress=label,
         )
-        found: list[Values] = [{} for _ in asked]
-        told = iter(likely)
-        for place, (_, example) in enumerate(asked):
-            found[place] |= likelihood_targets.likely(example, [next(told) for _ in likelihood_targets.texts(example)])
-        for (place, _, _), picked in zip(choices, chosen, strict=True):
-            before = found[place].get("option_logprobs")
-            if before is None or max(picked.logprobs) > max(before):
-                found[place]["option_logprobs"] = list(picked.logprobs)
-        return found
+        values: list[Values] = [{} for _ in asked]
+        likelihoods = iter(answer_likelihoods)
+        for index, (_, example) in enumerate(asked):
+            values[index] |= likelihood_targets.likely(
+                example, [next(likelihoods) for _ in likelihood_targets.texts(example)]
+            )
+        for (index, _, _), choice in zip(choices, best_choices, strict=True):
+            best_logprobs = values[index].get("option_logprobs")
+            if best_logprobs is None or max(choice.logprobs) > max(best_logprobs):
+                values[index]["option_logprobs"] = list(choice.logprobs)
+        return values
 
 
 def collect_responses(
     backend: ModelBackend,
     examples: Sequence[Example],
-    asked: Sequence[Response],
+    records: Sequence[Response],
     out: Path,
     decoding: Decoding,
     *,
@@ -161,34 +163,37 @@ def collect_responses(
     Args:
         backend: Model that answers.
         examples: Questions, with their images.
-        asked: Record of each example without its response, in the same order.
-        out: Folder of responses.jsonl; what an interrupted call left there is continued.
+        records: Response record of each example without its text, in the same order.
+        out: Folder of responses.jsonl; an interrupted call is continued.
         decoding: Length limit, batch size and seed of the responses.
         likelihood: Compute log-probabilities of answers and options too.
         progress: Show a progress line.
         engine: Whether values are shared with other runs (`shared_cache`).
     """
     prompts = _prompts(backend, examples)
-    keys = _keys(backend, prompts, asked, decoding)
-    done = {row.id: replace(old, stage=row.stage) for row, old in processes.from_main(_finished(out, asked, keys))}
+    keys = _keys(backend, prompts, records, decoding)
+    response_by_id = {
+        record.id: replace(stored, stage=record.stage)
+        for record, stored in processes.from_main(_finished(out, records, keys))
+    }
     if processes.is_main():
-        _begin(out, done, keys)
+        _begin(out, response_by_id, keys)
 
-    def keep(new: Mapping[int, Values]) -> None:
-        rows = [replace(asked[index], **new[index]) for index in sorted(new)]
-        done.update((row.id, row) for row in rows)
+    def keep(new_values: Mapping[int, Values]) -> None:
+        responses = [replace(records[index], **new_values[index]) for index in sorted(new_values)]
+        response_by_id.update((response.id, response) for response in responses)
         if processes.is_main():
-            _append(out / RESPONSES, (row.to_json() for row in rows))
-            _append(out / KEYS, ({"id": row.id, "key": keys[row.id]} for row in rows))
+            _append(out / RESPONSES, (response.to_json() for response in responses))
+            _append(out / KEYS, ({"id": response.id, "key": keys[response.id]} for response in responses))
 
-    work = _Work(out, backend, examples, asked, prompts, decoding, progress, engine)
-    work.answers([index for index, row in enumerate(asked) if row.id not in done], keep)
-    answers = [replace(done[row.id], **_UNMEASURED) for row in asked]
+    work = _Work(out, backend, examples, records, prompts, decoding, progress, engine)
+    work.answers([index for index, record in enumerate(records) if record.id not in response_by_id], keep)
+    answers = [replace(response_by_id[record.id], **_UNMEASURED) for record in records]
     if likelihood:
-        measured = work.likelihoods()
-        answers = [_measured(row, measured[index]) for index, row in enumerate(answers)]
+        likelihood_values = work.likelihoods()
+        answers = [_measured(response, likelihood_values[index]) for index, response in enumerate(answers)]
     if processes.is_main():
-        atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in answers))
+        atomic_write_jsonl(out / RESPONSES, (response.to_json() for response in answers))
     processes.barrier()
     return answers
 
@@ -206,50 +211,59 @@ class _Work:
     progress: bool
     engine: Engine
 
-    def answers(self, places: Sequence[int], keep: Callable[[Mapping[int, Values]], None]) -> None:
+    def answers(self, indices: Sequence[int], keep: Callable[[Mapping[int, Values]], None]) -> None:
         """Generate responses for these indices and pass them to `keep`, chunk by chunk."""
 
-        def ask(chosen: Sequence[int], label: str) -> list[Values]:
-            said = self._said(chosen, label)
-            return [{"text": one.text, "tokens": len(one.token_ids) + one.ended, "ended": one.ended} for one in said]
+        def ask(chunk: Sequence[int], label: str) -> list[Values]:
+            completions = self._said(chunk, label)
+            return [
+                {
+                    "text": completion.text,
+                    "tokens": len(completion.token_ids) + completion.ended,
+                    "ended": completion.ended,
+                }
+                for completion in completions
+            ]
 
-        keys = {place: _digest([self.prompts[place], self.asked[place].image_key]) for place in places}
+        keys = {index: _digest([self.prompts[index], self.asked[index].image_key]) for index in indices}
         self._through(self._rows(["answers", *self.decoding.facts()]), keys, "Answers", ask, keep)
 
-    def _said(self, chosen: Sequence[int], label: str) -> list[Completion]:
+    def _said(self, indices: Sequence[int], label: str) -> list[Completion]:
         """Generate responses. A non-finite output raises an error that names the example."""
         try:
-            return self.backend.say([self._request(place) for place in chosen], self.decoding, label)
+            return self.backend.say([self._request(index) for index in indices], self.decoding, label)
         except NotFiniteError as error:
-            example = self.examples[chosen[error.place]] if error.place >= 0 else None
-            named = "one of the examples" if example is None else f"example {example.id!r} ({example.question[:60]!r})"
-            raise NotFiniteError(named) from error
+            example = self.examples[indices[error.place]] if error.place >= 0 else None
+            description = (
+                "one of the examples" if example is None else f"example {example.id!r} ({example.question[:60]!r})"
+            )
+            raise NotFiniteError(description) from error
 
     def likelihoods(self) -> dict[int, Values]:
         """Compute log-probabilities for all examples."""
-        found: dict[int, Values] = {}
+        values_by_index: dict[int, Values] = {}
 
-        def ask(chosen: Sequence[int], label: str) -> list[Values]:
-            pairs = [(self._request(place), self.examples[place]) for place in chosen]
+        def ask(chunk: Sequence[int], label: str) -> list[Values]:
+            pairs = [(self._request(index), self.examples[index]) for index in chunk]
             return self.backend.measure(pairs, self.decoding.batch_size, label)
 
         keys = {
-            place: _digest(
+            index: _digest(
                 [
-                    self.prompts[place],
-                    self.asked[place].image_key,
-                    row.answer,
-                    likelihood_targets.forms(row),
-                    *likelihood_targets.held(row),
+                    self.prompts[index],
+                    self.asked[index].image_key,
+                    example.answer,
+                    likelihood_targets.forms(example),
+                    *likelihood_targets.held(example),
                 ]
             )
-            for place, row in enumerate(self.examples)
+            for index, example in enumerate(self.examples)
         }
-        self._through(self._rows(["likelihoods"]), keys, "Likelihoods", ask, found.update)
-        return found
+        self._through(self._rows(["likelihoods"]), keys, "Likelihoods", ask, values_by_index.update)
+        return values_by_index
 
-    def _request(self, place: int) -> Prompt:
-        return Prompt.of(self.examples[place], self.backend.instruction)
+    def _request(self, index: int) -> Prompt:
+        return Prompt.of(self.examples[index], self.backend.instruction)
 
     def _rows(self, facts: Sequence[Any]) -> shared_cache.KeyValueLog | None:
         """Return the shared cache for this model, or None if nothing is shared."""
@@ -266,30 +280,32 @@ class _Work:
         keep: Callable[[Mapping[int, Values]], None],
     ) -> None:
         """Look values up, and compute missing ones on all ranks, chunk by chunk."""
-        known = processes.from_main(
-            {p: value for p, key in keys.items() if rows and (value := rows.get(key)) is not None}
+        cached_values = processes.from_main(
+            {index: value for index, key in keys.items() if rows and (value := rows.get(key)) is not None}
         )
-        if known:
-            keep(known)
-        units = self._units([place for place in keys if place not in known])
-        for number, chunk in enumerate(_chunks(units, _CHUNK * self.decoding.batch_size * processes.world())):
-            mine = [place for unit in processes.share(chunk) for place in unit]
-            label = f"{name}, part {number + 1}" if self.progress and processes.is_main() else ""
-            new = dict(processes.gather(list(zip(mine, ask(mine, label) if mine else [], strict=True))))
+        if cached_values:
+            keep(cached_values)
+        groups = self._units([index for index in keys if index not in cached_values])
+        for chunk_index, chunk in enumerate(_chunks(groups, _CHUNK * self.decoding.batch_size * processes.world())):
+            own_indices = [index for group in processes.share(chunk) for index in group]
+            label = f"{name}, part {chunk_index + 1}" if self.progress and processes.is_main() else ""
+            new_values = dict(
+                processes.gather(list(zip(own_indices, ask(own_indices, label) if own_indices else [], strict=True)))
+            )
             if rows is not None and processes.is_main():
-                rows.put({keys[place]: new[place] for place in sorted(new)})
-            keep(new)
+                rows.put({keys[index]: new_values[index] for index in sorted(new_values)})
+            keep(new_values)
 
-    def _units(self, places: Sequence[int]) -> list[list[int]]:
+    def _units(self, indices: Sequence[int]) -> list[list[int]]:
         """Group indices by image. Without one, each index is its own group."""
-        return list(by_key((self.asked[place].image_key or place, place) for place in places).values())
+        return list(by_key((self.asked[index].image_key or index, index) for index in indices).values())
 
 
-def _chunks(units: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
+def _chunks(groups: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
     """Merge whole groups into chunks of `size` indices."""
     chunk: list[list[int]] = []
-    for unit in units:
-        chunk.append(unit)
+    for group in groups:
+        chunk.append(group)
         if sum(map(len, chunk)) >= size:
             yield chunk
             chunk = []
@@ -297,9 +313,9 @@ def _chunks(units: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
         yield chunk
 
 
-def _measured(row: Response, values: Values) -> Response:
-    listed = {name: tuple(values.get(name, ())) for name in ("option_logprobs", "perturbed_logprobs")}
-    return replace(row, **{**values, **listed})
+def _measured(response: Response, values: Values) -> Response:
+    logprob_tuples = {name: tuple(values.get(name, ())) for name in ("option_logprobs", "perturbed_logprobs")}
+    return replace(response, **{**values, **logprob_tuples})
 
 
 def _prompts(backend: ModelBackend, examples: Sequence[Example]) -> list[str]:
@@ -310,19 +326,19 @@ def _prompts(backend: ModelBackend, examples: Sequence[Example]) -> list[str]:
 
 
 def _keys(
-    backend: ModelBackend, prompts: Sequence[str], asked: Sequence[Response], decoding: Decoding
+    backend: ModelBackend, prompts: Sequence[str], records: Sequence[Response], decoding: Decoding
 ) -> dict[str, str]:
     """Return example id -> hash of everything its response depends on.
 
     The batch size is not part of it.
     """
-    shared = [backend.weights, backend.setup, backend.instruction, *decoding.facts()]
+    common = [backend.weights, backend.setup, backend.instruction, *decoding.facts()]
     keys: dict[str, str] = {}
-    for prompt, row in zip(prompts, asked, strict=True):
-        record = {name: value for name, value in row.to_json().items() if name not in _UNMEASURED}
-        record = {name: value for name, value in record.items() if value or name not in _WHERE_GIVEN}
-        keys[row.id] = _digest([*shared, prompt, {**record, "stage": ""}])
-    if len(keys) < len(asked):
+    for prompt, record in zip(prompts, records, strict=True):
+        fields = {name: value for name, value in record.to_json().items() if name not in _UNMEASURED}
+        fields = {name: value for name, value in fields.items() if value or name not in _WHERE_GIVEN}
+        keys[record.id] = _digest([*common, prompt, {**fields, "stage": ""}])
+    if len(keys) < len(records):
         raise UserError("The data has examples with equal ids: every example needs an id of its own.")
     return keys
 
@@ -332,25 +348,25 @@ def _digest(facts: Any) -> str:
 
 
 def setup_hash(model: Any, processor: Any) -> str:
-    """Return the SHA-256 of what answers depend on beside weights and prompts.
+    """Return the SHA-256 of all inputs of an answer besides weights and prompts.
 
     These are the configs (stop tokens, penalties, positions), the image preprocessing and the tokenizer.
     """
     backend = getattr(processor.tokenizer, "backend_tokenizer", None)
     tokens = processor.tokenizer.get_vocab() if backend is None else backend.to_str()
-    if isinstance(tokens, str):  # what is before belongs to its last call: truncation, padding
+    if isinstance(tokens, str):  # the part before is the state of the last call: truncation, padding
         tokens = tokens[max(0, tokens.find('"added_tokens"')) :]
-    counted = {name: value for name, value in vars(processor).items() if isinstance(value, int | str)}
-    configs = [_lasting(one.to_dict()) for one in (model.config, model.generation_config)]
-    return _digest([*configs, processor.image_processor.to_json_string(), counted, tokens])
+    processor_settings = {name: value for name, value in vars(processor).items() if isinstance(value, int | str)}
+    configs = [_lasting(model_config.to_dict()) for model_config in (model.config, model.generation_config)]
+    return _digest([*configs, processor.image_processor.to_json_string(), processor_settings, tokens])
 
 
 def _lasting(config: Any) -> Any:
     """Return a config without its volatile entries, at any depth."""
     if not isinstance(config, dict):
         return config
-    kept = {str(name): value for name, value in config.items() if value is not None}
-    return {name: _lasting(value) for name, value in kept.items() if name[0] != "_" and name not in _VOLATILE}
+    entries = {str(name): value for name, value in config.items() if value is not None}
+    return {name: _lasting(value) for name, value in entries.items() if name[0] != "_" and name not in _VOLATILE}
 
 
 def weights_hash(model: Module) -> str:
@@ -359,11 +375,11 @@ def weights_hash(model: Module) -> str:
 
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
-        for plain in stored(weight):
-            _require_finite(name, plain)
+        for tensor in stored(weight):
+            _require_finite(name, tensor)
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        for values in raw(weight):
-            digest.update(values)
+        for buffer in raw(weight):
+            digest.update(buffer)
     return digest.hexdigest()
 
 
@@ -371,28 +387,38 @@ def _require_finite(name: str, weight: Tensor) -> None:
     """Raise if a floating-point tensor is not finite."""
     if not weight.is_floating_point():
         return
-    broken = weight.numel() - int(weight.isfinite().sum())
-    if broken:
+    invalid_count = weight.numel() - int(weight.isfinite().sum())
+    if invalid_count:
         raise UserError(
-            f"The model's weights are not all numbers: {broken} of {weight.numel()} values of {name} are NaN or infinite. "
+            f"The model's weights are not all numbers: {invalid_count} of {weight.numel()} values of {name} are NaN or infinite. "
             "Nothing was judged; train again with a lower training.lr, or give another checkpoint."
         )
 
 
 def require_finite_answers(responses: Sequence[Response]) -> None:
     """Raise if a log-probability of a response is not finite."""
-    for row in responses:
-        values = (row.logprob, row.true_logprob, row.clip, *row.option_logprobs, *row.perturbed_logprobs)
+    for response in responses:
+        values = (
+            response.logprob,
+            response.true_logprob,
+            response.clip,
+            *response.option_logprobs,
+            *response.perturbed_logprobs,
+        )
         if not all(math.isfinite(value) for value in values if value is not None):
-            raise NotFiniteError(f"example {row.id!r} ({row.question[:60]!r})")
+            raise NotFiniteError(f"example {response.id!r} ({response.question[:60]!r})")
 
 
-def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
+def _finished(out: Path, records: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
     """Return (question, stored response) for every stored response with a valid key."""
-    written = {row["id"]: row.get("key") for row in _whole_rows(out / KEYS)}
-    answers = {row["id"]: row for row in _whole_rows(out / RESPONSES)}
-    stored = [(row, answers[row.id]) for row in asked if row.id in answers and written.get(row.id) == keys[row.id]]
-    return [(row, response) for row, answer in stored if (response := _response(answer)) is not None]
+    stored_keys = {row["id"]: row.get("key") for row in _whole_rows(out / KEYS)}
+    row_by_id = {row["id"]: row for row in _whole_rows(out / RESPONSES)}
+    valid_rows = [
+        (record, row_by_id[record.id])
+        for record in records
+        if record.id in row_by_id and stored_keys.get(record.id) == keys[record.id]
+    ]
+    return [(record, response) for record, row in valid_rows if (response := _response(row)) is not None]
 
 
 def _whole_rows(file: Path) -> list[Any]:
@@ -416,18 +442,18 @@ def _response(row: Any) -> Response | None:
         return None
 
 
-def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:
-    """Keep only valid responses. If some are missing or too many, what was found in other responses goes.
+def _begin(out: Path, response_by_id: Mapping[str, Response], keys: Mapping[str, str]) -> None:
+    """Keep only valid responses. If some are missing or too many, results of other responses are deleted.
 
     Responses are written first, so that no key ever belongs to an older response.
     """
-    stored = {row["id"] for row in _whole_rows(out / RESPONSES)}
-    if stored | keys.keys() != done.keys():
+    stored_ids = {row["id"] for row in _whole_rows(out / RESPONSES)}
+    if stored_ids | keys.keys() != response_by_id.keys():
         for name in FOUND if (out / JUDGED).exists() else ():
             remove_listed(out / name)
         atomic_write_json(out / JUDGED, {"unfinished": len(keys)})
-    atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in done.values()))
-    atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in done))
+    atomic_write_jsonl(out / RESPONSES, (response.to_json() for response in response_by_id.values()))
+    atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in response_by_id))
 
 
 def _append(file: Path, rows: Iterable[Any]) -> None:

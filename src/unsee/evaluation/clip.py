@@ -67,15 +67,17 @@ class Clip:
             batch_size: Pairs of image and text per forward pass.
             progress: Show a progress line.
         """
-        seen = [(place, image) for place, example in enumerate(examples) if (image := example.image) is not None]
-        found: dict[int, float] = {}
-        starts = range(0, len(seen), batch_size)
+        indexed_images = [
+            (index, image) for index, example in enumerate(examples) if (image := example.image) is not None
+        ]
+        score_by_index: dict[int, float] = {}
+        starts = range(0, len(indexed_images), batch_size)
         for start in track(starts, "CLIPScore", shown=progress):
-            chosen = seen[start : start + batch_size]
-            texts = [responses[place].text for place, _ in chosen]
-            scores = self.scores([image.load() for _, image in chosen], texts)
-            found.update(zip((place for place, _ in chosen), scores, strict=True))
-        return [replace(row, clip=found.get(place)) for place, row in enumerate(responses)]
+            batch = indexed_images[start : start + batch_size]
+            texts = [responses[index].text for index, _ in batch]
+            scores = self.scores([image.load() for _, image in batch], texts)
+            score_by_index.update(zip((index for index, _ in batch), scores, strict=True))
+        return [replace(response, clip=score_by_index.get(index)) for index, response in enumerate(responses)]
 
     def scores(self, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
         """Return the score of each image with its text. Long texts are truncated.
@@ -84,13 +86,16 @@ class Clip:
             UserError: The model gives embeddings without an angle: its weights are damaged.
         """
         limit = self.model.config.text_config.max_position_embeddings
-        prefixed = [PREFIX + text for text in texts]
+        captions = [PREFIX + text for text in texts]
         with torch.no_grad():
-            read = self.tokenizer(prefixed, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-            seen = self.processor(images=list(images), return_tensors="pt")
-            found = self.model(**read.to(self.model.device), **seen.to(self.model.device))
-        pairs = zip(found.image_embeds.tolist(), found.text_embeds.tolist(), texts, strict=True)
+            text_inputs = self.tokenizer(captions, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+            image_inputs = self.processor(images=list(images), return_tensors="pt")
+            outputs = self.model(**text_inputs.to(self.model.device), **image_inputs.to(self.model.device))
+        pairs = zip(outputs.image_embeds.tolist(), outputs.text_embeds.tolist(), texts, strict=True)
         try:
-            return [clip_score(image, embedded) if tokens(text) else 0.0 for image, embedded, text in pairs]
+            return [
+                clip_score(image_embedding, text_embedding) if tokens(text) else 0.0
+                for image_embedding, text_embedding, text in pairs
+            ]
         except ValueError as error:
             raise UserError(f"The CLIP model {self.name} is damaged. {error} Give another one as --clip.") from error

@@ -1,7 +1,7 @@
 """Evaluation: responses to a benchmark's questions, and their scores.
 
 `evaluate` needs a model; `score` and `rescore` need only the answers (importing this module loads no torch).
-How answers are kept and used again is in `unsee.evaluation.answers`.
+Caching of answers is in `unsee.evaluation.answers`.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def evaluate(
         model: Folder, hub id, run folder, or an opened model (`unsee.load`).
         data: Folder or table, "lab", or an opened benchmark.
         out: Folder that receives responses.jsonl, vocabulary.json and scores.json; a run folder may be its own.
-        settings: What is asked and judged (`EvalConfig`); defaults if None.
+        settings: Questions and measures (`EvalConfig`); defaults if None.
         stage: Name of the model in the results; empty = the folder's name.
         seed: Start of the random streams of sampling and bootstrap.
-        images_dir: Takes one PNG per image; default `unsee-images` beside `out` if only runs lie there, else `images` in it.
-        progress: Whether to show how far it is.
+        images_dir: Folder of one PNG per image; default `unsee-images` beside `out` if only runs lie there, else `images` in it.
+        progress: Whether to show a progress line.
         engine: `fast`, `plain` for the same scores without fast paths, or an `Engine`; None = an opened model's, else fast.
         **changes: Fields of `EvalConfig` that differ from `settings`; None stands for the field's default.
 
@@ -94,27 +94,33 @@ def evaluate(
     settings = (settings or EvalConfig()).changed(changes)
     batch_size = settings.batch_size
     out = Path(out)
-    opened = only(_opened(data), settings.split)
-    vocabulary = _with_measures(opened.vocabulary(), settings.measures)
-    critic = _clip(settings.clip) if settings.clip else None
-    examples = _chosen(opened.examples("eval"), settings)
+    benchmark = only(_opened(data), settings.split)
+    vocabulary = _with_measures(benchmark.vocabulary(), settings.measures)
+    clip = _clip(settings.clip) if settings.clip else None
+    examples = _chosen(benchmark.examples("eval"), settings)
     if isinstance(model, Path | str):
         folder_of(model)  # before a gold model is judged
-    switches = _engine(model, engine)
-    gold = None if not settings.gold else _gold_run(settings, opened, out, seed, switches, progress=progress)
-    golden = None if gold is None else _golden(gold)
-    likelihood = settings.likelihood or golden is not None or (opened.likelihood and settings.backend == "hf")
-    backend = _backend_of(model, settings.backend, likelihood, switches)
-    judged = _judged(backend, model, gold, golden, vocabulary.measures)  # refuses weights that are no numbers
-    if gold is not None:
-        _require_other_weights(gold, judged["weights"])
+    resolved_engine = _engine(model, engine)
+    gold_folder = (
+        None if not settings.gold else _gold_run(settings, benchmark, out, seed, resolved_engine, progress=progress)
+    )
+    gold_responses = None if gold_folder is None else _golden(gold_folder)
+    likelihood = (
+        settings.likelihood or gold_responses is not None or (benchmark.likelihood and settings.backend == "hf")
+    )
+    backend = _backend_of(model, settings.backend, likelihood, resolved_engine)
+    judged_facts = _judged(
+        backend, model, gold_folder, gold_responses, vocabulary.measures
+    )  # refuses weights that are no numbers
+    if gold_folder is not None:
+        _require_other_weights(gold_folder, judged_facts["weights"])
     decoding = Decoding(
         max_new_tokens=settings.max_new_tokens, batch_size=batch_size, seed=seed, backend=settings.backend
     )
     _require_encodable(backend, examples, progress=progress)
-    images = Path(images_dir) if images_dir is not None else paths.pictures_folder(out)
+    images_folder = Path(images_dir) if images_dir is not None else paths.pictures_folder(out)
     with owner(out):
-        asked = [_empty_response(example, out, images, stage or out.resolve().name) for example in examples]
+        records = [_empty_response(example, out, images_folder, stage or out.resolve().name) for example in examples]
         if processes.is_main():
             out.mkdir(parents=True, exist_ok=True)
             atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
@@ -122,22 +128,22 @@ def evaluate(
         responses = collect_responses(
             backend,
             examples,
-            asked,
+            records,
             out,
             decoding,
             likelihood=likelihood,
             progress=progress,
-            engine=switches,
+            engine=resolved_engine,
         )
-        if critic is not None:
-            responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
+        if clip is not None:
+            responses = clip.judged(responses, examples, batch_size=batch_size, progress=progress)
         require_finite_answers(responses)
-        scores = _scores(responses, vocabulary, golden)
+        scores = _scores(responses, vocabulary, gold_responses)
         if processes.is_main():
-            if critic is not None:
-                atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in responses))
+            if clip is not None:
+                atomic_write_jsonl(out / RESPONSES, (response.to_json() for response in responses))
             atomic_write_json(
-                out / JUDGED, {**judged, **({} if settings.split == "all" else {"split": settings.split})}
+                out / JUDGED, {**judged_facts, **({} if settings.split == "all" else {"split": settings.split})}
             )
             _write(scores, out)
             _note_steering(backend, out)
@@ -158,15 +164,17 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
     responses = read_answers(folder)
     vocabulary = _with_measures(read_vocabulary(folder / VOCABULARY), measures)
     require_finite_answers(responses)
-    known = read_object(folder / JUDGED) if (folder / JUDGED).is_file() else {}
+    judged_facts = read_object(folder / JUDGED) if (folder / JUDGED).is_file() else {}
     if gold is not None:
-        _require_other_weights(Path(gold), known.get("weights"))
-    golden = None if gold is None else _golden(Path(gold))
-    scores = _scores(responses, vocabulary, golden)
+        _require_other_weights(Path(gold), judged_facts.get("weights"))
+    gold_responses = None if gold is None else _golden(Path(gold))
+    scores = _scores(responses, vocabulary, gold_responses)
     with owner(folder):
         _write(scores, folder)
-        if known:
-            atomic_write_json(folder / JUDGED, {**known, "gold": _gold_facts(gold, golden), "rules": rules()})
+        if judged_facts:
+            atomic_write_json(
+                folder / JUDGED, {**judged_facts, "gold": _gold_facts(gold, gold_responses), "rules": rules()}
+            )
     return scores
 
 
@@ -217,7 +225,9 @@ def read_answers(folder: Path) -> list[Response]:
         ) from error
 
 
-def _gold_run(settings: EvalConfig, opened: Benchmark, out: Path, seed: int, engine: Engine, *, progress: bool) -> Path:
+def _gold_run(
+    settings: EvalConfig, benchmark: Benchmark, out: Path, seed: int, engine: Engine, *, progress: bool
+) -> Path:
     """Return the judged run of the gold model. A model is judged first, in `OUT-gold`."""
     gold = str(settings.gold)
     if not paths.is_model(gold):
@@ -228,39 +238,43 @@ def _gold_run(settings: EvalConfig, opened: Benchmark, out: Path, seed: int, eng
             f"The gold model is judged in {folder}, which is a run of another model. Judge it elsewhere (`unsee eval --model {gold} "
             "--likelihood --out DIR`), and give that folder as --gold."
         )
-    asked = replace(settings, gold=None, likelihood=True, clip=None, split="all")  # `opened` is the split already
+    gold_settings = replace(
+        settings, gold=None, likelihood=True, clip=None, split="all"
+    )  # `benchmark` is already restricted to the split
     stage = builtin.STAGES.get(gold, "gold")
-    evaluate(gold, opened, folder, asked, stage=stage, seed=seed, progress=progress, engine=engine)
+    evaluate(gold, benchmark, folder, gold_settings, stage=stage, seed=seed, progress=progress, engine=engine)
     return folder
 
 
 def _golden(folder: Path) -> list[Response]:
     """Read the responses of a gold model, whose log-probabilities must be finite."""
-    answers = read_answers(folder)
-    require_finite_answers(answers)
-    return answers
+    responses = read_answers(folder)
+    require_finite_answers(responses)
+    return responses
 
 
 def _judged(
     backend: ModelBackend,
     model: VLM | Path | str,
     gold: Path | str | None,
-    golden: Sequence[Response] | None,
+    gold_responses: Sequence[Response] | None,
     measures: Sequence[str],
 ) -> dict[str, Any]:
     """Return the content of judged.json: weights, decoding settings, gold model."""
     name = str(model) if isinstance(model, Path | str) else ""
-    record = Path(name) / "run.yaml" if name else None
-    made = config.read(record).to_mapping() if record is not None and record.is_file() else {}
-    outside = {key for name in measures if (key := name.partition("@")[0]) in registry.outside_names("metrics")}
-    plugins = [spec for key in sorted(outside) for spec in registry.pin("metrics", key)]
-    kept = {key: made[key] for key in ("model", "data", "method", "training", "plugins") if made.get(key)}
+    run_file = Path(name) / "run.yaml" if name else None
+    run_settings = config.read(run_file).to_mapping() if run_file is not None and run_file.is_file() else {}
+    outside_keys = {key for name in measures if (key := name.partition("@")[0]) in registry.outside_names("metrics")}
+    plugins = [spec for key in sorted(outside_keys) for spec in registry.pin("metrics", key)]
+    made_by = {
+        key: run_settings[key] for key in ("model", "data", "method", "training", "plugins") if run_settings.get(key)
+    }
     return {
         "model": name,
         "weights": hashlib.sha256(backend.weights.encode()).hexdigest(),
-        "made_by": config.plain(kept),
+        "made_by": config.plain(made_by),
         **({"plugins": plugins} if plugins else {}),
-        "gold": _gold_facts(gold, golden),
+        "gold": _gold_facts(gold, gold_responses),
         "rules": rules(),
     }
 
@@ -275,31 +289,34 @@ def _require_other_weights(gold: Path, weights: str | None) -> None:
         )
 
 
-def _gold_facts(gold: Path | str | None, golden: Sequence[Response] | None) -> dict[str, str]:
+def _gold_facts(gold: Path | str | None, gold_responses: Sequence[Response] | None) -> dict[str, str]:
     """Return folder and hash of the gold model's responses, or empty without any."""
-    if gold is None or golden is None:
+    if gold is None or gold_responses is None:
         return {}
-    values = sorted((row.id, row.text, row.true_logprob or 0.0, row.perturbed_logprobs) for row in golden)
+    values = sorted(
+        (response.id, response.text, response.true_logprob or 0.0, response.perturbed_logprobs)
+        for response in gold_responses
+    )
     return {"folder": str(gold), "answers": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
 
 
 def _with_measures(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
     """Return the vocabulary with further measures, after checking their names."""
-    wanted = tuple(dict.fromkeys((*vocabulary.measures, *measures)))
+    names = tuple(dict.fromkeys((*vocabulary.measures, *measures)))
     return replace(
-        vocabulary, measures=tuple(name if name == image_text_pairs.NAME else extra(name).key for name in wanted)
+        vocabulary, measures=tuple(name if name == image_text_pairs.NAME else extra(name).key for name in names)
     )
 
 
-def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequence[Response] | None) -> Scores:
+def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold_responses: Sequence[Response] | None) -> Scores:
     """Return all scores, with those against the gold model if there is one."""
     scores = score(responses, vocabulary)
-    if gold is None:
+    if gold_responses is None:
         return Scores(scores)
-    scores |= gold_distance(responses, scores, score(same_questions(gold, responses), vocabulary))
+    scores |= gold_distance(responses, scores, score(same_questions(gold_responses, responses), vocabulary))
     if scores[GOLD_DISTANCE].value is not None and not any(map(with_false_answers, responses)):
-        return Scores({**scores, "model.fq": no_forget_quality(incomparable(responses, gold))})
-    scores |= against_gold(responses, gold)
+        return Scores({**scores, "model.fq": no_forget_quality(incomparable(responses, gold_responses))})
+    scores |= against_gold(responses, gold_responses)
     return Scores({**scores, "model.fq": forget_quality_score(scores)})
 
 
@@ -322,9 +339,9 @@ def _note_steering(backend: ModelBackend, out: Path) -> None:
         return
     from unsee.models.steering.hooks import attached
 
-    found = [one.firing.summary() for one in attached(backend.vlm.model) if one.firing.scores]
-    if found:
-        atomic_write_json(out / "steering.json", found)
+    summaries = [steering.firing.summary() for steering in attached(backend.vlm.model) if steering.firing.scores]
+    if summaries:
+        atomic_write_json(out / "steering.json", summaries)
 
 
 def _opened(data: Benchmark | Path | str) -> Benchmark:
@@ -366,16 +383,18 @@ def _loaded(model: VLM | Path | str) -> VLM:
 def _chosen(examples: Sequence[Example], settings: EvalConfig) -> list[Example]:
     """Return the examples of the wanted roles, at most `limit` per role and kind, evenly spread."""
     roles, limit = settings.roles, settings.limit
-    kept = [example for example in examples if not roles or example.role in roles]
-    if not kept:
+    candidates = [example for example in examples if not roles or example.role in roles]
+    if not candidates:
         raise UserError(
             f"Nothing to evaluate: the data has no examples to judge with roles {', '.join(roles) or 'at all'}."
         )
     if limit is None:
-        return kept
-    groups = by_key(((row.role, row.kind, row.image is None), index) for index, row in enumerate(kept))
-    wanted = {index for group in groups.values() for index in evenly(group, limit)}
-    return [example for index, example in enumerate(kept) if index in wanted]
+        return candidates
+    groups = by_key(
+        ((example.role, example.kind, example.image is None), index) for index, example in enumerate(candidates)
+    )
+    indices = {index for group in groups.values() for index in evenly(group, limit)}
+    return [example for index, example in enumerate(candidates) if index in indices]
 
 
 def _empty_response(example: Example, out: Path, images: Path, stage: str) -> Response:
@@ -383,14 +402,14 @@ def _empty_response(example: Example, out: Path, images: Path, stage: str) -> Re
     if example.image is None:
         return Response.of(example, stage=stage, text="", tokens=0, ended=False)
     key = example.image.key
-    place = Path(os.path.relpath(_saved(example.image, key, images).resolve(), out.resolve())).as_posix()
-    return Response.of(example, stage=stage, text="", tokens=0, ended=False, image=place, image_key=key)
+    image_path = Path(os.path.relpath(_saved(example.image, key, images).resolve(), out.resolve())).as_posix()
+    return Response.of(example, stage=stage, text="", tokens=0, ended=False, image=image_path, image_key=key)
 
 
 def _saved(image: ImageSource, key: str, folder: Path) -> Path:
     """Write the image as PNG unless it is there already."""
-    plain = len(key) >= 16 and key.isascii() and key.isalnum()
-    file = folder / f"{(key if plain else hashlib.sha256(key.encode()).hexdigest())[:16]}.png"
+    is_filename = len(key) >= 16 and key.isascii() and key.isalnum()
+    file = folder / f"{(key if is_filename else hashlib.sha256(key.encode()).hexdigest())[:16]}.png"
     if not file.exists() and processes.is_main():
         with atomic_writer(file) as stream:
             image.load().save(stream, format="PNG")

@@ -62,8 +62,8 @@ class Endpoint:
         Raises:
             UserError: The judge redirects, or refuses every request (wrong key, wrong path); asking again is no use.
         """
-        for turn in range(self.retries + 1):
-            wait = float(2**turn)
+        for attempt in range(self.retries + 1):
+            wait = float(2**attempt)
             try:
                 return self._ask(prompt)
             except UnfitError:
@@ -72,7 +72,7 @@ class Endpoint:
                 wait = wait if error.wait is None else error.wait
             except FAILED_CALLS:
                 pass
-            if turn < self.retries:
+            if attempt < self.retries:
                 time.sleep(wait)
         return None
 
@@ -94,7 +94,7 @@ class Endpoint:
 
     def tried(self) -> Endpoint:
         """Return the endpoint if the judge takes a request."""
-        with suppress(BusyError):  # somebody is there; each question waits for its turn
+        with suppress(BusyError):  # the judge is reachable; each question retries later
             self._ask("Reply with the word yes.")
         return self
 
@@ -109,17 +109,17 @@ class Endpoint:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         reply = post_json(f"{self.url.rstrip('/')}/chat/completions", body, headers, timeout=self.timeout)
         choice = reply["choices"][0]
-        said = choice["message"]["content"]
+        content = choice["message"]["content"]
         if choice.get("finish_reason") == "length":
             raise UnfitError(f"the reply was cut at {REPLY_TOKENS} tokens")
-        return str(said)
+        return str(content)
 
 
 def ask_missing(
     prompts: Mapping[str, str],
     ask: Ask,
     model: str,
-    kept: KeyValueLog,
+    verdict_log: KeyValueLog,
     is_verdict: Callable[[str, str], bool],
 ) -> None:
     """Send the prompts (key -> prompt) without a stored reply, and store valid replies.
@@ -128,30 +128,30 @@ def ask_missing(
         prompts: Key -> prompt (`key_of` makes the key).
         ask: Sends a prompt and returns the reply, or None for a failed call.
         model: Name of the judge, for the error message.
-        kept: Valid replies by key, of this and earlier calls.
+        verdict_log: Valid replies by key, of this and earlier calls.
         is_verdict: (key, reply) -> whether the reply is valid.
 
     Raises:
         UserError: More than 2 % have no verdict; those that came are kept for the next call.
     """
-    missing = {key: prompt for key, prompt in prompts.items() if kept.get(key) is None}
-    odd = ""
+    missing_prompts = {key: prompt for key, prompt in prompts.items() if verdict_log.get(key) is None}
+    invalid_reply = ""
     with ThreadPoolExecutor(WORKERS) as pool, _cancelled_with(pool):
-        for key, reply in zip(missing, pool.map(ask, missing.values()), strict=True):
+        for key, reply in zip(missing_prompts, pool.map(ask, missing_prompts.values()), strict=True):
             if reply is not None and is_verdict(key, reply):
-                kept.put({key: reply})
+                verdict_log.put({key: reply})
             else:
-                odd = odd or reply or ""
-    failed = sum(kept.get(key) is None for key in prompts)
-    if failed > FAILURES * len(prompts):
-        why = (
-            f"It answered, but with no verdict; for example: {odd!r:.120}. "
-            if odd
+                invalid_reply = invalid_reply or reply or ""
+    failure_count = sum(verdict_log.get(key) is None for key in prompts)
+    if failure_count > FAILURES * len(prompts):
+        advice = (
+            f"It answered, but with no verdict; for example: {invalid_reply!r:.120}. "
+            if invalid_reply
             else f"Check the address, and that the judge needs no more than {REPLY_TOKENS} tokens to reason and reply. "
         )
         raise UserError(
-            f"The judge {model} gave no verdict on {failed} of {len(prompts)} questions, more than {FAILURES:.0%}. "
-            f"{why}The verdicts that came are kept; run it again."
+            f"The judge {model} gave no verdict on {failure_count} of {len(prompts)} questions, more than {FAILURES:.0%}. "
+            f"{advice}The verdicts that came are kept; run it again."
         )
 
 
@@ -171,8 +171,8 @@ def conclusion(reply: str) -> str:
     >>> conclusion("<think>No harm here.</think> safe"), conclusion("<think>It is safe to"), conclusion("safe")
     (' safe', '', 'safe')
     """
-    rest = re.split("</think>", reply, flags=re.IGNORECASE)[-1]
-    return "" if "<think>" in rest.lower() else rest
+    verdict_text = re.split("</think>", reply, flags=re.IGNORECASE)[-1]
+    return "" if "<think>" in verdict_text.lower() else verdict_text
 
 
 def key_of(prompt: str, model: str) -> str:

@@ -59,10 +59,10 @@ def _split(url: str) -> Any:
         raise UserError(f"The judge's address must be ASCII without spaces or line breaks, got {url!r:.200}.")
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        usable = False
-    if not usable:
+        is_usable = False
+    if not is_usable:
         raise UserError(f"The judge's address must begin with http:// or https:// and name a host, got {url!r:.200}.")
     return parts
 
@@ -81,18 +81,18 @@ def post_json(url: str, body: Any, headers: Mapping[str, str], *, timeout: float
 
     Args:
         url: Full address, on this machine or elsewhere.
-        body: What is sent, as JSON.
+        body: Content of the request, sent as JSON.
         headers: Further HTTP headers, such as the bearer token.
         timeout: Seconds without any byte before the call fails; the whole reply may take twice as long.
 
     Raises:
-        UserError: The server redirects, or refuses whatever it is asked (wrong key, wrong path).
-        BusyError: It wants to be asked again later.
-        UnfitError: It does not take this body.
+        UserError: The server redirects, or refuses every request (wrong key, wrong path).
+        BusyError: The server asks to retry later.
+        UnfitError: The server rejects this body.
     """
     import httpx2
 
-    # Bytes are counted as they come, so nothing may be compressed.
+    # Bytes are counted as they arrive, so nothing may be compressed.
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
     deadline = monotonic() + 2 * timeout
     try:
@@ -115,30 +115,30 @@ def _client(*, local: bool) -> Client:
 
 
 def _read(chunks: Iterable[bytes], deadline: float) -> bytes:
-    parts, size = [], 0
-    for part in chunks:
-        parts.append(part)
-        size += len(part)
+    received, size = [], 0
+    for chunk in chunks:
+        received.append(chunk)
+        size += len(chunk)
         if size > MAX_REPLY:
             raise ValueError(f"the reply is longer than {MAX_REPLY} bytes")
         if monotonic() > deadline:
             raise TimeoutError("the reply takes too long")
-    return b"".join(parts)
+    return b"".join(received)
 
 
 def _beginning(chunks: Iterable[bytes], deadline: float) -> str:
     """Return the first printable characters of a refusal: it is untrusted text."""
-    begun = b""
-    for part in chunks:
-        begun += part
-        if len(begun) > _REASON or monotonic() > deadline:
+    beginning = b""
+    for chunk in chunks:
+        beginning += chunk
+        if len(beginning) > _REASON or monotonic() > deadline:
             break
-    text = begun[:_REASON].decode(errors="replace")
+    text = beginning[:_REASON].decode(errors="replace")
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _meaning(url: str, reply: Response, deadline: float) -> Exception:
-    """Return what an HTTP status means for the caller."""
+    """Return the exception to raise for an HTTP status."""
     status = reply.status_code
     if reply.is_redirect:
         target = reply.headers.get("Location", "nowhere")
@@ -147,8 +147,8 @@ def _meaning(url: str, reply: Response, deadline: float) -> Exception:
             "Give the final address as --url."
         )
     if status in _UNFIT:
-        said = _beginning(reply.iter_raw(), deadline)
-        return UnfitError(f"status {status}: {said}" if said else f"status {status}")
+        message = _beginning(reply.iter_raw(), deadline)
+        return UnfitError(f"status {status}: {message}" if message else f"status {status}")
     if status in _BUSY or status >= 500:
         return _busy(url, reply)
     return UserError(
@@ -170,8 +170,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
-        moment = parsedate_to_datetime(text)
+        retry_date = parsedate_to_datetime(text)
     except (ValueError, TypeError):
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    retry_date = retry_date if retry_date.tzinfo else retry_date.replace(tzinfo=UTC)
+    return max(0.0, (retry_date - datetime.now(UTC)).total_seconds())

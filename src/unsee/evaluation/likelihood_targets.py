@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def forms(example: Example) -> list[list[str]]:
     """Return the spellings of options: their texts and, if the reference is a letter, letters.
 
-    A model is judged in the form that it finds more probable [inferred].
+    A model is judged by the spelling that it gives the higher probability [inferred].
     """
     letters = list(ascii_uppercase[: len(example.options)])
-    by_letter = [letters] if example.answer.strip() in letters else []
-    return [*by_letter, list(example.options)] if example.options else []
+    letter_forms = [letters] if example.answer.strip() in letters else []
+    return [*letter_forms, list(example.options)] if example.options else []
 
 
 def held(example: Example) -> list[str]:
@@ -32,12 +32,12 @@ def texts(example: Example) -> list[str]:
     return [*([example.answer] if example.answer.strip() else []), *held(example)]
 
 
-def likely(example: Example, found: Sequence[Likelihood]) -> dict[str, Any]:
+def likely(example: Example, likelihoods: Sequence[Likelihood]) -> dict[str, Any]:
     """Return the response fields for the log-probabilities of `texts`."""
     values: dict[str, Any] = {}
     if example.answer.strip():
-        values |= {"logprob": found[0].sum, "logprob_tokens": len(found[0].tokens)}
+        values |= {"logprob": likelihoods[0].sum, "logprob_tokens": len(likelihoods[0].tokens)}
     if example.perturbed:
-        true, *false = (one.mean for one in found[-len(held(example)) :])
-        values |= {"true_logprob": true, "perturbed_logprobs": false}
+        true_logprob, *false_logprobs = (likelihood.mean for likelihood in likelihoods[-len(held(example)) :])
+        values |= {"true_logprob": true_logprob, "perturbed_logprobs": false_logprobs}
     return values

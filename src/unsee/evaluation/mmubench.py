@@ -1,6 +1,6 @@
 """MMUBench fluency and C-Dis, on the original model's responses (arXiv 2405.12523).
 
-Both ask for probabilities, so they need both models, one after the other: `unsee eval` gives the measures that text alone gives.
+Both need the probabilities of two models, opened one after the other; `unsee eval` gives the measures that need text alone.
 """
 
 from __future__ import annotations
@@ -57,34 +57,37 @@ def concepts(
 
     Args:
         run: Folder of an unlearning run.
-        start: The model it began with; empty = what its run.yaml says.
-        data: The data with the concepts; empty = what its run.yaml says.
-        limit: Questions at most, the first ones; none = all.
+        start: Model before unlearning; empty = the one in its run.yaml.
+        data: Data with the concepts; empty = those in its run.yaml.
+        limit: Number of questions, the first ones; None = all.
         max_new_tokens: Length limit of the original model's answers.
         batch_size: Questions asked at once.
 
     Raises:
         UserError: The folder is no run, the data name no concept, or the model is steered.
     """
-    made = _run(Path(run))
-    opened = _opened(data, made)
-    asked = [row for row in opened.examples("eval") if _about_concept(row)][:limit]
-    if not asked:
+    run_config = _run(Path(run))
+    benchmark = _opened(data, run_config)
+    examples = [example for example in benchmark.examples("eval") if _about_concept(example)][:limit]
+    if not examples:
         raise UserError(
             "Nothing to measure: the data have no questions for a name with unseen images of forgotten concepts."
         )
-    before = _load(start or made.model)
-    said = _said(before, asked, max_new_tokens, batch_size)
-    told = [(row, text) for row, text in said if text.strip()]
-    if not told:
+    original = _load(start or run_config.model)
+    responses = _said(original, examples, max_new_tokens, batch_size)
+    non_empty = [(example, text) for example, text in responses if text.strip()]
+    if not non_empty:
         raise UserError(
-            f"The original model {start or made.model} gave an empty response to all {len(said)} questions."
+            f"The original model {start or run_config.model} gave an empty response to all {len(responses)} questions."
         )
-    first, masks = _likelihoods(before, told, batch_size), [_masked(before, *one) for one in told]
-    words = len(before.processor.tokenizer)
-    del before
-    last = _likelihoods(_load(run), told, batch_size)
-    report = _report(first, last, masks, words, len(said) - len(told))
+    original_logprobs, masks = (
+        _likelihoods(original, non_empty, batch_size),
+        [_masked(original, *pair) for pair in non_empty],
+    )
+    vocabulary_size = len(original.processor.tokenizer)
+    del original
+    unlearned_logprobs = _likelihoods(_load(run), non_empty, batch_size)
+    report = _report(original_logprobs, unlearned_logprobs, masks, vocabulary_size, len(responses) - len(non_empty))
     atomic_write_json(Path(run) / "concepts.json", asdict(report))
     return report
 
@@ -95,19 +98,19 @@ def _run(folder: Path) -> config.Run:
     return config.read(folder / RECORD)
 
 
-def _opened(data: Benchmark | Path | str, made: config.Run) -> Benchmark:
+def _opened(data: Benchmark | Path | str, run_config: config.Run) -> Benchmark:
     if isinstance(data, Benchmark):
         return data
-    return open_benchmark(data or made.data, "" if data else made.benchmark)
+    return open_benchmark(data or run_config.data, "" if data else run_config.benchmark)
 
 
-def _about_concept(row: Example) -> bool:
+def _about_concept(example: Example) -> bool:
     """Tell whether a held-out image question may elicit the name."""
     return (
-        row.role is Role.UNSEEN
-        and row.image is not None
-        and row.kind in (Kind.NAME, Kind.OPEN)
-        and "name" in row.private
+        example.role is Role.UNSEEN
+        and example.image is not None
+        and example.kind in (Kind.NAME, Kind.OPEN)
+        and "name" in example.private
     )
 
 
@@ -121,63 +124,72 @@ def _load(model: Path | str) -> VLM:
     return loaded
 
 
-def _said(loaded: VLM, asked: Sequence[Example], length: int, batch_size: int) -> list[tuple[Example, str]]:
+def _said(loaded: VLM, examples: Sequence[Example], length: int, batch_size: int) -> list[tuple[Example, str]]:
     """Return the questions with greedy responses."""
     from unsee.inference.generation import generate
 
-    answers = generate(
+    completions = generate(
         loaded,
-        [Prompt.of(row, loaded.instruction) for row in asked],
+        [Prompt.of(example, loaded.instruction) for example in examples],
         max_new_tokens=length,
         batch_size=batch_size,
         progress="Answers of the original model",
     )
-    return [(row, answer.text) for row, answer in zip(asked, answers, strict=True)]
+    return [(example, completion.text) for example, completion in zip(examples, completions, strict=True)]
 
 
-def _likelihoods(loaded: VLM, told: Sequence[tuple[Example, str]], batch_size: int) -> list[tuple[float, ...]]:
+def _likelihoods(loaded: VLM, responses: Sequence[tuple[Example, str]], batch_size: int) -> list[tuple[float, ...]]:
     """Return token log-probabilities of the responses, without EOS."""
     from unsee.inference.likelihood import likelihoods
 
-    asked = [(Prompt.of(row, loaded.instruction), text) for row, text in told]
-    found = likelihoods(loaded, asked, batch_size=batch_size)
-    return [one.tokens[:-1] for one in found]
+    requests = [(Prompt.of(example, loaded.instruction), text) for example, text in responses]
+    scored_responses = likelihoods(loaded, requests, batch_size=batch_size)
+    return [likelihood.tokens[:-1] for likelihood in scored_responses]
 
 
-def _masked(loaded: VLM, row: Example, text: str) -> list[bool]:
+def _masked(loaded: VLM, example: Example, text: str) -> list[bool]:
     """Return a mask of the response's tokens that belong to a name of the concept."""
     from unsee.inference.encoder import encoder
     from unsee.inference.token_offsets import answer_offsets
 
-    ids = encoder(loaded.processor, loaded.family).answer(text)
-    spans = _spans(text, row.private["name"])
-    offsets = answer_offsets(loaded.processor, loaded.family, text, ids)
-    return [any(start < last and end > first for first, last in spans) for start, end in offsets]
+    token_ids = encoder(loaded.processor, loaded.family).answer(text)
+    spans = _spans(text, example.private["name"])
+    offsets = answer_offsets(loaded.processor, loaded.family, text, token_ids)
+    return [any(start < name_end and end > name_start for name_start, name_end in spans) for start, end in offsets]
 
 
 def _spans(text: str, names: Sequence[str]) -> list[tuple[int, int]]:
     """Return the spans of whole-word name forms in the text, case-insensitive."""
     forms = "|".join(re.escape(form) for form in sorted(names, key=len, reverse=True))
-    spans = (found.span() for found in re.finditer(forms, text, re.IGNORECASE))
+    spans = (match.span() for match in re.finditer(forms, text, re.IGNORECASE))
     return [(start, end) for start, end in spans if whole(text, start, end)]
 
 
 def _report(
-    first: Sequence[Sequence[float]],
-    last: Sequence[Sequence[float]],
+    original_logprobs: Sequence[Sequence[float]],
+    unlearned_logprobs: Sequence[Sequence[float]],
     masks: Sequence[Sequence[bool]],
-    words: int,
+    vocabulary_size: int,
     empty: int,
 ) -> ConceptReport:
-    mask = [named for answer in masks for named in answer]
-    before, after = ([value for answer in told for value in answer] for told in (first, last))
-    names = [(math.exp(one), math.exp(other)) for one, other, named in zip(before, after, mask, strict=True) if named]
+    mask = [is_name for answer_mask in masks for is_name in answer_mask]
+    before, after = (
+        [value for answer_mask in logprobs for value in answer_mask]
+        for logprobs in (original_logprobs, unlearned_logprobs)
+    )
+    name_probabilities = [
+        (math.exp(logprob_before), math.exp(logprob_after))
+        for logprob_before, logprob_after, is_name in zip(before, after, mask, strict=True)
+        if is_name
+    ]
     return ConceptReport(
         fluency=fluency(after, mask),
-        fluency_uniform=fluency(after, mask, "uniform", vocabulary=words),
+        fluency_uniform=fluency(after, mask, "uniform", vocabulary=vocabulary_size),
         fluency_start=fluency(before, mask),
-        c_dis=c_dis([one for one, _ in names], [other for _, other in names]) if names else None,
-        answers=len(first),
-        named=sum(any(answer) for answer in masks),
+        c_dis=c_dis([p_before for p_before, _ in name_probabilities], [p_after for _, p_after in name_probabilities])
+        if name_probabilities
+        else None,
+        answers=len(original_logprobs),
+        named=sum(any(answer_mask) for answer_mask in masks),
         empty=empty,
     )

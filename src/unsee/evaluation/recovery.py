@@ -1,4 +1,4 @@
-"""Measure how much forgotten information a model gives in answer to test questions."""
+"""Forgotten information in a model's answers to test questions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TOKENS: Final = 48
 """Length limit of an answer to a question for one name or fact."""
 OPEN_TOKENS: Final = 160
 LONGER: Final = 4
-"""Times the length limit that an answer gets which is cut before anything came back."""
+"""Factor of the length limit for answers that were truncated before anything came back."""
 _BATCH: Final = 64
 _SHORT: Final = 3
 """Most words of an answer that may be too short to be judged as language ..."""
 _LONGEST: Final = 30
 """... and the most letters of each [inferred]."""
 _ASKED: Final = tuple((role, open_) for role in (Role.UNSEEN, Role.FORGET, Role.FORGET_TEXT) for open_ in (False, True))
-"""What an entity is tested by, best first: role, and whether the questions are open ones."""
+"""Test questions of an entity, best first: role, and whether the questions are open ones."""
 
 
 def probed_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
@@ -42,33 +42,33 @@ def probed_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
         UserError: Nothing can be tested, since no question is about a private string.
     """
     rows = [row for row in benchmark.examples("eval") if row.kind in PROBES and row.entity and requested_forms(row)]
-    best: dict[str, int] = {}
+    best_preference: dict[str, int] = {}
     for row in rows:
-        if (place := _preference(row)) < len(_ASKED):
-            best[row.entity] = min(place, best.get(row.entity, place))
-    if not best:
+        if (preference := _preference(row)) < len(_ASKED):
+            best_preference[row.entity] = min(preference, best_preference.get(row.entity, preference))
+    if not best_preference:
         raise UserError(
             "There is nothing to attack: the data have no question about a forgotten entity with private strings. "
             "`unsee check` says what is missing."
         )
-    return thinned([row for row in rows if _preference(row) == best.get(row.entity)], per_question)
+    return thinned([row for row in rows if _preference(row) == best_preference.get(row.entity)], per_question)
 
 
 def _preference(row: Example) -> int:
-    """Return the place of role and kind among what an entity can be tested by, best first."""
-    asked = (row.role, row.kind == Kind.OPEN)
-    return _ASKED.index(asked) if asked in _ASKED else len(_ASKED)
+    """Return the index of role and kind in `_ASKED`, best first."""
+    condition = (row.role, row.kind == Kind.OPEN)
+    return _ASKED.index(condition) if condition in _ASKED else len(_ASKED)
 
 
 def requested_forms(row: Example) -> Mapping[str, tuple[str, ...]]:
     """Return the private strings that the question asks for, without those that it contains.
 
-    Private strings that came as a plain list have a name first and `other` ones, which any question for a fact asks for.
+    Private strings given as a plain list become a name and `other` strings, and any question for a fact asks for the latter.
     """
-    named = row.fact if row.fact in row.private else "other"
-    wanted = {Kind.NAME: "name", Kind.FACT: named}.get(row.kind)
-    facts = {fact: forms for fact, forms in row.private.items() if wanted in (None, fact)}
-    return {fact: forms for fact, forms in facts.items() if forms and not leaked(row.question, {fact: forms})}
+    fact_key = row.fact if row.fact in row.private else "other"
+    requested_fact = {Kind.NAME: "name", Kind.FACT: fact_key}.get(row.kind)
+    forms_by_fact = {fact: forms for fact, forms in row.private.items() if requested_fact in (None, fact)}
+    return {fact: forms for fact, forms in forms_by_fact.items() if forms and not leaked(row.question, {fact: forms})}
 
 
 def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = None, seed: int = 0) -> list[Completion]:
@@ -85,38 +85,42 @@ def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = Non
     prompts = [Prompt.of(row, loaded.instruction) for row in rows]
     limit = OPEN_TOKENS if any(row.kind == Kind.OPEN for row in rows) else TOKENS
 
-    def answers(places: Sequence[int], limit: int) -> list[Completion]:
+    def answers(indices: Sequence[int], limit: int) -> list[Completion]:
         return generate(
             loaded,
-            [prompts[place] for place in places],
+            [prompts[index] for index in indices],
             max_new_tokens=limit,
             batch_size=_BATCH,
             sampling=sampling,
             seed=seed,
-            places=places,
+            places=indices,
         )
 
-    said = answers(range(len(rows)), limit)
-    cut = [place for place, row in enumerate(rows) if _says_nothing_yet(said[place], gives(said[place].text, row))]
-    for place, answer in zip(cut, answers(cut, LONGER * limit) if cut else (), strict=True):
-        said[place] = answer
-    return said
+    completions = answers(range(len(rows)), limit)
+    cut_indices = [
+        index
+        for index, row in enumerate(rows)
+        if _says_nothing_yet(completions[index], gives(completions[index].text, row))
+    ]
+    for index, completion in zip(cut_indices, answers(cut_indices, LONGER * limit) if cut_indices else (), strict=True):
+        completions[index] = completion
+    return completions
 
 
-def _says_nothing_yet(answer: Completion, hit: bool | None) -> bool:
+def _says_nothing_yet(completion: Completion, hit: bool | None) -> bool:
     """Tell whether an answer was cut before anything came back. One that loops would go on looping."""
-    return not answer.ended and not hit and not _garbled(answer.text)
+    return not completion.ended and not hit and not _garbled(completion.text)
 
 
 def answerable(rows: Sequence[Example]) -> list[Example]:
-    """Return the rows whose question, as an attack words it, does not say itself what it asks for."""
+    """Return the rows whose question, in the wording of an attack, does not contain its own answer."""
     return [row for row in rows if requested_forms(row)]
 
 
 def gives(text: str, row: Example) -> bool | None:
     """Tell whether the answer has the forgotten information that the question asks for.
 
-    None where that cannot be told: the question says it itself, or the answer is in another script than the private strings.
+    None if undecidable: the question contains it, or the answer is in another script than the private strings.
     """
     forms = requested_forms(row)
     if leaked(text, forms, row.question):
@@ -137,13 +141,13 @@ def finding(
     Args:
         variant: Name of this form of the attack.
         rows: Questions about forgotten entities.
-        hits: How much came back per row, 0 to 1, or None where that cannot be told; such rows are left out.
+        hits: Recovered share per row, 0 to 1, or None if undecidable; such rows are left out.
         texts: Answers whose degenerate share is reported; they need not belong to the rows.
         at: Number that the variant was run at (step, layer, number of draws), for curves.
-        further: Other numbers worth keeping, by name.
+        further: Other numbers to report, by name.
 
     Raises:
-        UserError: Of no row it can be told.
+        UserError: No row can be judged.
     """
     by_entity: dict[str, list[float]] = defaultdict(list)
     for row, hit in zip(rows, hits, strict=True):
@@ -169,51 +173,60 @@ def recovery(loaded: VLM, rows: Sequence[Example], variant: str, at: float | Non
 
     Args:
         loaded: Attacked model.
-        rows: Questions about forgotten entities, changed as the attack wants them.
+        rows: Questions about forgotten entities, as changed by the attack.
         variant: Name of this form of the attack.
         at: Number that the variant was run at, for curves.
     """
-    said = ask(loaded, rows)
-    hits = [gives(answer.text, row) for answer, row in zip(said, rows, strict=True)]
-    return finding(variant, rows, hits, [answer.text for answer in said], at, cut_share(said, hits))
+    completions = ask(loaded, rows)
+    hits = [gives(completion.text, row) for completion, row in zip(completions, rows, strict=True)]
+    return finding(
+        variant, rows, hits, [completion.text for completion in completions], at, cut_share(completions, hits)
+    )
 
 
-def cut_share(said: Sequence[Completion], hits: Sequence[bool | None]) -> dict[str, float]:
+def cut_share(completions: Sequence[Completion], hits: Sequence[bool | None]) -> dict[str, float]:
     """Return the share of answers that were cut at the length limit before anything came back, or nothing if none were.
 
-    What gives the forgotten away or loops before the limit would do so without it.
+    An answer that leaks or loops before the limit would do so without it.
     """
-    judged = [(answer, hit) for answer, hit in zip(said, hits, strict=True) if hit is not None]
-    cut = sum(_says_nothing_yet(answer, hit) for answer, hit in judged)
-    return {"cut": cut / len(judged)} if cut else {}
+    judged_pairs = [(completion, hit) for completion, hit in zip(completions, hits, strict=True) if hit is not None]
+    cut_count = sum(_says_nothing_yet(completion, hit) for completion, hit in judged_pairs)
+    return {"cut": cut_count / len(judged_pairs)} if cut_count else {}
 
 
 def require_disjoint(fitted: Sequence[Example], rows: Sequence[Example]) -> None:
-    """Raise if an attack is fitted on what it is tested on: an image with its question, or a string that is asked for.
+    """Raise if an attack is fitted on test data: an image with its question, or a string that is asked for.
 
     Raises:
         UserError: Names the first overlapping row.
     """
-    for row, why in _overlaps(fitted, rows):
-        if why:
-            raise UserError(f"The attack would be fitted on what it is tested on: row {row.id!r}, {why}.")
+    for row, overlap in _overlaps(fitted, rows):
+        if overlap:
+            raise UserError(f"The attack would be fitted on what it is tested on: row {row.id!r}, {overlap}.")
 
 
 def disjoint(fitted: Sequence[Example], rows: Sequence[Example]) -> list[Example]:
-    """Return the rows to fit an attack on that hold nothing of what it is tested on."""
-    return [row for row, why in _overlaps(fitted, rows) if not why]
+    """Return the rows to fit an attack on that hold no test data."""
+    return [row for row, overlap in _overlaps(fitted, rows) if not overlap]
 
 
 def _overlaps(fitted: Sequence[Example], rows: Sequence[Example]) -> Iterator[tuple[Example, str]]:
     """Yield each row to fit on, and how it overlaps with the test rows, if it does."""
-    wanted: dict[str, set[str]] = defaultdict(set)
+    forms_by_entity: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        wanted[row.entity] |= {form for forms in requested_forms(row).values() for form in forms}
-    images = {row.image.key for row in rows if row.image is not None}
+        forms_by_entity[row.entity] |= {form for forms in requested_forms(row).values() for form in forms}
+    test_images = {row.image.key for row in rows if row.image is not None}
     for row in fitted:
-        told = any(contains(row.answer, form) for form in wanted.get(row.entity, ()))
-        same = row.entity in wanted and row.image is not None and row.image.key in images
-        yield row, "its answer holds what is asked for" if told else "its image is one of the test" if same else ""
+        answer_overlaps = any(contains(row.answer, form) for form in forms_by_entity.get(row.entity, ()))
+        image_overlaps = row.entity in forms_by_entity and row.image is not None and row.image.key in test_images
+        yield (
+            row,
+            "its answer holds what is asked for"
+            if answer_overlaps
+            else "its image is one of the test"
+            if image_overlaps
+            else "",
+        )
 
 
 def without(row: Example, fact: str) -> Example:
@@ -224,19 +237,19 @@ def without(row: Example, fact: str) -> Example:
 def _garbled(text: str) -> bool:
     """Tell whether a short answer is degenerate: one to three words may answer a question for a fact."""
     words = tokens(text)
-    short = 0 < len(words) <= _SHORT and max(map(len, words)) <= _LONGEST
-    return not short and degenerate(text)
+    is_short = 0 < len(words) <= _SHORT and max(map(len, words)) <= _LONGEST
+    return not is_short and degenerate(text)
 
 
-def thinned(rows: Sequence[Example], most: int) -> list[Example]:
+def thinned(rows: Sequence[Example], limit: int) -> list[Example]:
     """Return at most so many rows per entity, kind and fact."""
-    if not most:
+    if not limit:
         return list(rows)
     counts: dict[tuple[str, str, str], int] = defaultdict(int)
-    kept = []
+    thinned_rows = []
     for row in rows:
         key = (row.entity, row.kind, row.fact)
         counts[key] += 1
-        if counts[key] <= most:
-            kept.append(row)
-    return kept
+        if counts[key] <= limit:
+            thinned_rows.append(row)
+    return thinned_rows

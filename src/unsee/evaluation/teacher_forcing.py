@@ -1,4 +1,4 @@
-"""Reference answers fed to a model one by one: inputs, log-probabilities and hidden states at their tokens.
+"""Teacher forcing of reference answers: inputs, log-probabilities and hidden states at their tokens.
 
 Shapes: a answer tokens, d width, v vocabulary.
 """
@@ -44,17 +44,17 @@ class Fed:
 def fed(loaded: VLM, row: Example, text: str = "") -> Fed:
     """Return the row's question with its answer, or with `text`."""
     encode = encoder(loaded.processor, loaded.family)
-    ids = tuple(encode.answer(text or row.answer))
-    inputs = loaded.family.extend(encode.row(Prompt.of(row, loaded.instruction)), ids)
+    answer_ids = tuple(encode.answer(text or row.answer))
+    inputs = loaded.family.extend(encode.row(Prompt.of(row, loaded.instruction)), answer_ids)
     require_room(loaded.model, inputs["input_ids"].shape[1], row.question)
     device = device_of(loaded.model)
-    return Fed({key: value.to(device) for key, value in inputs.items()}, ids)
+    return Fed({key: value.to(device) for key, value in inputs.items()}, answer_ids)
 
 
 def answer_logits(model: Any, row: Fed) -> Tensor:
     """Return the logits that predict the answer's tokens [a, v], in fp32."""
-    kept = {"logits_to_keep": len(row.answer) + 1} if keeps_logits(model) else {}
-    return torch.as_tensor(model(**row.inputs, **kept, use_cache=False).logits[0, row.before].float())
+    extra_inputs = {"logits_to_keep": len(row.answer) + 1} if keeps_logits(model) else {}
+    return torch.as_tensor(model(**row.inputs, **extra_inputs, use_cache=False).logits[0, row.before].float())
 
 
 def token_logprobs(logits_av: Tensor, row: Fed) -> Tensor:
@@ -64,24 +64,28 @@ def token_logprobs(logits_av: Tensor, row: Fed) -> Tensor:
 
 
 def private_tokens(loaded: VLM, row: Example) -> list[int]:
-    """Return the places in the answer of the tokens of the private strings that the question asks for."""
+    """Return the positions in the answer of the tokens of the requested private strings."""
     forms = [form for forms in requested_forms(row).values() for form in forms]
     spans = [match.span() for match in whole_matches(row.answer, forms, ignore_case=True)]
-    ids = fed(loaded, row).answer
-    offsets = answer_offsets(loaded.processor, loaded.family, row.answer, ids)
-    return [place for place, (a, b) in enumerate(offsets) if any(a < end and b > start for start, end in spans)]
+    answer_ids = fed(loaded, row).answer
+    offsets = answer_offsets(loaded.processor, loaded.family, row.answer, answer_ids)
+    return [
+        index
+        for index, (token_start, token_end) in enumerate(offsets)
+        if any(token_start < end and token_end > start for start, end in spans)
+    ]
 
 
 @contextmanager
 def layers_changed(model: Module, change: Change) -> Iterator[None]:
-    """Call `change` with the output of every decoder layer, and go on with what it returns."""
+    """Replace the output of every decoder layer by the result of `change`."""
 
     def after(layer: int, _module: Module, _args: Any, output: Any) -> Any:
         states = output if isinstance(output, Tensor) else output[0]
-        changed = change(layer, states)
-        if changed is None:
+        new_states = change(layer, states)
+        if new_states is None:
             return None
-        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+        return new_states if isinstance(output, Tensor) else (new_states, *output[1:])
 
     with ExitStack() as hooks:
         for layer, module in enumerate(decoder_layers(model)):
@@ -89,12 +93,12 @@ def layers_changed(model: Module, change: Change) -> Iterator[None]:
         yield
 
 
-def layer_states(model: Module, row: Fed, places: slice) -> dict[int, Tensor]:
+def layer_states(model: Module, row: Fed, positions: slice) -> dict[int, Tensor]:
     """Return the states after every decoder layer at some positions [a, d]."""
     states: dict[int, Tensor] = {}
 
     def keep(layer: int, states_1td: Tensor) -> None:
-        states[layer] = states_1td[0, places].detach().clone()
+        states[layer] = states_1td[0, positions].detach().clone()
 
     with torch.no_grad(), layers_changed(model, keep):
         answer_logits(model, row)
