@@ -21,14 +21,14 @@ _TEXT: Final = "The question is about {name}. {question}"
 
 @dataclass(frozen=True, kw_only=True)
 class Crossmodal(Attack):
-    """Ask for facts by every route. Whatever was forgotten by one may be left by another (arXiv 2604.03114).
+    """Ask for facts by every route. A fact forgotten on one route may be left on another (arXiv 2604.03114).
 
     Names are not asked, since most routes tell them. A method that promises to forget pictures alone keeps what the text
     part knows; its gold model does too.
     """
 
     routes: tuple[Route, ...] = ("picture", "name", "picture and name", "written name", "another's picture")
-    """How the entity is pointed at: held-out picture; name in text; both; name written into a picture of one colour; name in
+    """References to the entity: held-out picture; name in text; both; name written into a picture of one colour; name in
     text with a picture of somebody else [inferred]."""
     images: int = 1
     """Test images per entity and question."""
@@ -46,27 +46,27 @@ class Crossmodal(Attack):
             raise UserError("No picture of a forgotten entity with a name comes with a question for a fact.")
         loaded = victim.open()
         for route in self.routes:
-            if chosen := answerable(self._questions(route, rows, names, victim)):
-                yield recovery(loaded, chosen, route)
+            if questions := answerable(self._questions(route, rows, names, victim)):
+                yield recovery(loaded, questions, route)
 
     def _questions(self, route: Route, rows: Sequence[Example], names: dict[str, str], victim: Victim) -> list[Example]:
         """Return the questions of a route, or nothing where the data have none."""
-        named = {row.id: {"name": names[row.entity], "question": row.question} for row in rows}
+        fields_by_id = {row.id: {"name": names[row.entity], "question": row.question} for row in rows}
         if route == "picture":
             return list(rows)
         if route == "name":
             return _by_name(victim) or [
-                replace(row, image=None, question=_TEXT.format(**named[row.id])) for row in rows
+                replace(row, image=None, question=_TEXT.format(**fields_by_id[row.id])) for row in rows
             ]
         if route == "written name":
             return [replace(row, image=_Written(names[row.entity], row.image)) for row in rows if row.image]
         if route == "picture and name":
-            return [replace(row, question=_NAMED.format(**named[row.id])) for row in rows]
-        others = [row.image for row in victim.benchmark.examples("eval") if row.role == Role.RETAIN and row.image]
+            return [replace(row, question=_NAMED.format(**fields_by_id[row.id])) for row in rows]
+        other_images = [row.image for row in victim.benchmark.examples("eval") if row.role == Role.RETAIN and row.image]
         return [
-            replace(row, question=_NAMED.format(**named[row.id]), image=others[place % len(others)])
-            for place, row in enumerate(rows)
-            if others
+            replace(row, question=_NAMED.format(**fields_by_id[row.id]), image=other_images[index % len(other_images)])
+            for index, row in enumerate(rows)
+            if other_images
         ]
 
 

@@ -1,4 +1,4 @@
-"""Membership: can training pictures of the forget set be told from held-out ones (arXiv 2112.03570)?
+"""Membership inference: training against held-out pictures of the forget set (arXiv 2112.03570).
 
 Shapes: a answer tokens, v vocabulary.
 """
@@ -28,8 +28,8 @@ _ALL: Final[tuple[Score, ...]] = ("loss", "zlib", "min-k", "min-k++", "gradient"
 class Membership(Attack):
     """Score the reference answers to training and to held-out pictures of the same entities, and compare.
 
-    What comes back is the share of training rows above all but `false_alarms` of the held-out rows; `auc` stands beside it. The
-    gold model has seen neither, so that what lies above it is no matter of harder pictures.
+    The reported share is that of training rows above all but `false_alarms` of the held-out rows; `auc` is reported too. The
+    gold model has seen neither, so an excess over gold is not due to harder pictures.
 
     Scores: mean log-probability; the sum over the length of the zlib-compressed answer (arXiv 2012.07805); the mean of the
     least likely tokens (Min-K, arXiv 2310.16789), standardised over the vocabulary (Min-K++, arXiv 2404.02936); minus the norm
@@ -62,37 +62,39 @@ class Membership(Attack):
 
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Score both sides once, and compare them by every score."""
-        outside, members = self._sides(victim)
-        loaded, beside = victim.open(), self._reference()
-        texts = [answer.text for answer in ask(loaded, thinned(outside, 1))]
-        wanted = [score for score in self.scores if score != "reference" or beside is not None]
-        known = [self._scored(loaded, beside, row, wanted) for row in (*members, *outside)]
-        for score in wanted:
-            inside_n, outside_n = (
-                [values[score] for values in part] for part in (known[: len(members)], known[len(members) :])
+        nonmembers, members = self._sides(victim)
+        loaded, reference = victim.open(), self._reference()
+        texts = [answer.text for answer in ask(loaded, thinned(nonmembers, 1))]
+        scores = [score for score in self.scores if score != "reference" or reference is not None]
+        row_scores = [self._scored(loaded, reference, row, scores) for row in (*members, *nonmembers)]
+        for score in scores:
+            member_scores_n, nonmember_scores_n = (
+                [values[score] for values in side] for side in (row_scores[: len(members)], row_scores[len(members) :])
             )
-            hits = above(inside_n, outside_n, self.false_alarms)
-            further = {"auc": auc(inside_n, outside_n), **left_off(loaded.model)}
+            hits = above(member_scores_n, nonmember_scores_n, self.false_alarms)
+            further = {"auc": auc(member_scores_n, nonmember_scores_n), **left_off(loaded.model)}
             yield finding(score, members, hits, texts, further=further)
 
     def _sides(self, victim: Victim) -> tuple[list[Example], list[Example]]:
         """Return held-out rows and the training rows with the same questions about the same entities."""
         rows = [row for row in probed_rows(victim.benchmark, self.images) if row.role == Role.UNSEEN and row.answer]
-        outside = [row for row in rows if row.image]
-        asked = set(map(_asked, outside))
-        known = [row for row in victim.benchmark.examples("train") if row.role == Role.FORGET and row.image]
-        members = thinned([row for row in known if _asked(row) in asked and row.answer], self.images)
-        seen = {row.image.key for row in known if row.image is not None}
-        if both := next((row for row in outside if row.image is not None and row.image.key in seen), None):
+        nonmembers = [row for row in rows if row.image]
+        question_keys = set(map(_asked, nonmembers))
+        training_rows = [row for row in victim.benchmark.examples("train") if row.role == Role.FORGET and row.image]
+        members = thinned([row for row in training_rows if _asked(row) in question_keys and row.answer], self.images)
+        training_images = {row.image.key for row in training_rows if row.image is not None}
+        if overlap := next(
+            (row for row in nonmembers if row.image is not None and row.image.key in training_images), None
+        ):
             raise UserError(
-                f"The held-out row {both.id!r} has a picture of the training data: membership cannot be told."
+                f"The held-out row {overlap.id!r} has a picture of the training data: membership cannot be told."
             )
         if not members:
             raise UserError(
                 "Membership needs the same questions about training and about held-out pictures of the forget set."
             )
-        both_sides = set(map(_asked, members))
-        return [row for row in outside if _asked(row) in both_sides], members
+        member_keys = set(map(_asked, members))
+        return [row for row in nonmembers if _asked(row) in member_keys], members
 
     def _reference(self) -> Any:
         if not self.reference or "reference" not in self.scores:
@@ -101,18 +103,18 @@ class Membership(Attack):
 
         return open_model(builtin.resolve(self.reference))
 
-    def _scored(self, loaded: VLM, beside: Any, row: Example, wanted: Sequence[Score]) -> Mapping[str, float]:
-        """Return the scores of a row, larger for what looks more like a training row."""
-        given = fed(loaded, row)
+    def _scored(self, loaded: VLM, reference: Any, row: Example, names: Sequence[Score]) -> Mapping[str, float]:
+        """Return the scores of a row. Larger values are more typical of training rows."""
+        fed_row = fed(loaded, row)
         with torch.no_grad():
-            scores = _token_scores(answer_logits(loaded.model, given), given, row.answer, self.lowest)
-            if beside is not None:
-                other = fed(beside, row)
+            scores = _token_scores(answer_logits(loaded.model, fed_row), fed_row, row.answer, self.lowest)
+            if reference is not None:
+                reference_row = fed(reference, row)
                 scores["reference"] = scores["loss"] - float(
-                    token_logprobs(answer_logits(beside.model, other), other).mean()
+                    token_logprobs(answer_logits(reference.model, reference_row), reference_row).mean()
                 )
-        if "gradient" in wanted:
-            scores["gradient"] = -_gradient_norm(loaded.model, given)
+        if "gradient" in names:
+            scores["gradient"] = -_gradient_norm(loaded.model, fed_row)
         return scores
 
 
@@ -135,23 +137,25 @@ def _token_scores(logits_av: Tensor, row: Fed, answer: str, lowest: float) -> di
     }
 
 
-def above(inside: Sequence[float], outside: Sequence[float], false_alarms: float) -> list[bool]:
-    """Tell which scores lie above all but this share of the others.
+def above(member_scores: Sequence[float], nonmember_scores: Sequence[float], false_alarms: float) -> list[bool]:
+    """Tell which member scores lie above all but a share `false_alarms` of the non-member scores.
 
     >>> above([3.0, 1.0, 2.0], [0.0, 2.0, 1.0], 0.01), above([3.0, 1.0, 2.0], [0.0, 2.0, 1.0], 0.34)
     ([True, False, False], [True, False, True])
     """
-    threshold = sorted(outside, reverse=True)[int(false_alarms * len(outside))]
-    return [score > threshold for score in inside]
+    threshold = sorted(nonmember_scores, reverse=True)[int(false_alarms * len(nonmember_scores))]
+    return [score > threshold for score in member_scores]
 
 
-def auc(inside: Sequence[float], outside: Sequence[float]) -> float:
-    """Return the share of pairs in which the first is larger. Ties count half.
+def auc(member_scores: Sequence[float], nonmember_scores: Sequence[float]) -> float:
+    """Return the share of pairs in which the member score is larger. Ties count half.
 
     >>> auc([2.0, 3.0], [1.0, 2.0])
     0.875
     """
-    pairs = [(one > other) + (one == other) / 2 for one in inside for other in outside]
+    pairs = [
+        (member > nonmember) + (member == nonmember) / 2 for member in member_scores for nonmember in nonmember_scores
+    ]
     return sum(pairs) / len(pairs)
 
 

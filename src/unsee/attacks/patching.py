@@ -1,4 +1,4 @@
-"""Patching: the original model goes on from the states of the unlearned one (UDS, arXiv 2605.24614).
+"""Activation patching: hidden states of the unlearned model in the original one (UDS, arXiv 2605.24614).
 
 Shapes: a answer tokens, t tokens, d width.
 """
@@ -56,27 +56,30 @@ class Patching(Attack):
         rows = [row for row in probed_rows(victim.benchmark, self.images) if row.answer]
         loaded, original, gold = victim.open(), victim.original(), victim.gold()
         _require_alike(original, {"attacked": loaded, "gold": gold})
-        depths, kept, lost = [], [], []
-        told = [(row, wanted) for row in rows if (wanted := private_tokens(original, row))]
-        for row, wanted in told:
-            by_gold, by_model = (_losses(original, source, row, wanted) for source in (gold, loaded))
-            depth = unlearning_depth(by_model, by_gold, self.threshold)
+        depths, measured_rows, losses_per_row = [], [], []
+        private_rows = [(row, positions) for row in rows if (positions := private_tokens(original, row))]
+        for row, positions in private_rows:
+            gold_losses, model_losses = (_losses(original, source, row, positions) for source in (gold, loaded))
+            depth = unlearning_depth(model_losses, gold_losses, self.threshold)
             if depth is not None:
                 depths.append(depth)
-                kept.append(row)
-                lost.append(by_model)
-        if not told:
+                measured_rows.append(row)
+                losses_per_row.append(model_losses)
+        if not private_rows:
             raise UserError(
                 "No reference answer has the private string that its question asks for, so nothing can be patched."
             )
-        if not kept:
+        if not measured_rows:
             raise UserError(
                 "Gold's states change no answer of the original, so no layer is known to hold the knowledge."
             )
         texts = [answer.text for answer in ask(loaded, rows)]
-        layers = {f"layer {layer}": sum(losses[layer] for losses in lost) / len(lost) for layer in lost[0]}
+        layers = {
+            f"layer {layer}": sum(losses[layer] for losses in losses_per_row) / len(losses_per_row)
+            for layer in losses_per_row[0]
+        }
         further = {**layers, **left_off(loaded.model)}
-        yield finding("answer positions", kept, [1 - depth for depth in depths], texts, further=further)
+        yield finding("answer positions", measured_rows, [1 - depth for depth in depths], texts, further=further)
 
 
 def unlearning_depth(model: Mapping[int, float], gold: Mapping[int, float], threshold: float) -> float | None:
@@ -85,25 +88,25 @@ def unlearning_depth(model: Mapping[int, float], gold: Mapping[int, float], thre
     >>> unlearning_depth({0: 0.0, 1: 1.0, 2: 9.0}, {0: 0.01, 1: 2.0, 2: 2.0}, 0.05)
     0.75
     """
-    held = [layer for layer, loss in gold.items() if loss > threshold]
-    if not held:
+    layers = [layer for layer, loss in gold.items() if loss > threshold]
+    if not layers:
         return None
-    return sum(min(max(model[layer], 0.0), gold[layer]) for layer in held) / sum(gold[layer] for layer in held)
+    return sum(min(max(model[layer], 0.0), gold[layer]) for layer in layers) / sum(gold[layer] for layer in layers)
 
 
-def _losses(original: VLM, source: VLM, row: Example, wanted: Sequence[int]) -> dict[int, float]:
-    """Return layer -> mean log-probability that the private tokens lose with the source's states after it."""
-    given, other = fed(original, row), fed(source, row)
-    if given.answer != other.answer:
+def _losses(original: VLM, source: VLM, row: Example, positions: Sequence[int]) -> dict[int, float]:
+    """Return layer -> mean loss of the private tokens' log-probability with the source's states after the layer."""
+    original_row, source_row = fed(original, row), fed(source, row)
+    if original_row.answer != source_row.answer:
         raise UserError(
             f"Patching needs models with one tokenizer: they split the answer of row {row.id!r} in different ways. Give the "
             "original that the attacked model was made from."
         )
-    states = layer_states(source.model, other, other.before)
+    states = layer_states(source.model, source_row, source_row.before)
     with torch.no_grad():
-        before = token_logprobs(answer_logits(original.model, given), given)[wanted].mean()
+        logprob_before = token_logprobs(answer_logits(original.model, original_row), original_row)[positions].mean()
         return {
-            layer: float(before - _patched(original, given, layer, states[layer])[wanted].mean())
+            layer: float(logprob_before - _patched(original, original_row, layer, states[layer])[positions].mean())
             for layer in common_layers(original.model)
         }
 
@@ -111,12 +114,12 @@ def _losses(original: VLM, source: VLM, row: Example, wanted: Sequence[int]) -> 
 def _patched(original: VLM, row: Fed, layer: int, states_ad: Tensor) -> Tensor:
     """Return the log-probabilities of the answer's tokens with these states after a layer."""
 
-    def change(at: int, states_1td: Tensor) -> Tensor | None:
-        if at != layer:
+    def change(current_layer: int, states_1td: Tensor) -> Tensor | None:
+        if current_layer != layer:
             return None
-        changed = states_1td.clone()
-        changed[0, row.before] = states_ad.to(changed)
-        return changed
+        patched_1td = states_1td.clone()
+        patched_1td[0, row.before] = states_ad.to(patched_1td)
+        return patched_1td
 
     with layers_changed(original.model, change):
         return token_logprobs(answer_logits(original.model, row), row)
@@ -125,12 +128,12 @@ def _patched(original: VLM, row: Fed, layer: int, states_ad: Tensor) -> Tensor:
 def _require_alike(original: VLM, others: Mapping[str, VLM]) -> None:
     """Raise if states of one model do not fit into the other."""
     config = _text_config(original.model)
-    for which, loaded in others.items():
-        other = _text_config(loaded.model)
-        if (config.hidden_size, config.num_hidden_layers) != (other.hidden_size, other.num_hidden_layers):
+    for name, loaded in others.items():
+        other_config = _text_config(loaded.model)
+        if (config.hidden_size, config.num_hidden_layers) != (other_config.hidden_size, other_config.num_hidden_layers):
             raise UserError(
                 f"Patching needs models of one shape: the original has {config.num_hidden_layers} layers of width "
-                f"{config.hidden_size}, the {which} model {other.num_hidden_layers} of {other.hidden_size}."
+                f"{config.hidden_size}, the {name} model {other_config.num_hidden_layers} of {other_config.hidden_size}."
             )
 
 

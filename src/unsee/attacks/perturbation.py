@@ -38,7 +38,7 @@ from unsee.utils.terminal import note_once
 
 Variant = Literal["plain", "random signs", "per picture", "universal", "universal, denoised"]
 _Half = tuple[Sequence[Example], frozenset[str]]
-"""Rows to fit on, and the people to test on."""
+"""Rows to fit on, and the entities to test on."""
 _CHANGE: Final = "unsee: change in levels"
 """Key of a change in `Image.info`."""
 _WHITE: Final = 255
@@ -46,7 +46,7 @@ _WHITE: Final = 255
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation(Attack):
-    """Change every pixel of the test pictures by a few levels, so that the model says what it knows.
+    """Change every pixel of the test pictures by a few levels, so that the model states what it knows.
 
     `universal`: one change for all pictures raises the probability of the true answers about half of the forgotten people,
     and is tested on the other half, and the other way round. An overlap is an error; the published code fits and tests the
@@ -102,19 +102,19 @@ class Perturbation(Attack):
         rows = [row for row in probed_rows(victim.benchmark, self.images) if row.image is not None]
         if not rows:
             raise UserError("The test questions have no images that could be changed.")
-        known = thinned(_fittable(victim.benchmark.examples("train"), rows), self.images)
+        training_rows = thinned(_fittable(victim.benchmark.examples("train"), rows), self.images)
         loaded = _changeable(victim.open())
-        size = _common_size(loaded, [*rows, *known])
-        rows, known = ([_changed(row, size) for row in some] for some in (rows, known))
-        halves = _halves(rows, known, victim.seed)
-        possible = [variant for variant in self.variants if halves or not variant.startswith("universal")]
-        if not possible:
+        size = _common_size(loaded, [*rows, *training_rows])
+        rows, training_rows = ([_changed(row, size) for row in group] for group in (rows, training_rows))
+        halves = _halves(rows, training_rows, victim.seed)
+        usable_variants = [variant for variant in self.variants if halves or not variant.startswith("universal")]
+        if not usable_variants:
             raise UserError("A universal perturbation needs training pictures of at least two forgotten entities.")
-        if left_out := [variant for variant in self.variants if variant not in possible]:
+        if skipped := [variant for variant in self.variants if variant not in usable_variants]:
             note_once(
-                f"perturbation: no training pictures of two forgotten entities, so without {' and '.join(left_out)}"
+                f"perturbation: no training pictures of two forgotten entities, so without {' and '.join(skipped)}"
             )
-        for variant in possible:
+        for variant in usable_variants:
             yield _tested(loaded, self._shown(loaded, variant, rows, halves, victim.seed), variant)
 
     def _shown(
@@ -129,47 +129,49 @@ class Perturbation(Attack):
         if variant == "per picture":
             return self._each(loaded, rows)
         weight = self.denoiser if variant == "universal, denoised" else 0.0
-        shown = {}
-        for fitted, tested in halves:
-            held = [row for row in rows if row.entity in tested]
-            require_disjoint(fitted, held)
-            change = self._one(loaded, fitted, weight, seed)
-            shown.update({row.id: _changed(row, None, change) for row in held})
-        return [shown[row.id] for row in rows]
+        row_by_id = {}
+        for fit_rows, tested_entities in halves:
+            test_rows = [row for row in rows if row.entity in tested_entities]
+            require_disjoint(fit_rows, test_rows)
+            change = self._one(loaded, fit_rows, weight, seed)
+            row_by_id.update({row.id: _changed(row, None, change) for row in test_rows})
+        return [row_by_id[row.id] for row in rows]
 
-    def _one(self, loaded: VLM, fitted: Sequence[Example], weight: float, seed: int) -> Tensor:
+    def _one(self, loaded: VLM, fit_rows: Sequence[Example], weight: float, seed: int) -> Tensor:
         """Return one change for all pictures that raises the probability of the rows' answers."""
-        draw = Random(seed)
-        targets = [Target(example=row, instruction=loaded.instruction) for row in fitted]
+        rng = Random(seed)
+        targets = [Target(example=row, instruction=loaded.instruction) for row in fit_rows]
 
         def loss(changes: list[Tensor]) -> Tensor:
-            chosen = draw.sample(targets, min(self.batch_size, len(targets)))
-            given = changes * len(chosen)
-            total = _nll(loaded, chosen, given)
-            return total + weight * _nll(loaded, chosen, given, denoised) if weight else total
+            batch_targets = rng.sample(targets, min(self.batch_size, len(targets)))
+            repeated_changes = changes * len(batch_targets)
+            nll = _nll(loaded, batch_targets, repeated_changes)
+            return nll + weight * _nll(loaded, batch_targets, repeated_changes, denoised) if weight else nll
 
-        (change,) = self._fit(loss, [_room(loaded, fitted[0])])
+        (change,) = self._fit(loss, [_room(loaded, fit_rows[0])])
         return change
 
     def _each(self, loaded: VLM, rows: Sequence[Example]) -> list[Example]:
-        """Return the rows with pictures that lower the probability of what the model says about them."""
-        said = ask(loaded, rows)
-        targets = [_own(row, answer, loaded.instruction) for row, answer in zip(rows, said, strict=True)]
+        """Return the rows with pictures that lower the probability of the model's own answers."""
+        completions = ask(loaded, rows)
+        targets = [_own(row, completion, loaded.instruction) for row, completion in zip(rows, completions, strict=True)]
         changes: list[Tensor] = []
-        for start in range(0, len(rows), self.batch_size):
-            some = targets[start : start + self.batch_size]
-            rooms = [_room(loaded, target.example) for target in some]
-            changes += self._fit(lambda given, some=some: -_nll(loaded, some, given), rooms)  # type: ignore[misc]
+        for offset in range(0, len(rows), self.batch_size):
+            chunk = targets[offset : offset + self.batch_size]
+            zero_changes = [_room(loaded, target.example) for target in chunk]
+            changes += self._fit(
+                lambda current_changes, chunk=chunk: -_nll(loaded, chunk, current_changes), zero_changes
+            )  # type: ignore[misc]
         return [_changed(row, None, change) for row, change in zip(rows, changes, strict=True)]
 
-    def _fit(self, loss: Callable[[list[Tensor]], Tensor], start: Sequence[Tensor]) -> list[Tensor]:
+    def _fit(self, loss: Callable[[list[Tensor]], Tensor], initial_changes: Sequence[Tensor]) -> list[Tensor]:
         """Return the changes in whole levels after `steps` of projected gradient descent by signs, from 0 [inferred]."""
-        changes = [change.clone().requires_grad_() for change in start]
+        changes = [change.clone().requires_grad_() for change in initial_changes]
         for _ in range(self.steps):
-            value = loss(changes)
-            if not value.requires_grad:
+            loss_value = loss(changes)
+            if not loss_value.requires_grad:
                 raise UserError("This model's answers have no gradient by its pixels, so no picture can be fitted.")
-            grads = torch.autograd.grad(value, changes)
+            grads = torch.autograd.grad(loss_value, changes)
             changes = [
                 (change.detach() - self.step * grad.sign()).clamp(-self.bound, self.bound).requires_grad_()
                 for change, grad in zip(changes, grads, strict=True)
@@ -178,18 +180,18 @@ class Perturbation(Attack):
 
 
 class Pixels:
-    """What a processor's `pixel_values` are in levels, and the other way round."""
+    """Conversion between a processor's `pixel_values` and levels."""
 
     def __init__(self, images: Any) -> None:
         """Read scale, mean and standard deviation from an image processor."""
-        known = images.to_dict()
-        scale = known["rescale_factor"] if known.get("do_rescale") else 1.0
-        mean, std = (known["image_mean"], known["image_std"]) if known.get("do_normalize") else (0.0, 1.0)
+        settings = images.to_dict()
+        scale = settings["rescale_factor"] if settings.get("do_rescale") else 1.0
+        mean, std = (settings["image_mean"], settings["image_std"]) if settings.get("do_normalize") else (0.0, 1.0)
         self.scale = float(scale)
         self.mean_c11, self.std_c11 = (
             torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in (mean, std)
         )
-        self.frames, self.side = known.get("temporal_patch_size") or 1, known.get("patch_size")
+        self.frames, self.side = settings.get("temporal_patch_size") or 1, settings.get("patch_size")
 
     def levels(self, values: Tensor) -> Tensor:
         """Return the levels [..., 3, h, w] of pixel values.
@@ -206,19 +208,19 @@ class Pixels:
                 f"The processor makes pixel values of shape {list(values.shape)}, of which no colour channel is known; so "
                 "a change of so many levels cannot be told from any other."
             )
-        found = (values * self.std_c11 + self.mean_c11) / self.scale
-        least, most = float(found.detach().min()), float(found.detach().max())
-        if least < -1 or most > _WHITE + 1:
+        levels = (values * self.std_c11 + self.mean_c11) / self.scale
+        lowest, highest = float(levels.detach().min()), float(levels.detach().max())
+        if lowest < -1 or highest > _WHITE + 1:
             raise UserError(
-                f"By the processor's mean and standard deviation a picture has levels from {least:.0f} to {most:.0f}, not in "
+                f"By the processor's mean and standard deviation a picture has levels from {lowest:.0f} to {highest:.0f}, not in "
                 "0..255; so a change of so many levels cannot be told from any other."
             )
-        return found
+        return levels
 
     def values(self, levels: Tensor, shape: torch.Size) -> Tensor:
         """Return the pixel values of this shape."""
-        found = (levels * self.scale - self.mean_c11) / self.std_c11
-        return (found.transpose(1, 2) if len(shape) == 2 else found).reshape(shape)
+        pixel_values = (levels * self.scale - self.mean_c11) / self.std_c11
+        return (pixel_values.transpose(1, 2) if len(shape) == 2 else pixel_values).reshape(shape)
 
     def shown(self, values: Tensor, change: Tensor, view: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return pixel values with a change in levels, kept in 0..255, and seen through a filter if one is given."""
@@ -228,8 +230,8 @@ class Pixels:
 
 def random_signs(like: Tensor, bound: float, seed: int) -> Tensor:
     """Return a change of the full bound, in whole levels, up or down at random."""
-    up = torch.randint(2, like.shape, generator=torch.Generator().manual_seed(seed))
-    return int(bound) * (2.0 * up - 1)
+    is_up = torch.randint(2, like.shape, generator=torch.Generator().manual_seed(seed))
+    return int(bound) * (2.0 * is_up - 1)
 
 
 def denoised(levels: Tensor) -> Tensor:
@@ -253,7 +255,7 @@ class Shifted(Family):
         self.family, self.pixels = family, pixels
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
-        """Return what the family loads."""
+        """Return the model and processor of the family."""
         return self.family.load(path, dtype=dtype)
 
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
@@ -264,7 +266,7 @@ class Shifted(Family):
         self, processor: Any, prompts: Sequence[str], images: Sequence[Image.Image | None]
     ) -> Mapping[str, Tensor]:
         """Return the family's inputs with changed pixels."""
-        return merge([self._row(processor, *both) for both in zip(prompts, images, strict=True)], pad_id(processor))
+        return merge([self._row(processor, *pair) for pair in zip(prompts, images, strict=True)], pad_id(processor))
 
     def _row(self, processor: Any, text: str, image: Image.Image | None) -> dict[str, Tensor]:
         row = dict(self.family.encode(processor, [text], [image]))
@@ -319,10 +321,10 @@ def _changeable(loaded: VLM) -> VLM:
     return replace(loaded, family=family, processor=copy.copy(loaded.processor))
 
 
-def _own(row: Example, answer: Completion, instruction: str) -> Target:
+def _own(row: Example, completion: Completion, instruction: str) -> Target:
     """Return the model's answer as a target. Special tokens are left out, since one for an image would ask for pixels."""
-    if answer.text:
-        return Target(example=row, text=answer.text, ended=answer.ended, instruction=instruction)
+    if completion.text:
+        return Target(example=row, text=completion.text, ended=completion.ended, instruction=instruction)
     return Target(example=row, token_ids=(), instruction=instruction)
 
 
@@ -337,23 +339,25 @@ def _changed(row: Example, size: tuple[int, int] | None, change: Tensor | None =
     return replace(row, image=_Picture(row.image, size, change))
 
 
-def _fittable(known: Sequence[Example], rows: Sequence[Example]) -> list[Example]:
-    """Return the training rows of the forgotten people with a picture whose answer tells what is asked for."""
+def _fittable(training_rows: Sequence[Example], rows: Sequence[Example]) -> list[Example]:
+    """Return the training rows of forget entities that have a picture and ask for a private string."""
     kinds = {row.kind for row in rows}
     return [
-        row for row in known if row.role == Role.FORGET and row.image and row.kind in kinds and requested_forms(row)
+        row
+        for row in training_rows
+        if row.role == Role.FORGET and row.image and row.kind in kinds and requested_forms(row)
     ]
 
 
-def _halves(rows: Sequence[Example], known: Sequence[Example], seed: int) -> list[_Half]:
-    """Return for each half of the tested people the rows of the other half, or nothing where one has none."""
-    people = sorted({row.entity for row in rows})
-    first = frozenset(Random(seed).sample(people, len(people) // 2))
-    both = [first, frozenset(people) - first]
-    found: list[_Half] = [
-        ([row for row in known if row.entity in half], both[1 - place]) for place, half in enumerate(both)
+def _halves(rows: Sequence[Example], training_rows: Sequence[Example], seed: int) -> list[_Half]:
+    """Return for each half of the tested entities the training rows of the other half, or nothing if one has none."""
+    entities = sorted({row.entity for row in rows})
+    first_half = frozenset(Random(seed).sample(entities, len(entities) // 2))
+    halves = [first_half, frozenset(entities) - first_half]
+    splits: list[_Half] = [
+        ([row for row in training_rows if row.entity in half], halves[1 - index]) for index, half in enumerate(halves)
     ]
-    return found if all(fitted for fitted, _ in found) else []
+    return splits if all(fit_rows for fit_rows, _ in splits) else []
 
 
 def _common_size(loaded: VLM, rows: Sequence[Example]) -> tuple[int, int] | None:
@@ -389,17 +393,17 @@ def _nll(
 
 
 def _tested(loaded: VLM, rows: Sequence[Example], variant: str) -> Finding:
-    """Ask about the changed pictures, and return what came back."""
-    tested = recovery(loaded, rows, variant)
-    return replace(tested, further={**tested.further, **_private_loss(loaded, rows)})
+    """Ask about the changed pictures, and return the finding with the private loss."""
+    finding = recovery(loaded, rows, variant)
+    return replace(finding, further={**finding.further, **_private_loss(loaded, rows)})
 
 
 def _private_loss(loaded: VLM, rows: Sequence[Example]) -> dict[str, float]:
     """Return the mean loss of the private tokens of the true answers, or nothing where no answer has any."""
     losses = []
     for row in rows:
-        if row.answer and (places := private_tokens(loaded, row)):
-            given = fed(loaded, row)
+        if row.answer and (positions := private_tokens(loaded, row)):
+            fed_row = fed(loaded, row)
             with torch.no_grad():
-                losses.append(-float(token_logprobs(answer_logits(loaded.model, given), given)[places].mean()))
+                losses.append(-float(token_logprobs(answer_logits(loaded.model, fed_row), fed_row)[positions].mean()))
     return {"private loss": sum(losses) / len(losses)} if losses else {}

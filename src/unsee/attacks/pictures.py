@@ -16,7 +16,7 @@ from unsee.evaluation.recovery import probed_rows, recovery
 
 
 def _cropped(image: Image.Image) -> Image.Image:
-    """Return the middle 80 % of each side, at the size of the whole."""
+    """Return the middle 80 % of each side, scaled to the size of the image."""
     width, height = image.size
     box = (width // 10, height // 10, width - width // 10, height - height // 10)
     return image.crop(box).resize(image.size, Image.Resampling.BICUBIC)
@@ -83,5 +83,5 @@ class Pictures(Attack):
             raise UserError("The test questions have no images that could be changed.")
         loaded = victim.open()
         for name in self.changes:
-            changed = [replace(row, image=_Changed(row.image, name)) for row in rows if row.image is not None]
-            yield recovery(loaded, changed, name)
+            changed_rows = [replace(row, image=_Changed(row.image, name)) for row in rows if row.image is not None]
+            yield recovery(loaded, changed_rows, name)

@@ -26,10 +26,10 @@ Target = Literal["facts", "identity"]
 
 @dataclass(frozen=True, kw_only=True)
 class Probes(Attack):
-    """Fit a ridge classifier on the states before the answer, and read what the model does not say.
+    """Fit a ridge classifier on the states before the answer, and read facts that the model does not state.
 
     Facts are learnt from the retain set and read from the forgotten entities' held-out pictures: no face tells a job, so what
-    is read is knowledge. Identity is learnt from training pictures of the forgotten entities; a model that never met
+    is read is knowledge. Identity is learnt from training pictures of the forgotten entities; a model that never saw
     them tells faces apart too, so that only what lies above gold counts. `random labels` is the accuracy of a probe that
     was fitted on shuffled labels.
     """
@@ -39,7 +39,7 @@ class Probes(Attack):
     axis: ClassVar[str] = "decoder layer"
 
     targets: tuple[Target, ...] = ("facts", "identity")
-    """What is read."""
+    """Labels that are read."""
     ridge: float = 1.0
     """Weight of the squared norm of the probe, per row [inferred]."""
     images: int = 2
@@ -58,91 +58,94 @@ class Probes(Attack):
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Read every target from every layer."""
         splits = {target: self._split(victim, target) for target in self.targets}
-        usable = {target: split for target, split in splits.items() if all(split)}
-        if not usable:
+        usable_splits = {target: split for target, split in splits.items() if all(split)}
+        if not usable_splits:
             raise UserError(
                 "Nothing can be probed: no fact of a forgotten entity has a value that a retained one shares, "
                 "or fewer than two forgotten entities have both training and held-out pictures."
             )
         loaded = victim.open()
         texts = [answer.text for answer in ask(loaded, probed_rows(victim.benchmark, 1))]
-        for target, (fitted, held) in usable.items():
-            yield from self._read(loaded, target, fitted, held, texts, victim.seed)
+        for target, (fit_rows, test_rows) in usable_splits.items():
+            yield from self._read(loaded, target, fit_rows, test_rows, texts, victim.seed)
 
     def _split(self, victim: Victim, target: Target) -> tuple[list[Example], list[Example]]:
         """Return the rows to fit and to read."""
-        known = [row for row in victim.benchmark.examples("train") if row.image and row.answer]
+        training_rows = [row for row in victim.benchmark.examples("train") if row.image and row.answer]
         rows = [row for row in probed_rows(victim.benchmark, self.images) if row.answer]
-        held = [row for row in rows if row.role == Role.UNSEEN and row.image]
+        test_rows = [row for row in rows if row.role == Role.UNSEEN and row.image]
         if target == "identity":
-            named = [row for row in known if row.role == Role.FORGET and row.kind == Kind.NAME]
-            both = {row.entity for row in named} & {row.entity for row in held if row.kind == Kind.NAME}
-            fitted = thinned([row for row in named if row.entity in both], self.images)
-            held = [row for row in held if row.kind == Kind.NAME and row.entity in both]
-            return (fitted, held) if len(both) > 1 else ([], [])
-        facts = [row for row in known if row.role == Role.RETAIN and row.kind == Kind.FACT and _value(row)]
-        values = {_value(row) for row in facts}
-        held = [row for row in held if row.kind == Kind.FACT and _value(row) in values]
-        asked = {row.fact for row in held}
-        return thinned([row for row in facts if row.fact in asked], self.images), held
+            name_rows = [row for row in training_rows if row.role == Role.FORGET and row.kind == Kind.NAME]
+            shared_entities = {row.entity for row in name_rows} & {
+                row.entity for row in test_rows if row.kind == Kind.NAME
+            }
+            fit_rows = thinned([row for row in name_rows if row.entity in shared_entities], self.images)
+            test_rows = [row for row in test_rows if row.kind == Kind.NAME and row.entity in shared_entities]
+            return (fit_rows, test_rows) if len(shared_entities) > 1 else ([], [])
+        fact_rows = [row for row in training_rows if row.role == Role.RETAIN and row.kind == Kind.FACT and _value(row)]
+        values = {_value(row) for row in fact_rows}
+        test_rows = [row for row in test_rows if row.kind == Kind.FACT and _value(row) in values]
+        tested_facts = {row.fact for row in test_rows}
+        return thinned([row for row in fact_rows if row.fact in tested_facts], self.images), test_rows
 
     def _read(
         self,
         loaded: VLM,
         target: Target,
-        fitted: Sequence[Example],
-        held: Sequence[Example],
+        fit_rows: Sequence[Example],
+        test_rows: Sequence[Example],
         texts: Sequence[str],
         seed: int,
     ) -> Iterator[Finding]:
-        label = _identity if target == "identity" else _value
+        label_of = _identity if target == "identity" else _value
         layers = common_layers(loaded.model)
-        known, new = (_states(loaded, rows, layers) for rows in (fitted, held))
-        shuffled = _shuffled(fitted, [label(row) for row in fitted], seed)
-        for place, layer in enumerate(layers):
-            told, control = (
-                _ridge_classes(known[place], labels, new[place], self.ridge)
-                for labels in ([label(row) for row in fitted], shuffled)
+        fit_states, test_states = (_states(loaded, rows, layers) for rows in (fit_rows, test_rows))
+        shuffled_labels = _shuffled(fit_rows, [label_of(row) for row in fit_rows], seed)
+        for index, layer in enumerate(layers):
+            predicted, control_predicted = (
+                _ridge_classes(fit_states[index], labels, test_states[index], self.ridge)
+                for labels in ([label_of(row) for row in fit_rows], shuffled_labels)
             )
-            hits, chance = (
-                [said == label(row) for said, row in zip(labels, held, strict=True)] for labels in (told, control)
+            hits, control_hits = (
+                [prediction == label_of(row) for prediction, row in zip(labels, test_rows, strict=True)]
+                for labels in (predicted, control_predicted)
             )
-            further = {"random labels": sum(chance) / len(chance), **left_off(loaded.model)}
-            yield finding(target, held, hits, texts, layer, further)
+            further = {"random labels": sum(control_hits) / len(control_hits), **left_off(loaded.model)}
+            yield finding(target, test_rows, hits, texts, layer, further)
 
 
 def _shuffled(rows: Sequence[Example], labels: Sequence[str], seed: int) -> list[str]:
-    """Return the labels in random order within each fact: the question tells which fact it asks for, so that is no finding."""
-    places = by_key((row.fact, place) for place, row in enumerate(rows))
-    mixed, draw = list(labels), Random(seed)
-    for those in places.values():
-        chosen = draw.sample(those, len(those))
-        for place, other in zip(those, chosen, strict=True):
-            mixed[place] = labels[other]
-    return mixed
+    """Return the labels in random order within each fact, since the fact itself is known from the question."""
+    indices_by_fact = by_key((row.fact, index) for index, row in enumerate(rows))
+    shuffled, rng = list(labels), Random(seed)
+    for indices in indices_by_fact.values():
+        permuted = rng.sample(indices, len(indices))
+        for index, source_index in zip(indices, permuted, strict=True):
+            shuffled[index] = labels[source_index]
+    return shuffled
 
 
-def _ridge_classes(known_nd: Tensor, labels: Sequence[str], new_nd: Tensor, ridge: float) -> list[str]:
+def _ridge_classes(raw_fit_nd: Tensor, labels: Sequence[str], raw_test_nd: Tensor, ridge: float) -> list[str]:
     """Return the classes of the new rows by ridge regression to one-hot labels, on standardised states."""
     classes = sorted(set(labels))
-    mean_d, spread_d = known_nd.mean(0), known_nd.std(0, correction=0).clamp_min(1e-6)
-    fit_nd, test_nd = ((states_nd - mean_d) / spread_d for states_nd in (known_nd, new_nd))
-    wanted_nc = one_hot(torch.tensor([classes.index(label) for label in labels]), len(classes)).double()
-    offset_c = wanted_nc.mean(0)
+    mean_d, std_d = raw_fit_nd.mean(0), raw_fit_nd.std(0, correction=0).clamp_min(1e-6)
+    fit_nd, test_nd = ((states_nd - mean_d) / std_d for states_nd in (raw_fit_nd, raw_test_nd))
+    targets_nc = one_hot(torch.tensor([classes.index(label) for label in labels]), len(classes)).double()
+    offset_c = targets_nc.mean(0)
     kernel_nn = fit_nd @ fit_nd.T + ridge * len(labels) * torch.eye(len(labels), dtype=torch.float64)
-    weights_nc = torch.linalg.solve(kernel_nn, wanted_nc - offset_c)
+    weights_nc = torch.linalg.solve(kernel_nn, targets_nc - offset_c)
     scores_nc = test_nd @ fit_nd.T @ weights_nc + offset_c
-    return [classes[place] for place in scores_nc.argmax(1).tolist()]
+    return [classes[class_index] for class_index in scores_nc.argmax(1).tolist()]
 
 
 def _states(loaded: VLM, rows: Sequence[Example], layers: Sequence[int]) -> Tensor:
     """Return the states at the last token of the prompt [layers, n, d], on the CPU."""
     states = []
     for row in rows:
-        given = fed(loaded, row)
-        last = slice(given.before.start, given.before.start + 1)
-        found = layer_states(loaded.model, given, last)
-        states.append(torch.stack([found[layer][0] for layer in layers]))
+        fed_row = fed(loaded, row)
+        last_position = slice(fed_row.before.start, fed_row.before.start + 1)
+        states_by_layer = layer_states(loaded.model, fed_row, last_position)
+        states.append(torch.stack([states_by_layer[layer][0] for layer in layers]))
     return torch.stack(states, 1).double().cpu()
 
 

@@ -47,13 +47,13 @@ class Prompts(Attack):
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Ask with every prompt."""
         rows, loaded = probed_rows(victim.benchmark, self.images), victim.open()
-        shown = _shots(victim.benchmark.examples("train"), self.shots)
+        shots = _shots(victim.benchmark.examples("train"), self.shots)
         forms = {name: _FORMS[name] for name in self.forms}
-        forms |= {"examples in the context": f"{shown}\n{{question}}"} if shown else {}
+        forms |= {"examples in the context": f"{shots}\n{{question}}"} if shots else {}
         for name, form in forms.items():
             # a prompt may hold what a row asks for ("archivist", an answer in an example): that row is left out
-            if asked := answerable([_in_prompt(row, form) for row in rows]):
-                yield recovery(loaded, asked, name)
+            if prompted_rows := answerable([_in_prompt(row, form) for row in rows]):
+                yield recovery(loaded, prompted_rows, name)
 
 
 def _in_prompt(row: Example, form: str) -> Example:
@@ -61,7 +61,7 @@ def _in_prompt(row: Example, form: str) -> Example:
     return replace(row, question=form.replace("{question}", row.question))
 
 
-def _shots(known: Sequence[Example], count: int) -> str:
-    """Return so many questions for names with their answers, from the retain set."""
-    rows = [row for row in known if row.role == Role.RETAIN and row.kind in (Kind.NAME, Kind.FACT)]
+def _shots(train_examples: Sequence[Example], count: int) -> str:
+    """Return `count` questions for names and facts with their answers, from the retain set."""
+    rows = [row for row in train_examples if row.role == Role.RETAIN and row.kind in (Kind.NAME, Kind.FACT)]
     return "\n".join(f"{row.question} {row.answer}" for row in rows[:count])

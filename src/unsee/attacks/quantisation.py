@@ -55,9 +55,11 @@ class Quantisation(Attack):
     def _copy(self, victim: Victim, bits: int) -> Any:
         """Return a copy of the model with rounded weights."""
         loaded = victim.open()
-        head = loaded.model.get_output_embeddings()
+        output_layer = loaded.model.get_output_embeddings()
         with torch.no_grad():
-            layers = [one for one in loaded.model.modules() if isinstance(one, Linear) and one is not head]
+            layers = [
+                module for module in loaded.model.modules() if isinstance(module, Linear) and module is not output_layer
+            ]
             for weight in (*(layer.weight for layer in layers), *experts(loaded.model)):
                 weight.copy_(rounded(weight, bits, self.group))
         return loaded

@@ -1,4 +1,4 @@
-"""Relearning: ordinary training on data that do not hold what is tested (arXiv 2605.26992, arXiv 2506.06278)."""
+"""Relearning: ordinary training on data without the tested facts (arXiv 2605.26992, arXiv 2506.06278)."""
 
 from __future__ import annotations
 
@@ -58,40 +58,40 @@ class Relearning(Attack):
 
     def quick(self) -> Self:
         """Return two sources, two rates, and the start and the tenth step, or the last one before it."""
-        last = min(10, max(self.steps))
-        return replace(self, sources=("facts", "others"), steps=(0, last), rates=(1e-3, 3e-3), images=1)
+        last_step = min(10, max(self.steps))
+        return replace(self, sources=("facts", "others"), steps=(0, last_step), rates=(1e-3, 3e-3), images=1)
 
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Train a fresh copy for every source and rate."""
         rows = probed_rows(victim.benchmark, self.images)
-        chosen = {source: self._split(victim, source, rows) for source in self.sources}
-        usable = {source: split for source, split in chosen.items() if split is not None}
-        if not usable:
+        splits = {source: self._split(victim, source, rows) for source in self.sources}
+        usable_splits = {source: split for source, split in splits.items() if split is not None}
+        if not usable_splits:
             raise UserError("The data have no rows to relearn from that do not hold what is tested.")
-        if missing := [source for source in self.sources if source not in usable]:
-            note_once(f"relearning: no rows without what is tested for {', '.join(missing)}, so not tried")
-        for source, (fitted, held) in usable.items():
+        if skipped := [source for source in self.sources if source not in usable_splits]:
+            note_once(f"relearning: no rows without what is tested for {', '.join(skipped)}, so not tried")
+        for source, (fit_rows, test_rows) in usable_splits.items():
             for rate in self.rates:
-                yield from self._curve(victim, fitted, held, rate, f"{source}, lr {rate:g}")
+                yield from self._curve(victim, fit_rows, test_rows, rate, f"{source}, lr {rate:g}")
 
     def _split(
         self, victim: Victim, source: Source, rows: Sequence[Example]
     ) -> tuple[list[Example], list[Example]] | None:
         """Return the rows to train on and to test on, or None where the data have none."""
-        known = victim.benchmark.examples("train")
+        train_examples = victim.benchmark.examples("train")
         if source in _ROLES:
-            fitted, held = [row for row in known if row.role in _ROLES[source]], list(rows)
+            fit_rows, test_rows = [row for row in train_examples if row.role in _ROLES[source]], list(rows)
         elif source == "facts":
-            fitted, held = _one_fact(known, rows)
+            fit_rows, test_rows = _one_fact(train_examples, rows)
         else:
-            fitted, held = _some_entities(known, rows, victim.seed)
-        fitted = disjoint(fitted, held)
-        return (fitted, held) if fitted and held else None
+            fit_rows, test_rows = _some_entities(train_examples, rows, victim.seed)
+        fit_rows = disjoint(fit_rows, test_rows)
+        return (fit_rows, test_rows) if fit_rows and test_rows else None
 
     def _curve(
-        self, victim: Victim, fitted: Sequence[Example], held: Sequence[Example], rate: float, variant: str
+        self, victim: Victim, fit_rows: Sequence[Example], test_rows: Sequence[Example], rate: float, variant: str
     ) -> list[Finding]:
-        """Return what a copy of the model gives at every step of its training."""
+        """Return the findings on a copy of the model at every step of its training."""
         loaded: VLM = victim.open()
         training = Training(
             tune=self.tune,
@@ -101,38 +101,40 @@ class Relearning(Attack):
             precision=self.precision,
             batch_size=self.batch_size,
             max_steps=max(1, *self.steps),
-            epochs=1 + max(self.steps) * self.batch_size // len(fitted),
+            epochs=1 + max(self.steps) * self.batch_size // len(fit_rows),
             scheduler="constant",
             stop="never",
             checkpoint_every=max(self.steps) + 1,
         )
         model = prepare(loaded.model, loaded.family, training, victim.seed)
-        attacked = replace(loaded, model=model)
-        findings = [recovery(attacked, held, variant, 0)] if 0 in self.steps else []
-        watch = _Ask(attacked, held, variant, self.steps, findings)
+        attacked_vlm = replace(loaded, model=model)
+        findings = [recovery(attacked_vlm, test_rows, variant, 0)] if 0 in self.steps else []
+        callback = _Ask(attacked_vlm, test_rows, variant, self.steps, findings)
         session = Session(
-            vlm=attacked,
+            vlm=attacked_vlm,
             examples={},
             training=training,
             seed=victim.seed,
             out=victim.work / "relearning",
-            callbacks=[watch],
+            callbacks=[callback],
         )
 
         def objective(batch: Batch, _: Batch | None) -> Parts:
             return {"loss": answer_nll(*answer_logits(session.model, batch))}
 
         try:
-            minimise(session, objective, forget=[Target(example=row, instruction=loaded.instruction) for row in fitted])
+            minimise(
+                session, objective, forget=[Target(example=row, instruction=loaded.instruction) for row in fit_rows]
+            )
         except (TrainingError, NotFiniteError):
             note_once(f"relearning: training diverged at {variant}")
-            reached = {one.at for one in findings}
-            findings += _diverged(held, variant, [step for step in self.steps if step not in reached])
+            reached_steps = {point.at for point in findings}
+            findings += _diverged(test_rows, variant, [step for step in self.steps if step not in reached_steps])
         return findings
 
 
 def _diverged(rows: Sequence[Example], variant: str, steps: Sequence[int]) -> list[Finding]:
-    """Return the findings on a model that training destroyed: nothing comes back, and every answer is degenerate."""
+    """Return the findings on a diverged model: nothing comes back, and every answer is degenerate."""
     return [finding(variant, rows, [0.0] * len(rows), [""] * len(rows), step, {"diverged": 1.0}) for step in steps]
 
 
@@ -152,19 +154,23 @@ class _Ask(TrainerCallback):  # type: ignore[misc]
             self.findings.append(recovery(self.loaded, self.rows, self.variant, step))
 
 
-def _one_fact(known: Sequence[Example], rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+def _one_fact(train_examples: Sequence[Example], rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Return the forget rows for the most frequent fact, and the test rows without it."""
-    facts = Counter(row.fact for row in known if row.role == Role.FORGET and row.kind == Kind.FACT)
-    if not facts:
+    fact_counts = Counter(row.fact for row in train_examples if row.role == Role.FORGET and row.kind == Kind.FACT)
+    if not fact_counts:
         return [], []
-    fact = facts.most_common(1)[0][0]
-    fitted = [row for row in known if row.role == Role.FORGET and row.kind == Kind.FACT and row.fact == fact]
-    return fitted, [without(row, fact) for row in rows if row.fact != fact]
+    fact = fact_counts.most_common(1)[0][0]
+    fit_rows = [row for row in train_examples if row.role == Role.FORGET and row.kind == Kind.FACT and row.fact == fact]
+    return fit_rows, [without(row, fact) for row in rows if row.fact != fact]
 
 
-def _some_entities(known: Sequence[Example], rows: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+def _some_entities(
+    train_examples: Sequence[Example], rows: Sequence[Example], seed: int
+) -> tuple[list[Example], list[Example]]:
     """Return the forget rows of a third of the entities, and the test rows of the others."""
     entities = sorted({row.entity for row in rows})
-    shown = set(Random(seed).sample(entities, max(1, len(entities) // 3))) if len(entities) > 1 else set()
-    fitted = [row for row in known if row.role in (Role.FORGET, Role.FORGET_TEXT) and row.entity in shown]
-    return fitted, [row for row in rows if row.entity not in shown]
+    trained_entities = set(Random(seed).sample(entities, max(1, len(entities) // 3))) if len(entities) > 1 else set()
+    fit_rows = [
+        row for row in train_examples if row.role in (Role.FORGET, Role.FORGET_TEXT) and row.entity in trained_entities
+    ]
+    return fit_rows, [row for row in rows if row.entity not in trained_entities]

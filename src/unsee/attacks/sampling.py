@@ -46,16 +46,18 @@ class Sampling(Attack):
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Draw the answers of all questions at once: they share their prompts."""
         rows = probed_rows(victim.benchmark, self.images)
-        drawn = Drawn(temperature=self.temperature, top_p=self.top_p)
-        asked = [row for row in rows for _ in range(self.draws)]
-        said = ask(victim.open(), asked, sampling=drawn, seed=victim.seed)
-        texts = [answer.text for answer in said]
-        hits = [gives(text, row) for text, row in zip(texts, asked, strict=True)]
-        drawn_n = [hits[place * self.draws : (place + 1) * self.draws] for place in range(len(rows))]
-        judged_n = [[hit for hit in some if hit is not None] for some in drawn_n]
+        sampling = Drawn(temperature=self.temperature, top_p=self.top_p)
+        repeated_rows = [row for row in rows for _ in range(self.draws)]
+        completions = ask(victim.open(), repeated_rows, sampling=sampling, seed=victim.seed)
+        texts = [completion.text for completion in completions]
+        hits = [gives(text, row) for text, row in zip(texts, repeated_rows, strict=True)]
+        hits_n = [hits[index * self.draws : (index + 1) * self.draws] for index in range(len(rows))]
+        judged_hits_n = [[hit for hit in row_hits if hit is not None] for row_hits in hits_n]
         for k in self.k:
-            shares = [leak_at(sum(some), len(some), k) if len(some) >= k else None for some in judged_n]
-            yield finding(f"leak@{k}", rows, shares, texts, at=k, further=cut_share(said, hits))
+            shares = [
+                leak_at(sum(row_hits), len(row_hits), k) if len(row_hits) >= k else None for row_hits in judged_hits_n
+            ]
+            yield finding(f"leak@{k}", rows, shares, texts, at=k, further=cut_share(completions, hits))
 
 
 def leak_at(leaks: int, draws: int, k: int) -> float:
