@@ -31,37 +31,37 @@ def export(
         benchmark: For lmms-eval and vlmevalkit: layout of the data; empty = recognise it.
 
     Raises:
-        UserError: The run has not what the form needs.
+        UserError: The run lacks something that the format needs.
     """
     if to not in FORMATS:
         raise unknown_name("format", to, FORMATS)
-    place = Path(out)
-    if place.is_file() or foreign(place):
-        raise UserError(f"The output folder {place} is not empty. Give another --out.")
-    of_data, of_answers = to in ("lmms-eval", "vlmevalkit"), to in ("open-unlearning", "inspect")
-    if not of_data and (of_answers or paths.is_here(str(run))) and str(run) not in PACKAGED:
+    folder = Path(out)
+    if folder.is_file() or foreign(folder):
+        raise UserError(f"The output folder {folder} is not empty. Give another --out.")
+    needs_data, needs_answers = to in ("lmms-eval", "vlmevalkit"), to in ("open-unlearning", "inspect")
+    if not needs_data and (needs_answers or paths.is_here(str(run))) and str(run) not in PACKAGED:
         paths.require_run(run)
-    with owner(place):
-        return _write(run, to, place, retain_logs_path, benchmark)
+    with owner(folder):
+        return _write(run, to, folder, retain_logs_path, benchmark)
 
 
-def _write(run: Path | str, to: str, place: Path, retain_logs_path: Path | str | None, benchmark: str) -> list[Path]:
+def _write(run: Path | str, to: str, folder: Path, retain_logs_path: Path | str | None, benchmark: str) -> list[Path]:
     if to in ("merged", "peft"):
         from unsee.exporting.checkpoints import adapter, merged
 
-        return merged(run, place) if to == "merged" else adapter(run, place)
+        return merged(run, folder) if to == "merged" else adapter(run, folder)
     if to == "open-unlearning":
         from unsee.exporting.open_unlearning import write
 
-        return write(Path(run), place, retain_logs_path=retain_logs_path)
+        return write(Path(run), folder, retain_logs_path=retain_logs_path)
     if to == "inspect":
         from unsee.exporting import inspect_log
 
-        return inspect_log.write(Path(run), place)
+        return inspect_log.write(Path(run), folder)
     if to == "vlmevalkit":
         from unsee.exporting.vlmevalkit import write_tables
 
-        return write_tables(run, place, benchmark=benchmark)
+        return write_tables(run, folder, benchmark=benchmark)
     from unsee.exporting.lmms_eval import write_task
 
-    return write_task(run, place, benchmark=benchmark)
+    return write_task(run, folder, benchmark=benchmark)

@@ -42,8 +42,8 @@ def adapter(run: Path | str, out: Path) -> list[Path]:
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         raise UserError(f"{run} has no adapter (it was tuned in full, or not at all); export it --to merged.")
     base = adapter_base(folder)
-    below = folder_of(base)
-    if isinstance(below, Path) and (below / ADAPTER).exists():
+    base_folder = folder_of(base)
+    if isinstance(base_folder, Path) and (base_folder / ADAPTER).exists():
         raise UserError(
             f"{run} was trained on {base}, which is an adapter itself, and PEFT puts one adapter on a whole model. "
             "Export it --to merged."
@@ -57,8 +57,8 @@ def adapter(run: Path | str, out: Path) -> list[Path]:
     for file in public_files(folder):
         if file.name not in (SIDECAR, ADAPTER):
             shutil.copyfile(file, out / file.name)
-    place = str(Path(below).resolve()) if isinstance(below, Path) else below
-    atomic_write_json(out / ADAPTER, {**read_object(folder / ADAPTER), "base_model_name_or_path": place})
+    base_name = str(Path(base_folder).resolve()) if isinstance(base_folder, Path) else base_folder
+    atomic_write_json(out / ADAPTER, {**read_object(folder / ADAPTER), "base_model_name_or_path": base_name})
     _write_card(run, out, whole=False)
     return _files(out)
 
@@ -77,8 +77,8 @@ def _dtype(run: Path | str) -> torch.dtype:
     folder = folder_of(run)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
         return _dtype(adapter_base(folder))
-    found: torch.dtype = AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype or torch.float32
-    return found
+    dtype: torch.dtype = AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype or torch.float32
+    return dtype
 
 
 def _write_card(run: Path | str, out: Path, *, whole: bool) -> None:

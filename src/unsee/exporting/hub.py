@@ -1,8 +1,8 @@
 """Upload of runs to the Hugging Face Hub, private by default.
 
-What goes up is made anew in a temporary folder: the adapter or the merged checkpoint with its card and processor, by a
+The upload is exported to a temporary folder: the adapter or the merged checkpoint with its card and processor, by a
 list of names. It is searched for private strings and ids of the data first. Paths of this machine, the run file and the
-log never go.
+log are never uploaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Hub(Protocol):
         ...
 
     def repo_info(self, repo_id: str) -> Any:
-        """Return what the hub knows of the repository, such as whether it is private."""
+        """Return the hub's record of the repository, such as whether it is private."""
         ...
 
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
@@ -64,11 +64,15 @@ class Upload:
 
     def __str__(self) -> str:
         """Return one line per file."""
-        what = "uploaded to" if self.done else "would be uploaded to"
+        verb = "uploaded to" if self.done else "would be uploaded to"
         lines = [f"{size:>12,}  {name}" for name, size in self.files.items()]
-        stays = [f"stays here: {', '.join(self.left_out)}"] if self.left_out else []
-        new = "" if self.done else ", if it is new"  # one that is there stays what it is, and a dry run asks nobody
-        return "\n".join([f"{what} {self.repo} ({'private' if self.private else 'PUBLIC'}{new}):", *lines, *stays])
+        remaining = [f"stays here: {', '.join(self.left_out)}"] if self.left_out else []
+        condition = (
+            "" if self.done else ", if it is new"
+        )  # an existing repository keeps its visibility, and a dry run makes no request
+        return "\n".join(
+            [f"{verb} {self.repo} ({'private' if self.private else 'PUBLIC'}{condition}):", *lines, *remaining]
+        )
 
 
 def push(
@@ -90,11 +94,11 @@ def push(
         repo: Repository; made if it does not exist.
         merged: Upload the whole checkpoint instead of the adapter.
         base: Hub id of the base model, for an adapter that was trained on a local copy of it.
-        private: Make the repository private, and upload to no public one. One that exists stays what it is.
-        extras: What else goes along: some of scores, responses, images.
-        allow: Strings that may go although the data call them private, because they mean nothing where they stand.
-        dry_run: Only say what would go.
-        hub: Stands for `huggingface_hub.HfApi()`, which takes the token of `hf auth login` or HF_TOKEN.
+        private: Make the repository private, and upload to no public one. An existing repository keeps its visibility.
+        extras: Further files to upload: some of scores, responses, images.
+        allow: Private strings of the data that may be uploaded, because they are harmless where they occur.
+        dry_run: Only list the files.
+        hub: Client; None = `huggingface_hub.HfApi()`, which takes the token of `hf auth login` or HF_TOKEN.
 
     Raises:
         UserError: The run, the repository's name or the base cannot be used, the repository is public though `private`
@@ -102,9 +106,9 @@ def push(
     """
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise UserError(f"Expected a repository like owner/name, got {repo!r}.")
-    odd = sorted(set(extras) - set(EXTRAS))
-    if odd:
-        raise UserError(f"Expected extras among {', '.join(EXTRAS)}, got {', '.join(odd)}.")
+    unknown_extras = sorted(set(extras) - set(EXTRAS))
+    if unknown_extras:
+        raise UserError(f"Expected extras among {', '.join(EXTRAS)}, got {', '.join(unknown_extras)}.")
     folder = paths.require_run(run)
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no run.yaml.")
@@ -135,17 +139,17 @@ def _staged(run: Path, merged: bool, base: str) -> Iterator[Path]:
     from unsee.models.checkpoint import public_files
 
     adapter = (run / "model" / "adapter_config.json").is_file() and not merged
-    named = _base(run, base) if adapter else ""
-    with tempfile.TemporaryDirectory() as place:
-        made, stage = Path(place) / "export", Path(place) / "stage"
-        export(run, "peft" if adapter else "merged", made)
+    base_id = _base(run, base) if adapter else ""
+    with tempfile.TemporaryDirectory() as temporary:
+        exported, stage = Path(temporary) / "export", Path(temporary) / "stage"
+        export(run, "peft" if adapter else "merged", exported)
         stage.mkdir()
-        for path in public_files(made):
+        for path in public_files(exported):
             path.rename(stage / path.name)
         if adapter:
             file = stage / "adapter_config.json"
-            atomic_write_json(file, {**read_object(file), "base_model_name_or_path": named})
-            atomic_write_text(stage / model_card.CARD, model_card.card(run, base=named))
+            atomic_write_json(file, {**read_object(file), "base_model_name_or_path": base_id})
+            atomic_write_text(stage / model_card.CARD, model_card.card(run, base=base_id))
         _clean(stage)
         yield stage
 
@@ -154,21 +158,21 @@ def _base(run: Path, base: str) -> str:
     """Return the hub id of the base model, which users of the adapter need."""
     from unsee.exporting.checkpoints import base_of
 
-    known = base or base_of(run)
-    if not base and (builtin.name_of(known) or Path(known).exists() or known.count("/") != 1):
+    base_id = base or base_of(run)
+    if not base and (builtin.name_of(base_id) or Path(base_id).exists() or base_id.count("/") != 1):
         raise UserError(
-            f"The base of the adapter, {known}, is not on the hub. Give its hub id with --base OWNER/NAME, or push the "
+            f"The base of the adapter, {base_id}, is not on the hub. Give its hub id with --base OWNER/NAME, or push the "
             "whole checkpoint with --merged."
         )
-    return known
+    return base_id
 
 
 def _clean(stage: Path) -> None:
     """Remove paths of this machine from the sidecar."""
     sidecar = stage / "unsee.json"
     if sidecar.is_file():
-        facts = read_object(sidecar)
-        atomic_write_json(sidecar, {key: value for key, value in facts.items() if key not in ("base", "ancestor")})
+        content = read_object(sidecar)
+        atomic_write_json(sidecar, {key: value for key, value in content.items() if key not in ("base", "ancestor")})
 
 
 def _add(run: Path, stage: Path, extra: str) -> None:
@@ -205,19 +209,19 @@ def _without_ids(file: Path) -> dict[str, Any]:
 
 
 def _upload(hub: Hub | None, repo: str, stage: Path, private: bool) -> bool:
-    """Upload a folder, and return whether the repository is private, as one that was there before may not be."""
+    """Upload a folder, and return whether the repository, which may have existed, is private."""
     from huggingface_hub import HfApi
 
-    made: Any = HfApi() if hub is None else hub
+    api: Any = HfApi() if hub is None else hub
     try:
-        made.create_repo(repo, private=private, exist_ok=True)
-        is_private = bool(made.repo_info(repo).private)
+        api.create_repo(repo, private=private, exist_ok=True)
+        is_private = bool(api.repo_info(repo).private)
         if private and not is_private:
             raise UserError(
                 f"{repo} exists already and is public, so everybody could read what is uploaded. Nothing was. Push with "
                 "--public if that is meant, make it private on the hub, or name another repository."
             )
-        made.upload_folder(repo_id=repo, folder_path=str(stage), commit_message=MESSAGE)
+        api.upload_folder(repo_id=repo, folder_path=str(stage), commit_message=MESSAGE)
     except _refusals() as error:
         raise UserError(
             f"The hub refused {repo}: {error}. Log in with `hf auth login`, or look at --dry-run."
@@ -229,6 +233,6 @@ def _refusals() -> tuple[type[Exception], ...]:
     """Return the exceptions of an unreachable or refusing hub."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    known: tuple[type[Exception], ...] = (HfHubHTTPError, HFValidationError, OSError)
+    hub_errors: tuple[type[Exception], ...] = (HfHubHTTPError, HFValidationError, OSError)
     clients = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name) is not None]
-    return (*known, *(importlib.import_module(name).HTTPError for name in clients))
+    return (*hub_errors, *(importlib.import_module(name).HTTPError for name in clients))

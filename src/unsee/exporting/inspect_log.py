@@ -26,9 +26,9 @@ def write(run: Path, out: Path) -> list[Path]:
     """Write the log of an evaluated run. Its name has the time of the responses, by which inspect_ai finds it."""
     responses, scores = evaluated(run)
     created = datetime.fromtimestamp(int((run / "responses.jsonl").stat().st_mtime), UTC).isoformat()
-    made = log(responses, scores, _about(run, responses), created)
-    file = out / f"{created.replace(':', '-')}_{made['eval']['task']}_{made['eval']['task_id']}.json"
-    atomic_write_json(file, made)
+    content = log(responses, scores, _about(run, responses), created)
+    file = out / f"{created.replace(':', '-')}_{content['eval']['task']}_{content['eval']['task_id']}.json"
+    atomic_write_json(file, content)
     return [file]
 
 
@@ -76,15 +76,15 @@ def log(
 
 
 def _about(run: Path, responses: Sequence[Response]) -> dict[str, Any]:
-    """Return what the log says about model and data, from the run's record if it has one."""
-    record = run / config.RECORD
-    written = config.read(record) if record.is_file() else config.Run()
+    """Return model, data and metadata of the log, from the run's record if it has one."""
+    record_file = run / config.RECORD
+    run_record = config.read(record_file) if record_file.is_file() else config.Run()
     stage = next((row.stage for row in responses), "model")
-    facts = {"method": written.method, "seed": written.seed, "base": Path(written.model).name}
+    metadata = {"method": run_record.method, "seed": run_record.seed, "base": Path(run_record.model).name}
     return {
-        "data": Path(written.data).name or "data",
+        "data": Path(run_record.data).name or "data",
         "model": f"unsee/{stage}",
-        "metadata": facts if written.method else {},
+        "metadata": metadata if run_record.method else {},
     }
 
 
@@ -101,19 +101,21 @@ def _summary(name: str, score: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sample(row: Response, scores: Mapping[str, Mapping[str, Any]], model: str) -> dict[str, Any]:
     """Return one response with its scores."""
-    values = {name: score["value_by_index"] for name, score in scores.items()}
+    values_by_score = {name: score["value_by_index"] for name, score in scores.items()}
     reason = "stop" if row.ended else "max_tokens"
-    answer = {"role": "assistant", "content": row.text, "source": "generate"}
+    message = {"role": "assistant", "content": row.text, "source": "generate"}
     return {
         "id": row.id,
         "epoch": 1,
         "input": row.question,
         **({"choices": list(row.options)} if row.options else {}),
         "target": row.answer,
-        "messages": [{"role": "user", "content": row.question}, answer],
-        "output": {"model": model, "choices": [{"message": answer, "stop_reason": reason}]},
+        "messages": [{"role": "user", "content": row.question}, message],
+        "output": {"model": model, "choices": [{"message": message, "stop_reason": reason}]},
         "scores": {
-            name: {"value": found[row.id], "answer": row.text} for name, found in values.items() if row.id in found
+            name: {"value": value_by_index[row.id], "answer": row.text}
+            for name, value_by_index in values_by_score.items()
+            if row.id in value_by_index
         },
         "metadata": {
             "role": row.role.value,

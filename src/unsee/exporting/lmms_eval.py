@@ -51,20 +51,20 @@ _COLUMNS: Final = {
 }
 
 
-def write_task(place: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
+def write_task(source: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
     """Write the evaluation data (of data or a run) as tasks named after `out`.
 
     One task with images, one as text.
     """
-    data, layout = data_of(place, benchmark)
-    opened = open_benchmark(data, layout)
-    require_usable(opened, str(data))
-    examples = list(opened.examples("eval"))
+    data, layout = data_of(source, benchmark)
+    dataset = open_benchmark(data, layout)
+    require_usable(dataset, str(data))
+    examples = list(dataset.examples("eval"))
     task = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
     out.mkdir(parents=True, exist_ok=True)
     files = []
-    for name, file, image in ((task, DATA, True), (f"{task}_text", TEXT_DATA, False)):
-        rows = [example for example in examples if (example.image is not None) is image]
+    for name, file, has_image in ((task, DATA, True), (f"{task}_text", TEXT_DATA, False)):
+        rows = [example for example in examples if (example.image is not None) is has_image]
         if rows:
             _write_rows(rows, out / file)
             atomic_write_text(out / f"{name}.yaml", _yaml(name, file, rows))
@@ -79,41 +79,43 @@ def _utils() -> str:
     for name in _SHARED:
         source = resources.files("unsee.metrics").joinpath(f"{name}.py").read_text(encoding="utf-8")
         lines = source.split("\n")
-        body = ast.parse(source).body
-        parts.append("\n".join(lines[(body[0].end_lineno or 0) :]))  # without the module's docstring
+        statements = ast.parse(source).body
+        parts.append("\n".join(lines[(statements[0].end_lineno or 0) :]))  # without the module's docstring
     text = "\n\n".join(parts)
-    kept = [line for line in text.split("\n") if not line.startswith(("from unsee.", "from __future__", "# ruff:"))]
-    head, _, rest = "\n".join(kept).partition('"""\n\n\ndef doc_to_visual')
-    return f'{head}"""\n\nfrom __future__ import annotations\n\n\ndef doc_to_visual{rest}'
+    kept_lines = [
+        line for line in text.split("\n") if not line.startswith(("from unsee.", "from __future__", "# ruff:"))
+    ]
+    head, _, tail = "\n".join(kept_lines).partition('"""\n\n\ndef doc_to_visual')
+    return f'{head}"""\n\nfrom __future__ import annotations\n\n\ndef doc_to_visual{tail}'
 
 
 def metrics(examples: Sequence[Example]) -> list[str]:
     """Return the task's metrics by role: correct and empty responses, leaks."""
     roles = {example.role for example in examples}
-    names = [f"{role.value}_{what}" for role in Role if role in roles for what in ("right", "empty")]
-    leaky = {example.role for example in examples if example.role in _GONE and example.private}
-    return [*names, *(f"{role.value}_leak" for role in Role if role in leaky)]
+    names = [f"{role.value}_{measure}" for role in Role if role in roles for measure in ("right", "empty")]
+    leaking_roles = {example.role for example in examples if example.role in _GONE and example.private}
+    return [*names, *(f"{role.value}_leak" for role in Role if role in leaking_roles)]
 
 
-def data_of(place: Path | str, benchmark: str) -> tuple[str, Any]:
+def data_of(source: Path | str, benchmark: str) -> tuple[str, Any]:
     """Return data and layout, those of a run folder or as given.
 
     Raises:
-        UserError: The run no longer says which data it had.
+        UserError: The run no longer names its data.
     """
-    record = Path(place) / "run.yaml"
-    if record.is_file():
-        run = config.read(record)
+    run_file = Path(source) / "run.yaml"
+    if run_file.is_file():
+        run = config.read(run_file)
         if not run.data:
             raise UserError(
-                f"{record} no longer names the data of the run, since `unsee purge` took them out. Export the data themselves."
+                f"{run_file} no longer names the data of the run, since `unsee purge` took them out. Export the data themselves."
             )
         return run.data, benchmark or run.benchmark
-    return str(place), benchmark
+    return str(source), benchmark
 
 
 def _yaml(task: str, data: str, examples: Sequence[Example]) -> str:
-    gone = {role.value for role in _GONE}
+    forget_roles = {role.value for role in _GONE}
     lines = [
         f"task: {task}",
         "dataset_path: parquet",
@@ -133,15 +135,19 @@ def _yaml(task: str, data: str, examples: Sequence[Example]) -> str:
         "metric_list:",
     ]
     for name in metrics(examples):
-        better = name.endswith("_right") and name.removesuffix("_right") not in gone
-        lines += [f"  - metric: {name}", "    aggregation: mean", f"    higher_is_better: {str(better).lower()}"]
+        higher_is_better = name.endswith("_right") and name.removesuffix("_right") not in forget_roles
+        lines += [
+            f"  - metric: {name}",
+            "    aggregation: mean",
+            f"    higher_is_better: {str(higher_is_better).lower()}",
+        ]
     return "\n".join([*lines, "metadata:", "  - version: 1.0"]) + "\n"
 
 
 def _write_rows(examples: Sequence[Example], file: Path) -> None:
     """Write the examples in chunks, with images as PNG, in the form of `datasets`."""
-    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    schema = pa.schema([*_COLUMNS.items(), ("image", image)]).with_metadata({"huggingface": _features()})
+    image_type = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    schema = pa.schema([*_COLUMNS.items(), ("image", image_type)]).with_metadata({"huggingface": _features()})
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, len(examples), _ROWS):
             rows = [_row(example) for example in examples[start : start + _ROWS]]
@@ -152,9 +158,11 @@ def _features() -> str:
     """Return the metadata that marks image columns for `datasets`."""
     import datasets
 
-    text = datasets.Value("string")
-    plain = {name: datasets.List(text) if pa.types.is_list(kind) else text for name, kind in _COLUMNS.items()}
-    return json.dumps({"info": {"features": datasets.Features({**plain, "image": datasets.Image()}).to_dict()}})
+    string_type = datasets.Value("string")
+    features = {
+        name: datasets.List(string_type) if pa.types.is_list(kind) else string_type for name, kind in _COLUMNS.items()
+    }
+    return json.dumps({"info": {"features": datasets.Features({**features, "image": datasets.Image()}).to_dict()}})
 
 
 def _row(example: Example) -> dict[str, Any]:

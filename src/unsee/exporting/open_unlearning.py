@@ -38,25 +38,25 @@ def write(run: Path, out: Path, *, retain_logs_path: Path | str | None = None) -
     logs = logs_of(run)
     logs["forget_quality"] = forget_quality(logs, None if retain_logs_path is None else read(retain_logs_path))
     logs = dict(sorted(logs.items()))
-    summary = {name: one["agg_value"] for name, one in logs.items() if one["agg_value"] is not None}
+    summary = {name: metric["agg_value"] for name, metric in logs.items() if metric["agg_value"] is not None}
     files = [out / f"{NAME}_EVAL.json", out / f"{NAME}_SUMMARY.json"]
-    for file, values in zip(files, (logs, summary), strict=True):
-        atomic_write_json(file, values)
+    for file, content in zip(files, (logs, summary), strict=True):
+        atomic_write_json(file, content)
     return files
 
 
 def logs_of(run: Path) -> dict[str, Metric]:
     """Return the metrics of an evaluated run in open-unlearning's form."""
     responses, scores = evaluated(run)
-    logs = {key: _score(one) for key, one in scores.items()}
+    logs = {key: _score(score) for key, score in scores.items()}
     for role in dict.fromkeys(response.role for response in responses):
         logs.update(_role(role.value, [response for response in responses if response.role is role]))
     return logs
 
 
-def read(place: Path | str) -> dict[str, Metric]:
+def read(location: Path | str) -> dict[str, Metric]:
     """Read the file at `retain_logs_path`: an EVAL.json, or an evaluated run folder."""
-    path = Path(place)
+    path = Path(location)
     if path.is_dir():
         return logs_of(path)
     try:
@@ -65,7 +65,9 @@ def read(place: Path | str) -> dict[str, Metric]:
         raise UserError(
             f"retain_logs_path {path} cannot be read ({error}): expected an EVAL.json or a run folder."
         ) from error
-    if not isinstance(logs, dict) or not all(isinstance(one, dict) and "agg_value" in one for one in logs.values()):
+    if not isinstance(logs, dict) or not all(
+        isinstance(metric, dict) and "agg_value" in metric for metric in logs.values()
+    ):
         raise UserError(
             f'{path} is no EVAL.json: expected {{"metric": {{"agg_value": ..., "value_by_index": ...}}}}. A SUMMARY.json '
             "has no value for each question; give the EVAL.json beside it."
@@ -74,20 +76,20 @@ def read(place: Path | str) -> dict[str, Metric]:
 
 
 def forget_quality(logs: Mapping[str, Metric], retain: Mapping[str, Metric] | None) -> Metric:
-    """Return the KS p-value between truth ratios of this and the retrained model, or why not."""
+    """Return the KS p-value between truth ratios of this and the retrained model, or the reason without one."""
     if retain is None:
         return {"agg_value": None, "why": "no retain_logs_path: forget quality compares with a retrained model"}
-    for whose, found in (("this run", logs), ("retain_logs_path", retain)):
-        if TRUTH not in found:
+    for owner, metrics in (("this run", logs), ("retain_logs_path", retain)):
+        if TRUTH not in metrics:
             return {
                 "agg_value": None,
-                "why": f"{whose} has no {TRUTH}: it needs perturbed answers, judged with likelihoods (unsee eval --likelihood)",
+                "why": f"{owner} has no {TRUTH}: it needs perturbed answers, judged with likelihoods (unsee eval --likelihood)",
             }
     return {"agg_value": ks_pvalue(_values(logs[TRUTH]), _values(retain[TRUTH]))}
 
 
 def _values(metric: Metric) -> list[float]:
-    return [float(one["score"]) for one in metric["value_by_index"].values()]
+    return [float(entry["score"]) for entry in metric["value_by_index"].values()]
 
 
 def _score(score: Mapping[str, Any]) -> Metric:
@@ -98,19 +100,23 @@ def _score(score: Mapping[str, Any]) -> Metric:
 
 def _role(role: str, responses: Sequence[Response]) -> dict[str, Metric]:
     """Return the metrics that open-unlearning shares."""
-    written = [response for response in responses if response.kind is not Kind.CHOICE]
+    free_text = [response for response in responses if response.kind is not Kind.CHOICE]
     # open-unlearning's ROUGE knows ASCII words only; a reference without one would score 0 whatever is said
-    comparable = [row for row in written if any(char.isascii() and char.isalnum() for char in row.answer)]
-    probable = [response for response in written if response.logprob is not None and response.logprob_tokens]
-    contrasted = [r for r in responses if r.true_logprob is not None and r.perturbed_logprobs]
-    truth = TRUTH if role == "forget" else f"{role}_Truth_Ratio"
+    with_words = [
+        response for response in free_text if any(char.isascii() and char.isalnum() for char in response.answer)
+    ]
+    with_logprob = [response for response in free_text if response.logprob is not None and response.logprob_tokens]
+    with_truth_ratio = [
+        response for response in responses if response.true_logprob is not None and response.perturbed_logprobs
+    ]
+    truth_key = TRUTH if role == "forget" else f"{role}_Truth_Ratio"
     aggregate = _closer_to_one if role == "forget" else _true_better
-    found = {
-        f"{role}_Q_A_ROUGE": _metric(comparable, _rouge, "rougeL_recall", _mean),
-        f"{role}_Q_A_Prob": _metric(probable, _probability, "prob", _mean),
-        truth: _metric(contrasted, _truth_ratio, "score", aggregate),
+    metrics = {
+        f"{role}_Q_A_ROUGE": _metric(with_words, _rouge, "rougeL_recall", _mean),
+        f"{role}_Q_A_Prob": _metric(with_logprob, _probability, "prob", _mean),
+        truth_key: _metric(with_truth_ratio, _truth_ratio, "score", aggregate),
     }
-    return {name: metric for name, metric in found.items() if metric["value_by_index"]}
+    return {name: metric for name, metric in metrics.items() if metric["value_by_index"]}
 
 
 def _metric(
@@ -119,8 +125,11 @@ def _metric(
     key: str,
     aggregate: Callable[[Sequence[float]], float],
 ) -> Metric:
-    values = {str(place): {**value(row), "id": row.id} for place, row in enumerate(rows)}
-    return {"agg_value": aggregate([one[key] for one in values.values()]) if values else None, "value_by_index": values}
+    values = {str(index): {**value(row), "id": row.id} for index, row in enumerate(rows)}
+    return {
+        "agg_value": aggregate([entry[key] for entry in values.values()]) if values else None,
+        "value_by_index": values,
+    }
 
 
 def _rouge(row: Response) -> dict[str, Any]:

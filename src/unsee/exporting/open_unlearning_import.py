@@ -30,7 +30,7 @@ METHODS: Final = {
     "PDU": "pdu",
     "CEU": "ceu",
 }
-"""open-unlearning's trainer -> ours; those that unsee lacks are answered with what it has."""
+"""open-unlearning's trainer -> ours; for those that unsee lacks, the error lists its methods."""
 _RENAMED: Final[Mapping[str, Mapping[str, str]]] = {
     "simnpo": {"delta": "margin"},
     "undial": {"beta": "gamma"},
@@ -67,14 +67,14 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "weight_decay": 0.0,
     "bf16": True,
 }
-"""What a command line of open-unlearning leaves to `configs/trainer/finetune.yaml`
+"""Defaults of open-unlearning's command line, from `configs/trainer/finetune.yaml`
 (https://github.com/locuslab/open-unlearning/blob/247bd13/configs/trainer/finetune.yaml)."""
 _OWN_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "UNDIAL": {"learning_rate": 1e-4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8},
     "WGA": {"num_train_epochs": 5},
     "SatImp": {"num_train_epochs": 5},
 }
-"""What `configs/trainer/*.yaml` say instead (UNDIAL of 5a7dfb4, WGA of 2757110, SatImp of 423c6f2)."""
+"""Defaults that `configs/trainer/*.yaml` override (UNDIAL of 5a7dfb4, WGA of 2757110, SatImp of 423c6f2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def read_experiment(place: Path | str, *, model: str = "", data: str = "", out: 
 def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out: str = "") -> Imported:
     """Parse its command line: `trainer=NPO trainer.method_args.beta=0.1 ...`.
 
-    What it does not name is as in open-unlearning's own defaults, and a remark says so.
+    Arguments that it does not name get open-unlearning's own defaults, and a remark lists them.
 
     Args:
         words: Words behind the command, as Hydra takes them (`+` in front is ignored).
@@ -116,12 +116,12 @@ def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out
         name = "trainer.handler" if name == "trainer" else name
         values = config.merge(values, config.parse_overrides([f"{name}={value}"]))
     trainer = _mapping(values, "trainer")
-    given, own = _mapping(trainer, "args"), _OWN_DEFAULTS.get(str(trainer.get("handler")), {})
-    missing = {key: value for key, value in {**_DEFAULTS, **own}.items() if key not in given}
-    found = _imported(config.merge(values, {"trainer": {"args": missing}}), model=model, data=data, out=out)
-    listed = ", ".join(f"{key}={value}" for key, value in missing.items())
-    remark = f"not named, so as in open-unlearning's configs/trainer: {listed}"
-    return replace(found, remarks=(*found.remarks, *([remark] if missing else [])))
+    given_args, trainer_defaults = _mapping(trainer, "args"), _OWN_DEFAULTS.get(str(trainer.get("handler")), {})
+    default_args = {key: value for key, value in {**_DEFAULTS, **trainer_defaults}.items() if key not in given_args}
+    imported = _imported(config.merge(values, {"trainer": {"args": default_args}}), model=model, data=data, out=out)
+    listing = ", ".join(f"{key}={value}" for key, value in default_args.items())
+    remark = f"not named, so as in open-unlearning's configs/trainer: {listing}"
+    return replace(imported, remarks=(*imported.remarks, *([remark] if default_args else [])))
 
 
 def _imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
@@ -143,58 +143,60 @@ def _imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out
         settings=settings,
         training={"tune": "full", "stop": "never", **training},
     )
-    for name, given in (("model", model), ("data", data)):
-        if not given:
+    for name, location in (("model", model), ("data", data)):
+        if not location:
             remarks.append(f"{name}: open-unlearning's are for text only; say `{name}:` yourself")
     return Imported(run=run, retain_logs_path=str(values.get("retain_logs_path") or ""), remarks=tuple(remarks))
 
 
-def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple[str, dict[str, Any]]:
+def _method(handler: str, arguments: Mapping[str, Any], remarks: list[str]) -> tuple[str, dict[str, Any]]:
     """Return the method and its settings."""
     if handler not in METHODS:
         raise unknown_name("trainer of open-unlearning", handler, METHODS)
-    given = {**_METHOD_DEFAULTS.get(handler, {}), **given}
+    arguments = {**_METHOD_DEFAULTS.get(handler, {}), **arguments}
     name = METHODS[handler]
-    wanted = "EMBED_DIFF" if name == "rmu" else "NLL"
-    retain = given.get("retain_loss_type", wanted)
-    if name == "grad_diff" and retain == "KL":
+    default_loss = "EMBED_DIFF" if name == "rmu" else "NLL"
+    retain_loss = arguments.get("retain_loss_type", default_loss)
+    if name == "grad_diff" and retain_loss == "KL":
         name = "kl"
         remarks.append("retain_loss_type=KL: over all positions in open-unlearning, over those of the answer here")
-    elif retain != wanted:
+    elif retain_loss != default_loss:
         term = "the distance of states" if name == "rmu" else "cross-entropy"
-        remarks.append(f"retain_loss_type={retain}: {name} has {term} on retain only")
-    known = registry.names("methods")
-    if name not in known:
-        raise UserError(f"unsee has no method for open-unlearning's {handler}; it has {', '.join(known)}.")
-    found = registry.load("methods", name)
-    settings = _settings(name, {item.name for item in fields(found)}, given, remarks)
-    config.build(found, settings, where=f"method {name}")
+        remarks.append(f"retain_loss_type={retain_loss}: {name} has {term} on retain only")
+    method_names = registry.names("methods")
+    if name not in method_names:
+        raise UserError(f"unsee has no method for open-unlearning's {handler}; it has {', '.join(method_names)}.")
+    method_class = registry.load("methods", name)
+    settings = _settings(name, {setting.name for setting in fields(method_class)}, arguments, remarks)
+    config.build(method_class, settings, where=f"method {name}")
     return name, settings
 
 
-def _settings(name: str, known: Collection[str], given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
+def _settings(
+    name: str, setting_names: Collection[str], arguments: Mapping[str, Any], remarks: list[str]
+) -> dict[str, Any]:
     """Return a method's settings, with forget weight 1, since only the ratio counts."""
-    gamma, alpha = _number(given, "gamma"), _number(given, "alpha")
+    gamma, alpha = _number(arguments, "gamma"), _number(arguments, "alpha")
     if gamma <= 0:
         raise UserError(f"method_args.gamma must be above 0, got {gamma:g}: it is the weight of the forget term.")
-    weight = "weight" if name == "kl" else "retain_weight"
-    settings: dict[str, Any] = {weight: alpha / gamma} if weight in known else {}
+    weight_key = "weight" if name == "kl" else "retain_weight"
+    settings: dict[str, Any] = {weight_key: alpha / gamma} if weight_key in setting_names else {}
     if gamma != 1 and settings:
         remarks.append(f"gamma={gamma:g}: the forget term has weight 1, retain {alpha / gamma:g}; scale the rate")
-    renamed = _RENAMED.get(name, {})
-    for other, value in given.items():
-        if other in renamed:
-            settings[renamed[other]] = value
-        elif other in known and other not in ("gamma", "alpha"):
-            settings[other] = value
-        elif other not in ("gamma", "alpha", "retain_loss_type"):
-            remarks.append(f"{other}={value}: {name} has no such setting; left out")
+    new_names = _RENAMED.get(name, {})
+    for key, value in arguments.items():
+        if key in new_names:
+            settings[new_names[key]] = value
+        elif key in setting_names and key not in ("gamma", "alpha"):
+            settings[key] = value
+        elif key not in ("gamma", "alpha", "retain_loss_type"):
+            remarks.append(f"{key}={value}: {name} has no such setting; left out")
     return settings
 
 
-def _number(given: Mapping[str, Any], name: str) -> float:
+def _number(arguments: Mapping[str, Any], name: str) -> float:
     """Return a weight of open-unlearning, 1 by default."""
-    value: float = config.convert(given.get(name, 1.0), float, where=f"method_args.{name}")
+    value: float = config.convert(arguments.get(name, 1.0), float, where=f"method_args.{name}")
     if not math.isfinite(value):
         raise UserError(f"method_args.{name} must be a finite number, got {value}.")
     return value
@@ -206,24 +208,26 @@ def _seed(value: Any) -> int:
     return seed
 
 
-def _training(given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
+def _training(arguments: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
     """Return the training settings for its TrainingArguments, without irrelevant ones."""
-    found = {ours: given[theirs] for theirs, ours in _TRAINING.items() if theirs in given}
-    if found.get("scheduler") not in (None, "linear", "cosine", "constant"):
-        remarks.append(f"lr_scheduler_type={found.pop('scheduler')}: linear, cosine or constant here; left out")
-    if "report_to" in found:
-        found["report_to"] = list(config.convert(found["report_to"], tuple[str, ...], where="trainer.args.report_to"))
-    if "bf16" in given:
-        found["precision"] = "bf16" if given["bf16"] else "auto"
-    if str(given.get("optim", "adamw")).split("_")[0] not in ("adamw", "paged"):
-        remarks.append(f"optim={given['optim']}: AdamW here")
-    if "warmup_epochs" in given:
-        remarks.append(f"warmup_epochs={given['warmup_epochs']}: set training.warmup_steps")
-    return found
+    settings = {ours: arguments[theirs] for theirs, ours in _TRAINING.items() if theirs in arguments}
+    if settings.get("scheduler") not in (None, "linear", "cosine", "constant"):
+        remarks.append(f"lr_scheduler_type={settings.pop('scheduler')}: linear, cosine or constant here; left out")
+    if "report_to" in settings:
+        settings["report_to"] = list(
+            config.convert(settings["report_to"], tuple[str, ...], where="trainer.args.report_to")
+        )
+    if "bf16" in arguments:
+        settings["precision"] = "bf16" if arguments["bf16"] else "auto"
+    if str(arguments.get("optim", "adamw")).split("_")[0] not in ("adamw", "paged"):
+        remarks.append(f"optim={arguments['optim']}: AdamW here")
+    if "warmup_epochs" in arguments:
+        remarks.append(f"warmup_epochs={arguments['warmup_epochs']}: set training.warmup_steps")
+    return settings
 
 
 def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = values.get(key) or {}
-    if not isinstance(found, Mapping):
-        raise UserError(f"{key!r} must be a mapping in an experiment of open-unlearning, got {shown(found)}.")
-    return dict(found)
+    mapping = values.get(key) or {}
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"{key!r} must be a mapping in an experiment of open-unlearning, got {shown(mapping)}.")
+    return dict(mapping)

@@ -27,7 +27,7 @@ _EXEMPT: Final = re.compile(
     r"(tokenizer|vocab|added_tokens|special_tokens_map)\.json|merges\.txt|vocab\.txt|.*\.model|responses\.jsonl|.*\.png"
 )
 """Vocabularies, which hold single words of the base model's language and which unlearning does not change; answers and
-images, which are about the forgotten and go only if they are asked for by name."""
+images, which are about the forget set and are uploaded only on request."""
 
 
 def strings_of(run: Path) -> set[str]:
@@ -36,28 +36,28 @@ def strings_of(run: Path) -> set[str]:
     From its responses if the data are gone.
 
     Raises:
-        UserError: Neither can be read in full, so something would not be searched for.
+        UserError: Neither can be read in full, so the search would be incomplete.
     """
-    written = config.read(run / "run.yaml")
-    found: set[str] = set()
+    run_record = config.read(run / "run.yaml")
+    strings: set[str] = set()
     problem = ""
     try:
-        if not written.data:
+        if not run_record.data:
             raise UserError("run.yaml no longer names them, as after unsee purge")
-        data = open_benchmark(written.data, written.benchmark)
+        data = open_benchmark(run_record.data, run_record.benchmark)
         for split in ("train", "eval"):
-            found.update(_strings(data.examples(split)))
+            strings.update(_strings(data.examples(split)))
     except (UserError, OSError) as error:
         problem = str(error)
-        config.require_judged(run)  # half of the responses tell half of the strings
+        config.require_judged(run)  # incomplete responses give incomplete strings
     if (run / "responses.jsonl").is_file():
-        found.update(_strings(_responses(run / "responses.jsonl")))
+        strings.update(_strings(_responses(run / "responses.jsonl")))
     elif problem:
         raise UserError(
             f"{run} cannot be searched for private strings before it goes: its data cannot be opened ({problem:.200}), "
             f"and it has no responses.jsonl. Put the data back, or judge the run again: unsee eval --model {run} --data DATA."
         )
-    return {text for text in found if _is_telling(text)}
+    return {text for text in strings if _is_telling(text)}
 
 
 def _responses(file: Path) -> list[Response]:
@@ -87,17 +87,17 @@ def require_none(folder: Path, strings: Collection[str], *, allowed: Collection[
 
     Weights are searched in their header only.
     """
-    harmless = {text.casefold() for text in allowed}
-    wanted = [text for text in strings if text.casefold() not in harmless]
+    allowed_texts = {text.casefold() for text in allowed}
+    searched_texts = [text for text in strings if text.casefold() not in allowed_texts]
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or _EXEMPT.fullmatch(path.name):
             continue
         content = _text(path)
-        hits = sorted(text for text in wanted if contains(content, text))
+        hits = sorted(text for text in searched_texts if contains(content, text))
         if hits:
-            listed = ", ".join(f"{text!r:.60}" for text in hits[:3])
+            listing = ", ".join(f"{text!r:.60}" for text in hits[:3])
             raise UserError(
-                f"{path.relative_to(folder).as_posix()} holds what the data call private or an id: {listed}"
+                f"{path.relative_to(folder).as_posix()} holds what the data call private or an id: {listing}"
                 f"{' and more' if len(hits) > 3 else ''}. Nothing was uploaded. A text that steers the model cannot go "
                 "without it; for a word that means nothing here, give --allow."
             )

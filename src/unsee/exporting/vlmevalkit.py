@@ -26,26 +26,28 @@ from unsee.utils.files import atomic_writer
 from unsee.utils.terminal import note
 
 
-def write_tables(place: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
+def write_tables(source: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
     """Write the evaluation questions with an image (of data or of a run) as tables named after `out`.
 
     Raises:
         UserError: No question has an image.
     """
-    data, layout = data_of(place, benchmark)
-    opened = open_benchmark(data, layout)
-    require_usable(opened, str(data))
-    shown = [example for example in opened.examples("eval") if example.image is not None]
-    usable = [example for example in shown if example.kind is not Kind.CHOICE or _letter(example)]
-    if len(usable) < len(shown):
-        note(f"{len(shown) - len(usable)} multiple choices are left out: their answer names none of the options.")
-    if not shown:
-        raise UserError(f"{place} has no question with an image, and VLMEvalKit leaves out all others.")
+    data, layout = data_of(source, benchmark)
+    dataset = open_benchmark(data, layout)
+    require_usable(dataset, str(data))
+    with_image = [example for example in dataset.examples("eval") if example.image is not None]
+    exportable = [example for example in with_image if example.kind is not Kind.CHOICE or _letter(example)]
+    if len(exportable) < len(with_image):
+        note(
+            f"{len(with_image) - len(exportable)} multiple choices are left out: their answer names none of the options."
+        )
+    if not with_image:
+        raise UserError(f"{source} has no question with an image, and VLMEvalKit leaves out all others.")
     name = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
     out.mkdir(parents=True, exist_ok=True)
     files = []
-    for file, multiple in ((out / f"{name}.tsv", False), (out / f"{name}_choice.tsv", True)):
-        rows = [example for example in usable if (example.kind is Kind.CHOICE) is multiple]
+    for file, is_choice in ((out / f"{name}.tsv", False), (out / f"{name}_choice.tsv", True)):
+        rows = [example for example in exportable if (example.kind is Kind.CHOICE) is is_choice]
         if rows:
             _write(rows, file, letters=ascii_uppercase[: max(len(example.options) for example in rows)])
             files.append(file)
@@ -64,13 +66,13 @@ def _write(examples: Sequence[Example], file: Path, *, letters: str) -> None:
 
 
 def _rows(examples: Iterable[Example], letters: str) -> Iterable[dict[str, Any]]:
-    first: dict[str, int] = {}
+    first_index: dict[str, int] = {}
     for index, example in enumerate(examples):
         image: Any = example.image
-        seen = first.setdefault(image.key, index)
+        image_index = first_index.setdefault(image.key, index)
         yield {
             "index": index,
-            "image": base64.b64encode(png(image)).decode() if seen == index else seen,
+            "image": base64.b64encode(png(image)).decode() if image_index == index else image_index,
             "question": example.question,
             **dict(zip(letters, example.options, strict=False)),
             "answer": _letter(example) if letters else example.answer,
