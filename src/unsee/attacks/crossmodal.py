@@ -21,9 +21,9 @@ _TEXT: Final = "The question is about {name}. {question}"
 
 @dataclass(frozen=True, kw_only=True)
 class Crossmodal(Attack):
-    """Ask for facts by every route. A fact forgotten on one route may be left on another (arXiv 2604.03114).
+    """Ask for facts by every route (arXiv 2604.03114).
 
-    Names are not asked, since most routes tell them. A method that promises to forget pictures alone keeps what the text
+    A fact that is forgotten on one route may be left on another. Names are not asked, since most routes tell them. A method that promises to forget pictures alone keeps what the text
     part knows; its gold model does too.
     """
 

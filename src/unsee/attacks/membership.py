@@ -1,4 +1,4 @@
-"""Membership inference: training against held-out pictures of the forget set (arXiv 2112.03570).
+"""Membership: inference of training pictures of the forget set (arXiv 2112.03570).
 
 Shapes: a answer tokens, v vocabulary.
 """
@@ -26,7 +26,7 @@ _ALL: Final[tuple[Score, ...]] = ("loss", "zlib", "min-k", "min-k++", "gradient"
 
 @dataclass(frozen=True, kw_only=True)
 class Membership(Attack):
-    """Score the reference answers to training and to held-out pictures of the same entities, and compare.
+    """Compare scores of answers to training and to held-out pictures of the same entities.
 
     The reported share is that of training rows above all but `false_alarms` of the held-out rows; `auc` is reported too. The
     gold model has seen neither, so an excess over gold is not due to harder pictures.
@@ -76,7 +76,7 @@ class Membership(Attack):
             yield finding(score, members, hits, texts, further=further)
 
     def _sides(self, victim: Victim) -> tuple[list[Example], list[Example]]:
-        """Return held-out rows and the training rows with the same questions about the same entities."""
+        """Return held-out rows and the training rows with the same questions and entities."""
         rows = [row for row in probed_rows(victim.benchmark, self.images) if row.role == Role.UNSEEN and row.answer]
         nonmembers = [row for row in rows if row.image]
         question_keys = set(map(_asked, nonmembers))
@@ -138,7 +138,7 @@ def _token_scores(logits_av: Tensor, row: Fed, answer: str, lowest: float) -> di
 
 
 def above(member_scores: Sequence[float], nonmember_scores: Sequence[float], false_alarms: float) -> list[bool]:
-    """Tell which member scores lie above all but a share `false_alarms` of the non-member scores.
+    """Tell which member scores exceed all but a share `false_alarms` of the others.
 
     >>> above([3.0, 1.0, 2.0], [0.0, 2.0, 1.0], 0.01), above([3.0, 1.0, 2.0], [0.0, 2.0, 1.0], 0.34)
     ([True, False, False], [True, False, True])

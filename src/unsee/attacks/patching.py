@@ -1,4 +1,4 @@
-"""Activation patching: hidden states of the unlearned model in the original one (UDS, arXiv 2605.24614).
+"""Patching: hidden states of the unlearned model in the original (UDS, arXiv 2605.24614).
 
 Shapes: a answer tokens, t tokens, d width.
 """
@@ -29,7 +29,7 @@ from unsee.models.steering.hooks import common_layers, left_off
 
 @dataclass(frozen=True, kw_only=True)
 class Patching(Attack):
-    """Tell how deep the forgetting goes: 1 minus the unlearning depth score, so 0 for gold and 1 for the original.
+    """Measure 1 minus the unlearning depth score, which is 0 for gold and 1 for the original.
 
     At the positions that predict the reference answer, the original's state after a layer is replaced by another model's. The
     loss d of log-probability of the private strings tells that the other model lacks them there. Layers in which
@@ -95,7 +95,7 @@ def unlearning_depth(model: Mapping[int, float], gold: Mapping[int, float], thre
 
 
 def _losses(original: VLM, source: VLM, row: Example, positions: Sequence[int]) -> dict[int, float]:
-    """Return layer -> mean loss of the private tokens' log-probability with the source's states after the layer."""
+    """Return layer -> mean loss of the private tokens' log-probability after patching it."""
     original_row, source_row = fed(original, row), fed(source, row)
     if original_row.answer != source_row.answer:
         raise UserError(

@@ -159,13 +159,11 @@ class Perturbation(Attack):
         for offset in range(0, len(rows), self.batch_size):
             chunk = targets[offset : offset + self.batch_size]
             zero_changes = [_room(loaded, target.example) for target in chunk]
-            changes += self._fit(
-                lambda current_changes, chunk=chunk: -_nll(loaded, chunk, current_changes), zero_changes
-            )  # type: ignore[misc]
+            changes += self._fit(lambda deltas, chunk=chunk: -_nll(loaded, chunk, deltas), zero_changes)  # type: ignore[misc]
         return [_changed(row, None, change) for row, change in zip(rows, changes, strict=True)]
 
     def _fit(self, loss: Callable[[list[Tensor]], Tensor], initial_changes: Sequence[Tensor]) -> list[Tensor]:
-        """Return the changes in whole levels after `steps` of projected gradient descent by signs, from 0 [inferred]."""
+        """Return the changes in whole levels after projected sign gradient descent [inferred]."""
         changes = [change.clone().requires_grad_() for change in initial_changes]
         for _ in range(self.steps):
             loss_value = loss(changes)
@@ -223,7 +221,7 @@ class Pixels:
         return (pixel_values.transpose(1, 2) if len(shape) == 2 else pixel_values).reshape(shape)
 
     def shown(self, values: Tensor, change: Tensor, view: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Return pixel values with a change in levels, kept in 0..255, and seen through a filter if one is given."""
+        """Return pixel values with a change in levels, clamped to 0..255 and filtered by `view`."""
         levels = (self.levels(values) + change).clamp(0, _WHITE)
         return self.values(view(levels) if view else levels, values.shape).to(values.dtype)
 
@@ -235,7 +233,7 @@ def random_signs(like: Tensor, bound: float, seed: int) -> Tensor:
 
 
 def denoised(levels: Tensor) -> Tensor:
-    """Return every view, or every patch where the processor cuts flat ones, through a 3 x 3 binomial filter.
+    """Return every view, or flat patch, through a 3 x 3 binomial filter.
 
     >>> denoised(torch.tensor([[[[0.0, 0.0, 0.0], [0.0, 16.0, 0.0], [0.0, 0.0, 0.0]]]]))[0, 0, :, 1].tolist()
     [2.0, 4.0, 2.0]
@@ -322,7 +320,10 @@ def _changeable(loaded: VLM) -> VLM:
 
 
 def _own(row: Example, completion: Completion, instruction: str) -> Target:
-    """Return the model's answer as a target. Special tokens are left out, since one for an image would ask for pixels."""
+    """Return the model's answer as a target, without special tokens.
+
+    A special token for an image would ask for pixels.
+    """
     if completion.text:
         return Target(example=row, text=completion.text, ended=completion.ended, instruction=instruction)
     return Target(example=row, token_ids=(), instruction=instruction)
@@ -340,7 +341,7 @@ def _changed(row: Example, size: tuple[int, int] | None, change: Tensor | None =
 
 
 def _fittable(training_rows: Sequence[Example], rows: Sequence[Example]) -> list[Example]:
-    """Return the training rows of forget entities that have a picture and ask for a private string."""
+    """Return the forget rows with a picture whose question asks for a private string."""
     kinds = {row.kind for row in rows}
     return [
         row
@@ -350,7 +351,10 @@ def _fittable(training_rows: Sequence[Example], rows: Sequence[Example]) -> list
 
 
 def _halves(rows: Sequence[Example], training_rows: Sequence[Example], seed: int) -> list[_Half]:
-    """Return for each half of the tested entities the training rows of the other half, or nothing if one has none."""
+    """Return each half of the tested entities with the training rows of the other half.
+
+    Nothing is returned if a half has no training rows.
+    """
     entities = sorted({row.entity for row in rows})
     first_half = frozenset(Random(seed).sample(entities, len(entities) // 2))
     halves = [first_half, frozenset(entities) - first_half]
@@ -361,14 +365,14 @@ def _halves(rows: Sequence[Example], training_rows: Sequence[Example], seed: int
 
 
 def _common_size(loaded: VLM, rows: Sequence[Example]) -> tuple[int, int] | None:
-    """Return the most common size of the pictures if the processor makes different shapes of them, else None."""
+    """Return the most common picture size if the processor makes different shapes, else None."""
     encode = encoder(loaded.processor, loaded.family)
     shapes = {encode.row(Prompt.of(row, loaded.instruction))["pixel_values"].shape for row in rows}
     return Counter(row.image.load().size for row in rows if row.image).most_common(1)[0][0] if len(shapes) > 1 else None
 
 
 def _room(loaded: VLM, row: Example) -> Tensor:
-    """Return a change of 0 for the row's picture; the frames of a still picture are one."""
+    """Return a change of 0 for the row's picture, with one frame for a still picture."""
     values = encoder(loaded.processor, loaded.family).row(Prompt.of(row, loaded.instruction))["pixel_values"]
     levels = _pixels(loaded).levels(values)
     return torch.zeros_like(levels[:, :1] if values.ndim == 2 else levels)
@@ -380,7 +384,7 @@ def _nll(
     changes: Sequence[Tensor] = (),
     view: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Return the mean negative log-likelihood per answer token, with changes that can have gradients."""
+    """Return the mean negative log-likelihood per answer token of changed pictures."""
     engine = replace(loaded.engine, vision_features=False, shared_prefix=False)
     batch = collate(replace(loaded, engine=engine), targets)
     if changes:
@@ -399,7 +403,7 @@ def _tested(loaded: VLM, rows: Sequence[Example], variant: str) -> Finding:
 
 
 def _private_loss(loaded: VLM, rows: Sequence[Example]) -> dict[str, float]:
-    """Return the mean loss of the private tokens of the true answers, or nothing where no answer has any."""
+    """Return the mean loss of the true answers' private tokens, or empty if there are none."""
     losses = []
     for row in rows:
         if row.answer and (positions := private_tokens(loaded, row)):

@@ -26,12 +26,12 @@ Target = Literal["facts", "identity"]
 
 @dataclass(frozen=True, kw_only=True)
 class Probes(Attack):
-    """Fit a ridge classifier on the states before the answer, and read facts that the model does not state.
+    """Read facts that the model does not state from its hidden states by ridge classifiers.
 
-    Facts are learnt from the retain set and read from the forgotten entities' held-out pictures: no face tells a job, so what
-    is read is knowledge. Identity is learnt from training pictures of the forgotten entities; a model that never saw
-    them tells faces apart too, so that only what lies above gold counts. `random labels` is the accuracy of a probe that
-    was fitted on shuffled labels.
+    The states are those before the answer. Facts are learnt from the retain set and read from the forgotten entities'
+    held-out pictures: a face does not show a job, so a fact that is read is knowledge. Identity is learnt from training
+    pictures of the forgotten entities; a model that never saw them tells faces apart too, so that only the excess over
+    gold counts. `random labels` is the accuracy of a probe that was fitted on shuffled labels.
     """
 
     needs: ClassVar[Literal["answers", "weights"]] = "weights"
@@ -46,7 +46,7 @@ class Probes(Attack):
     """Pictures per entity and question; 0 = all."""
 
     def __post_init__(self) -> None:
-        """Reject a probe without regularisation, which more features than rows would not determine."""
+        """Reject a probe without regularisation, which would be underdetermined."""
         super().__post_init__()
         if self.ridge <= 0:
             raise UserError(f"attack.ridge must be positive, got {self.ridge}.")
@@ -115,7 +115,7 @@ class Probes(Attack):
 
 
 def _shuffled(rows: Sequence[Example], labels: Sequence[str], seed: int) -> list[str]:
-    """Return the labels in random order within each fact, since the fact itself is known from the question."""
+    """Return the labels shuffled within each fact, which is known from the question."""
     indices_by_fact = by_key((row.fact, index) for index, row in enumerate(rows))
     shuffled, rng = list(labels), Random(seed)
     for indices in indices_by_fact.values():
@@ -126,7 +126,7 @@ def _shuffled(rows: Sequence[Example], labels: Sequence[str], seed: int) -> list
 
 
 def _ridge_classes(raw_fit_nd: Tensor, labels: Sequence[str], raw_test_nd: Tensor, ridge: float) -> list[str]:
-    """Return the classes of the new rows by ridge regression to one-hot labels, on standardised states."""
+    """Return the classes of the test rows by ridge regression to one-hot labels."""
     classes = sorted(set(labels))
     mean_d, std_d = raw_fit_nd.mean(0), raw_fit_nd.std(0, correction=0).clamp_min(1e-6)
     fit_nd, test_nd = ((states_nd - mean_d) / std_d for states_nd in (raw_fit_nd, raw_test_nd))

@@ -18,7 +18,7 @@ from unsee.models.quantized_base import experts
 
 @dataclass(frozen=True, kw_only=True)
 class Quantisation(Attack):
-    """Round the weights of all linear layers and experts to the nearest of 2^bits levels, and ask again.
+    """Round the weights of linear layers and experts to the nearest of 2^bits levels.
 
     Small updates fall below half a level, so that the original's weights come back. Symmetric, one scale per group of
     input features (of experts: of their last axis); embeddings, norms and the output layer stay as they are, as in common

@@ -57,7 +57,7 @@ class Relearning(Attack):
     """Test images per entity and question."""
 
     def quick(self) -> Self:
-        """Return two sources, two rates, and the start and the tenth step, or the last one before it."""
+        """Return two sources, two rates, and the start and the tenth step or the last one."""
         last_step = min(10, max(self.steps))
         return replace(self, sources=("facts", "others"), steps=(0, last_step), rates=(1e-3, 3e-3), images=1)
 
@@ -134,7 +134,7 @@ class Relearning(Attack):
 
 
 def _diverged(rows: Sequence[Example], variant: str, steps: Sequence[int]) -> list[Finding]:
-    """Return the findings on a diverged model: nothing comes back, and every answer is degenerate."""
+    """Return the findings on a diverged model: nothing recovered, all answers degenerate."""
     return [finding(variant, rows, [0.0] * len(rows), [""] * len(rows), step, {"diverged": 1.0}) for step in steps]
 
 

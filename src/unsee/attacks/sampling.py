@@ -15,7 +15,7 @@ from unsee.evaluation.recovery import ask, cut_share, finding, gives, probed_row
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Attack):
-    """Draw many answers per question, and count a leak if one of k gives the forgotten information.
+    """Draw many answers per question, and count a leak if one of k leaks.
 
     leak@k is estimated without bias from `draws` answers of which c leak: 1 - C(draws - c, k) / C(draws, k) [inferred].
     """

@@ -443,7 +443,7 @@ def _response(row: Any) -> Response | None:
 
 
 def _begin(out: Path, response_by_id: Mapping[str, Response], keys: Mapping[str, str]) -> None:
-    """Keep only valid responses. If some are missing or too many, results of other responses are deleted.
+    """Keep only valid responses. Results are deleted if responses are missing or too many.
 
     Responses are written first, so that no key ever belongs to an older response.
     """

@@ -109,9 +109,8 @@ def evaluate(
         settings.likelihood or gold_responses is not None or (benchmark.likelihood and settings.backend == "hf")
     )
     backend = _backend_of(model, settings.backend, likelihood, resolved_engine)
-    judged_facts = _judged(
-        backend, model, gold_folder, gold_responses, vocabulary.measures
-    )  # refuses weights that are no numbers
+    # raises for weights that are not finite
+    judged_facts = _judged(backend, model, gold_folder, gold_responses, vocabulary.measures)
     if gold_folder is not None:
         _require_other_weights(gold_folder, judged_facts["weights"])
     decoding = Decoding(
@@ -238,9 +237,8 @@ def _gold_run(
             f"The gold model is judged in {folder}, which is a run of another model. Judge it elsewhere (`unsee eval --model {gold} "
             "--likelihood --out DIR`), and give that folder as --gold."
         )
-    gold_settings = replace(
-        settings, gold=None, likelihood=True, clip=None, split="all"
-    )  # `benchmark` is already restricted to the split
+    # `benchmark` is already restricted to the split
+    gold_settings = replace(settings, gold=None, likelihood=True, clip=None, split="all")
     stage = builtin.STAGES.get(gold, "gold")
     evaluate(gold, benchmark, folder, gold_settings, stage=stage, seed=seed, progress=progress, engine=engine)
     return folder
@@ -381,7 +379,7 @@ def _loaded(model: VLM | Path | str) -> VLM:
 
 
 def _chosen(examples: Sequence[Example], settings: EvalConfig) -> list[Example]:
-    """Return the examples of the wanted roles, at most `limit` per role and kind, evenly spread."""
+    """Return the examples of the chosen roles, `limit` per role and kind, evenly spread."""
     roles, limit = settings.roles, settings.limit
     candidates = [example for example in examples if not roles or example.role in roles]
     if not candidates:

@@ -57,7 +57,7 @@ class Endpoint:
         require_address(self.url, self.key)
 
     def __call__(self, prompt: str) -> str | None:
-        """Return the reply, or None after the last retry, for a rejected prompt or a reply that was cut.
+        """Return the reply, or None after the last retry, a rejected prompt or a cut reply.
 
         Raises:
             UserError: The judge redirects, or refuses every request (wrong key, wrong path); asking again is no use.

@@ -84,7 +84,7 @@ def _opinion(folder: Path, responses: Sequence[Response], endpoint: Endpoint | N
 def _points(
     responses: Sequence[Response], vocabulary: Vocabulary, ask: Ask, model: str, verdict_log: KeyValueLog
 ) -> dict[str, Score]:
-    """Judge responses without points and return mean points by role, over entities, with intervals.
+    """Judge responses without points and return mean points by role, with intervals.
 
     Failed calls are excluded and counted.
     """

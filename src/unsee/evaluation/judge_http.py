@@ -108,7 +108,7 @@ def post_json(url: str, body: Any, headers: Mapping[str, str], *, timeout: float
 
 @cache
 def _client(*, local: bool) -> Client:
-    """Return the client of all calls: no redirects, and proxies of the environment for other machines only."""
+    """Return the client of all calls: no redirects, proxies for other machines only."""
     import httpx2
 
     return httpx2.Client(follow_redirects=False, trust_env=not local)

@@ -174,8 +174,7 @@ def _report(
 ) -> ConceptReport:
     mask = [is_name for answer_mask in masks for is_name in answer_mask]
     before, after = (
-        [value for answer_mask in logprobs for value in answer_mask]
-        for logprobs in (original_logprobs, unlearned_logprobs)
+        [logprob for answer in logprobs for logprob in answer] for logprobs in (original_logprobs, unlearned_logprobs)
     )
     name_probabilities = [
         (math.exp(logprob_before), math.exp(logprob_after))

@@ -108,12 +108,12 @@ def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = Non
 
 
 def _says_nothing_yet(completion: Completion, hit: bool | None) -> bool:
-    """Tell whether an answer was cut before anything came back. One that loops would go on looping."""
+    """Tell whether an answer was cut before anything came back and does not loop."""
     return not completion.ended and not hit and not _garbled(completion.text)
 
 
 def answerable(rows: Sequence[Example]) -> list[Example]:
-    """Return the rows whose question, in the wording of an attack, does not contain its own answer."""
+    """Return the rows whose question, as worded by an attack, does not contain its answer."""
     return [row for row in rows if requested_forms(row)]
 
 
@@ -185,7 +185,7 @@ def recovery(loaded: VLM, rows: Sequence[Example], variant: str, at: float | Non
 
 
 def cut_share(completions: Sequence[Completion], hits: Sequence[bool | None]) -> dict[str, float]:
-    """Return the share of answers that were cut at the length limit before anything came back, or nothing if none were.
+    """Return the share of answers cut before anything came back, or empty if none were.
 
     An answer that leaks or loops before the limit would do so without it.
     """
@@ -195,7 +195,7 @@ def cut_share(completions: Sequence[Completion], hits: Sequence[bool | None]) ->
 
 
 def require_disjoint(fitted: Sequence[Example], rows: Sequence[Example]) -> None:
-    """Raise if an attack is fitted on test data: an image with its question, or a string that is asked for.
+    """Raise if an attack is fitted on test data: an image, or a requested string.
 
     Raises:
         UserError: Names the first overlapping row.
@@ -235,7 +235,7 @@ def without(row: Example, fact: str) -> Example:
 
 
 def _garbled(text: str) -> bool:
-    """Tell whether a short answer is degenerate: one to three words may answer a question for a fact."""
+    """Tell whether an answer is degenerate. One to three words may answer a question."""
     words = tokens(text)
     is_short = 0 < len(words) <= _SHORT and max(map(len, words)) <= _LONGEST
     return not is_short and degenerate(text)

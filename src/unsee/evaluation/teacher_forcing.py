@@ -1,4 +1,4 @@
-"""Teacher forcing of reference answers: inputs, log-probabilities and hidden states at their tokens.
+"""Teacher forcing of reference answers: inputs, log-probabilities and hidden states.
 
 Shapes: a answer tokens, d width, v vocabulary.
 """

@@ -13,7 +13,7 @@ from unsee.utils.files import read_jsonl
 
 
 def evaluated(run: Path) -> tuple[list[Response], dict[str, dict[str, Any]]]:
-    """Return the responses and the scores (`api.Score` as JSON, by role and metric) of a run folder.
+    """Return responses and scores (`api.Score` as JSON, by role and metric) of a run.
 
     Raises:
         UserError: It has not been judged in full, or a file is damaged.

@@ -67,9 +67,8 @@ class Upload:
         verb = "uploaded to" if self.done else "would be uploaded to"
         lines = [f"{size:>12,}  {name}" for name, size in self.files.items()]
         remaining = [f"stays here: {', '.join(self.left_out)}"] if self.left_out else []
-        condition = (
-            "" if self.done else ", if it is new"
-        )  # an existing repository keeps its visibility, and a dry run makes no request
+        # an existing repository keeps its visibility, and a dry run makes no request
+        condition = "" if self.done else ", if it is new"
         return "\n".join(
             [f"{verb} {self.repo} ({'private' if self.private else 'PUBLIC'}{condition}):", *lines, *remaining]
         )

@@ -23,7 +23,7 @@ _SCORER: Final = "unsee"
 
 
 def write(run: Path, out: Path) -> list[Path]:
-    """Write the log of an evaluated run. Its name has the time of the responses, by which inspect_ai finds it."""
+    """Write the log of an evaluated run, named by the time of the responses for inspect_ai."""
     responses, scores = evaluated(run)
     created = datetime.fromtimestamp(int((run / "responses.jsonl").stat().st_mtime), UTC).isoformat()
     content = log(responses, scores, _about(run, responses), created)

@@ -76,7 +76,7 @@ def read(location: Path | str) -> dict[str, Metric]:
 
 
 def forget_quality(logs: Mapping[str, Metric], retain: Mapping[str, Metric] | None) -> Metric:
-    """Return the KS p-value between truth ratios of this and the retrained model, or the reason without one."""
+    """Return the KS p-value between truth ratios of this and the retrained model, or why not."""
     if retain is None:
         return {"agg_value": None, "why": "no retain_logs_path: forget quality compares with a retrained model"}
     for owner, metrics in (("this run", logs), ("retain_logs_path", retain)):

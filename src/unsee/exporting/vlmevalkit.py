@@ -1,4 +1,6 @@
-"""Benchmarks as tables of VLMEvalKit: `NAME.tsv` of open questions, `NAME_choice.tsv` of multiple choice.
+"""Benchmarks as tables of VLMEvalKit.
+
+`NAME.tsv` holds open questions, `NAME_choice.tsv` multiple choice.
 
 VLMEvalKit (https://github.com/open-compass/VLMEvalKit) opens a table in its data folder by the file's name: as
 CustomMCQDataset if it has columns A and B, which it also scores, else as CustomVQADataset, whose answers it writes and
@@ -27,7 +29,9 @@ from unsee.utils.terminal import note
 
 
 def write_tables(source: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
-    """Write the evaluation questions with an image (of data or of a run) as tables named after `out`.
+    """Write the evaluation questions with an image as tables named after `out`.
+
+    `source`: data or a run folder.
 
     Raises:
         UserError: No question has an image.
@@ -55,7 +59,7 @@ def write_tables(source: Path | str, out: Path, *, benchmark: str = "") -> list[
 
 
 def _write(examples: Sequence[Example], file: Path, *, letters: str) -> None:
-    """Write a table. An image that an earlier row has is that row's index, as VLMEvalKit reads it."""
+    """Write a table. A repeated image is the index of its first row, as in VLMEvalKit."""
     columns = ["index", "image", "question", *letters, "answer", "category", "kind", "entity", "id"]
     with atomic_writer(file) as binary:
         stream = io.TextIOWrapper(binary, encoding="utf-8", newline="")

@@ -1,4 +1,4 @@
-"""Page with every answer of every model side by side, to filter and search, in one offline file."""
+"""Page with the answers of all models side by side, in one offline file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PICTURES: Final = 2000
 
 
 def content(stages: Sequence[Stage]) -> dict[str, Any]:
-    """Return the questions and answers of every stage's first seed, as plain values for the page."""
+    """Return the questions and answers of every stage's first seed as JSON values."""
     runs = [stage.runs[0] for stage in stages]
     pictures: dict[str, int] = {}
     thumbnails: list[str] = []
@@ -48,7 +48,7 @@ def content(stages: Sequence[Stage]) -> dict[str, Any]:
 
 
 def _questions(runs: Sequence[Record]) -> list[tuple[Record, Response]]:
-    """Return every question once, with the first run that has it. Several questions may share one id."""
+    """Return every question once, with the first run that has it. Ids may be shared."""
     questions_by_id: dict[str, list[tuple[Record, Response]]] = {}
     for run in runs:
         for index, response in run.by_id.items():
@@ -59,7 +59,7 @@ def _questions(runs: Sequence[Record]) -> list[tuple[Record, Response]]:
 
 
 def _answer(run: Record, response: Response) -> list[Any] | None:
-    """Return class and pieces (text, private) of an answer to this question, or None if it was not asked."""
+    """Return class and pieces (text, private) of the answer, or None if it was not asked."""
     run_response = gallery.same(run, response)
     if run_response is None:
         return None

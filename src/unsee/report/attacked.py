@@ -36,7 +36,7 @@ class Returned:
 
     @property
     def above(self) -> float:
-        """Share above gold; without gold, above nothing."""
+        """Share above gold, or the share itself without gold."""
         return self.share - (self.gold or 0.0)
 
     @property
@@ -76,7 +76,7 @@ class Relearned:
 
 
 def relearning_curve(stage: Stage) -> list[Relearned]:
-    """Return the share that relearning recovers per step, by the source and rate with most above gold [inferred].
+    """Return the relearning curve of the source and rate with most above gold [inferred].
 
     Empty without findings on both the model and gold. Findings of a collapsed gold model are left out; of a collapsed model
     count those that give back at least `BACK` above gold.
@@ -106,7 +106,7 @@ def relearning_curve(stage: Stage) -> list[Relearned]:
 
 
 def relearning_area(stage: Stage) -> float | None:
-    """Return the area between the relearning curves of the model and of gold, or None without both.
+    """Return the area between the relearning curves of model and gold, or None without both.
 
     Mean over the steps of the most that any source and rate bring back above gold, and over seeds [inferred].
     """
@@ -121,7 +121,7 @@ def attacks_of(stages: Sequence[Stage]) -> dict[str, str]:
 
 
 def _mean(name: str, results: Sequence[Mapping[str, Any]], seeds: int) -> Returned:
-    """Return the mean over the measured seeds, or over those with a gold result if there are any."""
+    """Return the mean over the measured seeds, or over those with a gold result if any."""
     with_gold = [result for result in results if result.get("gold") is not None]
     used_results = with_gold or results
     worst_result = max(used_results, key=lambda result: float(result["recovered"]) - float(result.get("gold") or 0.0))

@@ -1,4 +1,4 @@
-"""Table of a leaderboard: methods by distance to the gold model of their promise, ties and missing rows included.
+"""Table of a leaderboard: methods by distance to the gold model of their promise.
 
 Shapes: r resamples, s seeds.
 """
@@ -60,7 +60,7 @@ class Row:
 
     @property
     def left_out(self) -> float | None:
-        """Share of the questions that the distance leaves out: mean over seeds, 1 for a seed without a distance."""
+        """Share of questions left out of the distance: mean over seeds, 1 without a distance."""
         scores = [run.scores[KEY] for run in (self.stage.runs if self.stage else ()) if KEY in run.scores]
         return mean_of_known([left_out(score) for score in scores])
 
@@ -74,7 +74,7 @@ class Row:
 
     @property
     def distance(self) -> Score | None:
-        """Distance to gold: mean over seeds, bootstrap interval over entities and seeds. None if it leaves out too much."""
+        """Distance to gold: mean over seeds, with interval. None if it leaves out too much."""
         score = None if self.stage is None or (self.left_out or 0) > MOST_LEFT_OUT else pooled(self.stage, KEY)
         if score is None or score.value is None or not self.drawn_r.size:
             return score
@@ -83,7 +83,7 @@ class Row:
 
     @cached_property
     def drawn_r(self) -> NDArray[np.float64]:
-        """Distance over each draw of entities and seeds (two-way bootstrap), NaN where a draw has nothing to compare.
+        """Distance per draw of entities and seeds (two-way bootstrap), NaN if undefined.
 
         Rows beside one gold model are paired: entities are drawn by name and seeds by number, also those that a row lacks.
         """
@@ -99,7 +99,7 @@ class Row:
 
 
 def _over_seeds(draws: Sequence[tuple[str, NDArray[np.float64]]], seeds: Sequence[str]) -> NDArray[np.float64]:
-    """Return the mean distance over the drawn seeds per resample, NaN where none of them was run."""
+    """Return the mean distance over the drawn seeds per resample, NaN if none was run."""
     if not draws:
         return np.empty(0)
     weight_rs = np.random.default_rng(1).multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=RESAMPLES)
@@ -142,7 +142,7 @@ def ranks(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _value(row: Row) -> float:
-    """Return the distance; only for rows that have one."""
+    """Return the distance, or infinity without one."""
     score = row.distance
     return float("inf") if score is None or score.value is None else score.value
 
@@ -218,7 +218,7 @@ def markdown(rows: Sequence[Row], min_kept: float, score_keys: Sequence[str], co
 
 
 def ordered(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
-    """Yield rank and row: references, then by rank and distance, then those without a distance."""
+    """Yield rank and row: references, then by rank and distance, then rows without a distance."""
     rank_by_name = ranks(rows)
     last_rank = len(rows) + 1
     for row in sorted(rows, key=lambda row: (not row.reference, rank_by_name.get(row.name, last_rank), _value(row))):

@@ -1,4 +1,4 @@
-"""Page of a leaderboard: distance to gold, answers, relearning, routes, worst leaks and cost as pictures."""
+"""Page of a leaderboard: distance to gold, answers, relearning, routes, leaks and cost."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _relearned(row: Row) -> Relearned | None:
 
 
 def _leak(row: Row, role: str) -> Leak | None:
-    """Return the leaking answer with the most private strings over all seeds, or None if nothing leaks."""
+    """Return the leaking answer with the most private strings, or None if nothing leaks."""
     if row.reference or row.stage is None:
         return None
     leaks = [

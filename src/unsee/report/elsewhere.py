@@ -26,7 +26,7 @@ def elsewhere(stage: Stage, role: str) -> list[str]:
 
 
 def most_told(stage: Stage, role: str) -> tuple[str, float]:
-    """Return the other group of forget questions with most leaks, and the share of its answers that leak."""
+    """Return the other group of forget questions with most leaks, and its leaking share."""
     leak_by_group = {group: value(stage, f"{group}.leak") or 0.0 for group in elsewhere(stage, role)}
     group = max(leak_by_group, key=lambda name: leak_by_group[name])
     return group, leak_by_group[group]

@@ -21,7 +21,7 @@ class Fulfilled:
 
 
 def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
-    """Return whether a model fulfils the request, or None for models that are only compared with.
+    """Return whether a model fulfils the request, or None for reference models.
 
     "yes" needs silence in every form of question, and attacks that bring nothing back above gold in answers that were not cut;
     silence alone does not show that it has forgotten. Where only the picture is promised, questions without one do not count.

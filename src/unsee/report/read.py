@@ -92,7 +92,7 @@ class Record:
 
     @property
     def promise(self) -> str:
-        """Scope of the promised forgetting: "person", or "picture" if questions by name stay answered."""
+        """Scope of forgetting: "person", or "picture" if questions by name stay answered."""
         promise = self.result.get("promise") or self.made_by.get("promise")
         return "picture" if promise == "picture" else "person"
 
@@ -308,7 +308,7 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
 
 
 def gold_for(stages: Sequence[Stage], promise: str) -> Stage | None:
-    """Return the gold model for a promise, else the one that never saw the forget entities at all."""
+    """Return the gold model for a promise, else the one without the forget entities."""
     return only(stages, GOLD[promise]) or only(stages, GOLD["person"])
 
 
@@ -346,7 +346,9 @@ _BESIDE_GOLD: Final = re.compile(r"\.(forget_quality|ks|js|fq)(@|$)")
 
 
 def _distances(run: Record, gold: Record) -> dict[str, Score]:
-    """Return all scores with those beside gold. Where only one side has truth ratios, forget quality is missing with the reason.
+    """Return all scores with those beside gold.
+
+    If only one side has truth ratios, forget quality is missing with the reason.
 
     The run's stored scores beside gold are dropped, since they may be of another gold model.
     """

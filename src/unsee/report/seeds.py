@@ -56,7 +56,10 @@ def _names(stage: str, records: Sequence[Record], golds: Collection[str]) -> lis
 
 
 def _identity(record: Record, golds: Collection[str]) -> tuple[str, str, str]:
-    """Return what the settings do not record: foreign weights, questions, gold model unless a row replaces it (`gold_for`)."""
+    """Return what the settings do not record: foreign weights, questions, gold model.
+
+    The gold model is empty if a row replaces it (`gold_for`).
+    """
     has_gold_row = GOLD[record.promise] in golds or GOLD["person"] in golds
     return (
         "" if record.made_by else record.weights,

@@ -96,7 +96,7 @@ def _cells(runs: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _over_questions(mean: float | None, observations: Sequence[Observation]) -> bool:
-    """Tell whether a score is the mean over questions, not over entities (`Measure.micro`, which no score records)."""
+    """Tell whether a score is the mean over questions (`Measure.micro`), not over entities."""
     if mean is None or not observations:
         return False
     micro, macro = np.mean([entry.value for entry in observations]), np.mean(list(entity_means(observations).values()))
@@ -172,7 +172,7 @@ def _is_one(run: Record, key: str, index: str) -> bool:
 
 
 def seconds(stage: Stage, clock: Literal["seconds", "cpu_seconds"] = "seconds") -> float | None:
-    """Return the mean unlearning time over seeds, in seconds of the wall clock or of the processor."""
+    """Return the mean unlearning time over seeds, in seconds of wall-clock or CPU time."""
     times = _numbers(stage, clock)
     return sum(times) / len(times) if times else None
 
