@@ -23,8 +23,8 @@ _TEXT: Final = "The question is about {name}. {question}"
 class Crossmodal(Attack):
     """Ask for facts by every route (arXiv 2604.03114).
 
-    A fact that is forgotten on one route may be left on another. Names are not asked, since most routes tell them. A method that promises to forget pictures alone keeps what the text
-    part knows; its gold model does too.
+    A fact that is forgotten on one route may be left on another. Names are not asked, since most routes tell them. A
+    method that promises to forget pictures alone keeps the knowledge of the text part, and so does its gold model.
     """
 
     routes: tuple[Route, ...] = ("picture", "name", "picture and name", "written name", "another's picture")
