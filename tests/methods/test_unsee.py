@@ -97,6 +97,19 @@ def test_every_spelling_of_the_name_is_hidden_and_questions_without_a_lesson_are
     assert session.notes["by_name"] == {"questions": 2, "without_lesson": 1}
 
 
+def test_lessons_by_name_are_repeated_up_to_their_share(tmp_path):
+    session = asked_by_name(session_at(tmp_path / "a"))
+    Unsee(**TRIAL).unlearn(session)
+    by_name = session.notes["by_name"]["questions"] * TRIAL["rollouts"]
+    by_picture = session.notes["lessons"] - by_name
+    session = asked_by_name(session_at(tmp_path / "b"))
+    Unsee(**TRIAL, name_share=0.5).unlearn(session)
+    assert by_name < by_picture
+    assert session.notes["lessons"] == 2 * by_picture
+    with pytest.raises(UserError, match=r"method\.name_share"):
+        Unsee(name_share=1.0)
+
+
 def test_strangers_need_training_rows_and_their_lessons_are_counted(tmp_path):
     session = asked_by_name(session_at(tmp_path / "a"))
     Unsee(**TRIAL, strangers=0.3).unlearn(session)

@@ -140,7 +140,9 @@ def test_wrong_years_are_hallucinations_even_where_nobody_was_born_then():
     asked = {"kind": Kind.FACT, "fact": "year", "private": {"name": ("Mara Lind",), "year": ("1950",)}}
     assert classify(said("This is 1971.", **asked), dated) is Aftermath.HALLUCINATION
     assert classify(said("Not 1971, I think.", question="Was it 1971?", **asked), dated) is not Aftermath.HALLUCINATION
-    assert classify(said("This is 1971.", **asked | {"kind": Kind.OPEN, "fact": ""}), dated) is not Aftermath.HALLUCINATION
+    assert (
+        classify(said("This is 1971.", **asked | {"kind": Kind.OPEN, "fact": ""}), dated) is not Aftermath.HALLUCINATION
+    )
     assert classify(said("There are 12 of 19711.", **asked), dated) is not Aftermath.HALLUCINATION
 
 

@@ -22,7 +22,7 @@ from unsee.methods.common.guidance import INSTRUCTION
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.methods.unsee.forms import Form
 from unsee.methods.unsee.student import KeptStop, shrink
-from unsee.methods.unsee.teacher import Law, Scope, kept_targets, lessons
+from unsee.methods.unsee.teacher import Law, Scope, kept_targets, lessons, with_name_share
 from unsee.training.collapse_guard import spread
 from unsee.training.trainer import Parts, minimise, planned
 
@@ -67,6 +67,9 @@ class Unsee(Method):
     """Instruction under which the original model tells nothing private about a picture."""
     rollouts: int = 4
     """Answers drawn per picture and question, and per question by name."""
+    name_share: float = 0.0
+    """Least share of lessons by name, which are repeated up to it; data with many pictures of few people ask by name rarely. 0 = as
+    drawn [inferred]."""
     temperature: float = 1.0
     """Sampling temperature of these answers; 0 = greedy, one answer."""
     teacher: Teacher = "auto"
@@ -78,6 +81,10 @@ class Unsee(Method):
         for name in ("shrink", "strangers"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"method.{name} is a share and must lie in 0..1, got {getattr(self, name)}.")
+        if not 0 <= self.name_share < 1:
+            raise UserError(
+                f"method.name_share is a share of the lessons and must lie in 0..1 (below 1), got {self.name_share}."
+            )
         for name in ("noise", "kept"):
             if getattr(self, name) < 0:
                 raise UserError(f"method.{name} must not be negative, got {getattr(self, name)}.")
@@ -132,7 +139,7 @@ class Unsee(Method):
         session.training = replace(session.training, stop="never")
         taught_lessons = lessons(session, self.scope, self.instruction, self.rollouts, self.temperature)
         retain_answers = kept_targets(session, self.scope, self.forms) if self.retain_weight else []
-        forget = [lesson.student for lesson in taught_lessons]
+        forget = [lesson.student for lesson in with_name_share(taught_lessons, self.name_share)]
         law = Law(session, taught_lessons, self.strangers, self.teacher)
         probes = spread(retain_answers, PROBES) if self.kept else []
         plan = planned(session, forget, retain_answers, self.retain_ratio)
@@ -143,7 +150,7 @@ class Unsee(Method):
             raise UserError(
                 f"method.located={self.located!r} fits no trained matrix. `mlp` or `self_attn` usually does; empty takes all."
             )
-        session.notes.update(promise=self.scope, lessons=len(taught_lessons), shrink=share, shrunk=shrunk_count)
+        session.notes.update(promise=self.scope, lessons=len(forget), shrink=share, shrunk=shrunk_count)
         session.notes["strangers"] = {
             "share": self.strangers,
             "lessons": sum(lesson.stranger is not None for lesson in taught_lessons),

@@ -5,9 +5,11 @@ Shapes: b batch, a answer positions, v vocabulary.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Final, Literal
 
 import torch
@@ -76,6 +78,20 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
             f"Try another wording of method.instruction (now {instruction!r})."
         )
     return collected
+
+
+def with_name_share(lessons: Sequence[Lesson], share: float) -> list[Lesson]:
+    """Repeat the lessons by name in turn until they are at least this share of all.
+
+    >>> from types import SimpleNamespace as N
+    >>> text, image = (N(student=N(example=N(image=source))) for source in (None, "a.png"))
+    >>> len(with_name_share([image] * 6 + [text], 0.25)), len(with_name_share([image] * 6 + [text] * 3, 0.25))
+    (8, 9)
+    """
+    by_name = [lesson for lesson in lessons if lesson.student.example.image is None]
+    by_picture = len(lessons) - len(by_name)
+    missing = math.ceil(share / (1 - share) * by_picture) - len(by_name) if by_name else 0
+    return [*lessons, *islice(cycle(by_name), max(missing, 0))]
 
 
 def kept_targets(session: Session, scope: Scope, forms: Sequence[Form] = ()) -> Sequence[Target]:
