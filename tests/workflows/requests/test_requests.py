@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.run import EXAMPLE
@@ -23,7 +26,8 @@ from unsee.errors import UserError
 from unsee.metrics.normal_form import normalise
 from unsee.models.identity import model_hash
 from unsee.workflows import purge as purging
-from unsee.workflows.requests import asking, batch, intake, keys, manage, receipt, suppression
+from unsee.workflows.requests import asking, batch, intake, keys, manage, receipt, suppression, surfaces
+from unsee.workflows.requests import project as projects
 from unsee.workflows.requests.project import Project, opened
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
 from unsee.workflows.requests.rows import read_rows, write_rows
@@ -274,6 +278,49 @@ def test_no_name_string_or_picture_is_in_the_ledger(project: Project) -> None:
         assert not [secret for secret in SECRETS if secret in text], place
 
 
+@pytest.mark.parametrize(("greedy", "leaks"), [("erased", "no"), ("not_measured", "unknown"), ("residual", "yes")])
+def test_what_only_attacks_bring_back_is_told_apart(greedy: str, leaks: str) -> None:
+    asked_surfaces = {name: Surface(verdict="not_measured") for name in surfaces.ASKED}
+    person_surfaces = {**asked_surfaces, "name": Surface(verdict=greedy), "relearning": Surface(verdict="residual")}  # type: ignore[arg-type]
+    hidden = batch.Checked(request="R-1", surfaces=person_surfaces, verdict="residual", recheck=False)
+    unknown = batch.Checked(request="R-2", surfaces=asked_surfaces, verdict="not_measured", recheck=True)
+    outcome = batch._outcome([hidden])
+    place = "given away in answers" if greedy == "residual" else "brought back by attacks only (hidden, not gone)"
+    assert (outcome.leaks, outcome.sentence) == (leaks, f"deletion requests (1): 1 {place}")
+    both = batch._outcome([hidden, unknown])
+    assert both.leaks == ("yes" if greedy == "residual" else "unknown")
+    assert both.sentence == f"deletion requests (2): 1 {place}, 1 not measured"
+
+
+@pytest.mark.parametrize(
+    ("answers", "headline"), [("erased", "Hidden, not gone"), ("no_baseline", "Hidden"), ("not_measured", "Residual")]
+)
+def test_a_receipt_says_hidden_only_if_answers_were_measured(answers: str, headline: str) -> None:
+    words = {"name": {"verdict": answers}, "sampling": {"verdict": "residual"}}
+    assert receipt._headline({"verdict": "residual", "surfaces": words}).startswith(headline)
+
+
+@pytest.mark.parametrize("changes", [{"data": str(EXAMPLE)}, {"benchmark": "folder"}])
+def test_new_data_are_opened_as_the_project_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    calls: list[tuple[Any, Any]] = []
+    monkeypatch.setattr(projects, "open_benchmark", lambda *arguments: calls.append(arguments))
+    opened(tmp_path / "p", {"model": "lab", "data": str(EXAMPLE), "benchmark": "folder"})
+    opened(tmp_path / "p", {"gold": "lab-gold"})
+    assert opened(tmp_path / "p", changes).settings().benchmark == "folder"
+    assert calls == [(str(EXAMPLE), "folder")] * 2
+
+
+def test_data_are_opened_once_per_request(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(
+        intake, "open_benchmark", lambda *arguments: calls.append(arguments) or open_benchmark(*arguments)
+    )
+    intake.add(project, "Ada Lovell")
+    assert len(calls) == 1
+
+
 def approved(project: Project, *names: str) -> list[str]:
     """Return requests whose rows are approved."""
     made = [intake.add(project, name).request.id for name in names]
@@ -514,6 +561,58 @@ def test_a_base_of_unknown_hash_is_said_to_be_unchecked(tmp_path: Path) -> None:
     assert "not checked: owner/name, below" in str(found)
 
 
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of all values inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(inner for key, part in items for inner in paths_in(part, (*path, key)))]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=()), max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def test_a_tampered_receipt_has_faults_and_no_traceback(project: Project, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    content = json.loads(result.receipts[0].file.read_text())
+    forged = tmp_path / "forged.receipt.json"
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.sampled_from(paths_in(content)[1:]), JSON)
+    @example(("signature", "key"), 7)
+    @example(("signature", "value"), [])
+    @example(("surfaces", "name"), "erased")
+    @example(("surfaces", "name", "after"), [1])
+    @example(("surfaces", "unseen", "after", "hits"), {})
+    @example(("request",), "../../elsewhere")
+    @example(("statement",), "\ud800")
+    def check(path: tuple[Any, ...], value: Any) -> None:
+        changed = copy.deepcopy(content)
+        part = changed
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = value
+        assume(changed != content)
+        forged.write_text(json.dumps(changed))
+        try:
+            verification = receipt.verify(forged, model=result.model, project=project, ask=True)
+        except UserError:
+            return
+        assert not verification.good
+        assert str(verification).endswith("the receipt does NOT hold")
+
+    check()
+
+
+def test_asking_again_without_a_model_is_refused_first(tmp_path: Path, project: Project) -> None:
+    with pytest.raises(UserError, match="give the project and --model"):
+        receipt.verify(tmp_path / "none.json", project=project, ask=True)
+
+
 @pytest.mark.parametrize("part", ["model", "ledger", "surfaces", "signature"])
 def test_half_a_receipt_is_refused(tmp_path: Path, part: str) -> None:
     content = {"format": receipt.FORMAT} | {name: {} for name in ("model", "ledger", "surfaces", "signature")}
@@ -748,9 +847,17 @@ def test_due_dates_are_extended_once_and_in_time(project: Project) -> None:
     with pytest.raises(UserError, match="a sentence could name"):
         manage.extend(project, name, "Ada has many pictures", today=date(2026, 11, 1))
     entry = manage.extend(project, name, "complex", today=date(2026, 11, 30))
-    assert entry.content["due"] == "2027-01-30"
+    assert entry.content["due"] == "2027-01-31"
     with pytest.raises(UserError, match="put off before"):
         manage.extend(project, name, "complex", today=date(2026, 11, 30))
+
+
+@pytest.mark.parametrize(("due", "extended"), [(None, "2026-04-30"), (date(2026, 2, 20), "2026-04-20")])
+def test_an_extension_counts_from_the_arrival_unless_the_date_was_set(
+    project: Project, due: date | None, extended: str
+) -> None:
+    name = intake.add(project, "Ada Lovell", received=date(2026, 1, 31), due=due).request.id
+    assert manage.extend(project, name, "complex", today=date(2026, 2, 1)).content["due"] == extended
 
 
 def test_the_list_marks_what_is_late(project: Project) -> None:
@@ -809,14 +916,18 @@ def test_a_purge_leaves_figures_and_no_trace_of_the_person(project: Project) -> 
 def test_what_else_lies_in_a_purged_folder_is_listed_and_counted(project: Project) -> None:
     (name,) = approved(project, "Ada Lovell")
     batch.run(project)
-    manage.close(project, name, "erased", "done")
+    manage.close(project, name, "erased", "done", operator="op1")
     notes = project.place(name) / "notes.txt"
     notes.write_text("Ada Lovell called")
     listed = manage.purge(project)
     assert notes.resolve() in {item.path for item in listed.removed}
     assert not [item for item in listed.kept if item.path.is_relative_to(project.place(name).resolve())]
-    done = manage.purge(project, apply=True)
+    with pytest.raises(UserError, match="no free text"):
+        manage.purge(project, apply=True, operator="Jo Field")
+    done = manage.purge(project, apply=True, operator="op2")
     assert not notes.exists()
+    operators = {entry.kind: entry.operator for entry in project.ledger.state(name).entries}
+    assert [operators[kind] for kind in ("closed", "suppressed", "purged")] == ["op1", "op1", "op2"]
     mine = done.within(project.place(name).resolve())
     assert project.ledger.state(name).last("purged")["files"] == len(mine.removed)
 

@@ -91,8 +91,14 @@ def test_without_a_reference_next_to_nothing_may_come() -> None:
 
 
 def test_a_model_that_was_not_asked_again_has_not_erased() -> None:
-    found = judged(of("unseen", 9, 10), {}, of("unseen", 0, 20), "strangers")
-    assert found["unseen"].verdict == "residual"
+    before, reference = of("unseen", 9, 10), of("unseen", 0, 20)
+    found = judged(before, {}, reference, "strangers")
+    assert (found["unseen"].verdict, found["unseen"].after) == ("not_measured", None)
+    assert found["unseen"].why
+    assert surfaces.known_before(found)
+    unlearned = judged(before, None, reference, "strangers")  # not yet
+    assert (unlearned["unseen"].verdict, unlearned["unseen"].why) == ("residual", "")
+    assert not surfaces.known_before(judged(of("unseen", 0, 10), {}, reference, "strangers"))
 
 
 def finding(recovered: dict[str, float], *, degenerate: float = 0.0, at: float | None = None) -> dict[str, object]:

@@ -199,7 +199,7 @@ def _close(options: argparse.Namespace) -> int:
 def _purge(options: argparse.Namespace) -> int:
     from unsee.workflows.requests import manage
 
-    say(manage.purge(_project(options), options.requests, apply=options.yes))
+    say(manage.purge(_project(options), options.requests, apply=options.yes, operator=options.operator))
     return OK
 
 

@@ -42,7 +42,7 @@ from unsee.workflows.requests.receipt import Issued, issue
 from unsee.workflows.requests.rows import read_rows, recast, write_rows
 from unsee.workflows.requests.surfaces import Surface, Word
 from unsee.workflows.suggest import suggest
-from unsee.workflows.verdict import Outcome, keep_outcome
+from unsee.workflows.verdict import Leaks, Outcome, keep_outcome
 
 IMAGES: Final = 2
 """Pictures per question in an attack: with one, the share for a single person has too wide an interval [inferred]."""
@@ -375,7 +375,7 @@ class Batch:
         forget_run(chosen_run, resume=is_resumed)
         states = self.project.ledger.states()
         run_record = config.read_mapping(self.run_folder / RECORD)
-        before, after = model_hash(self.settings.model)[:64], model_hash(str(self.run_folder))[:64]
+        before, after = model_hash(self.settings.model), model_hash(str(self.run_folder))
         seconds = run_record["result"].get("seconds")  # unknown after a resumed run
         for request in self.requests:
             if states[request.id].last("unlearned").get("batch") != self.name:
@@ -410,7 +410,7 @@ class Batch:
         checks = []
         for request in self.requests:
             person_surfaces = self._verdict_on(request, before, after, gold)
-            known_by_asking = any(surface.verdict in ("erased", "residual") for surface in person_surfaces.values())
+            known_by_asking = surfaces.known_before(person_surfaces)
             known_by_drawing = self._known_by_drawing(request)
             control_entities = asking.controls_of(request.entity)
             person_surfaces |= {
@@ -533,7 +533,7 @@ class Batch:
         """Write verdicts into the ledger, and a receipt for every request of this batch."""
         receipts = []
         ledger = self.project.ledger
-        hash_after = model_hash(str(self.run_folder))[:64]
+        hash_after = model_hash(str(self.run_folder))
         for check in checks:
             if ledger.state(check.request).last("verdict").get("batch") != self.name:
                 ledger.append(
@@ -567,13 +567,26 @@ def _asks_images(attack_name: str) -> bool:
 
 
 def _outcome(checks: Sequence[Checked]) -> Outcome:
-    """Return the verdict on the batch's model, which exports and uploads check."""
-    verdicts = {check.surfaces[name].verdict for check in checks for name in surfaces.ASKED}
-    residual_count = sum(check.verdict == "residual" for check in checks)
-    shares = [check.surfaces[name].after for check in checks for name in surfaces.ASKED]
+    """Return the verdict on the batch's model, which exports and uploads check.
+
+    By the answers to questions. What only attacks bring back is counted apart, as "hidden".
+    """
+    asked_surfaces = [{name: check.surfaces[name] for name in surfaces.ASKED} for check in checks]
+    words = [surfaces.overall(person_surfaces) for person_surfaces in asked_surfaces]
+    hidden_count = sum(
+        check.verdict == "residual" and word != "residual" for check, word in zip(checks, words, strict=True)
+    )
+    counts = {
+        "given away in answers": words.count("residual"),
+        "brought back by attacks only (hidden, not gone)": hidden_count,
+        "not measured": sum(check.verdict == "not_measured" for check in checks),
+    }
+    leaks: Leaks = "no" if "erased" in words and "not_measured" not in words else "unknown"
+    remarks = [f"{count} {text}" for text, count in counts.items() if count]
+    shares = [surface.after for person_surfaces in asked_surfaces for surface in person_surfaces.values()]
     return Outcome(
-        leaks="yes" if "residual" in verdicts else "no" if "erased" in verdicts else "unknown",
-        sentence=f"deletion requests: something is left of {residual_count} of {len(checks)} people",
+        leaks="yes" if "residual" in words else leaks,
+        sentence=f"deletion requests ({len(checks)}): {', '.join(remarks) or 'nothing came back'}",
         questions=sum(share.n for share in shares if share is not None),
     )
 

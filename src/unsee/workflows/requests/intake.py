@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from unsee.api import Benchmark, Example, ImageFile, ImageSource, Kind, Response, Role
 from unsee.api.pictures import decode_image
@@ -140,7 +140,8 @@ def add(
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
     request_id = _new_id()
     arrival_date = received or datetime.now(UTC).date()
-    person = _found(project, data, request_id, name.strip(), pictures, attributes, private or {}, entity)
+    owners = _owners(data, pictures) if data is not None else set()
+    person = _found(project, data, request_id, name.strip(), pictures, attributes, private or {}, entity, owners)
     request = Request(
         id=request_id,
         entity=person.entity,
@@ -150,10 +151,10 @@ def add(
         in_data=person.in_data,
         received=arrival_date.isoformat(),
     )
-    person, responses, sampling = _with_responses(settings, person)
+    person, responses, sampling = _with_responses(settings.model, data, person)
     baseline = {**_baseline(responses, person), "sampling": sampling}
-    is_known = any(surface.verdict != "no_baseline" for surface in baseline.values() if surface.before is not None)
-    codes = _warnings(ledger, data, request, person, pictures, is_known=is_known)
+    is_known = surfaces.known_before(baseline)
+    codes = _warnings(ledger, data, request, person, owners, is_known=is_known)
     due_date = due or add_months(arrival_date, MONTHS)
     folder = owned_folder(project.place(request_id))
     try:
@@ -270,9 +271,10 @@ def _found(
     attributes: Sequence[str],
     private: Mapping[str, Sequence[str]],
     entity: str,
+    owners: set[str],
 ) -> Found:
     """Return the rows about the person: those of the data, and questions about the pictures."""
-    entity_id = "" if data is None else entity or _entity_of(data, name, pictures)
+    entity_id = "" if data is None else entity or _entity_of(data, name, owners)
     if data is not None and entity_id:
         train, judged = _rows_of(project, data, entity_id)
         forms = next((row.private["name"] for row in train if row.private.get("name")), forms_of(name))
@@ -330,8 +332,8 @@ def _with(row: Example, private: Mapping[str, Sequence[str]]) -> Example:
     return replace(row, private={**row.private, **forms_by_fact}) if forms_by_fact else row
 
 
-def _entity_of(data: Benchmark, name: str, pictures: Sequence[ImageSource]) -> str:
-    """Return the entity of the data with this name or one of these pictures, or empty."""
+def _entity_of(data: Benchmark, name: str, owners: set[str]) -> str:
+    """Return the entity of the data with this name, else the only one with the pictures, or empty."""
     normal_name = normalise(name)
     matches = [entity for entity, forms in data.vocabulary().names.items() if normal_name in map(normalise, forms[:1])]
     matches = matches or [
@@ -341,18 +343,20 @@ def _entity_of(data: Benchmark, name: str, pictures: Sequence[ImageSource]) -> s
         raise UserError(f"{len(matches)} people in the data are called so. Say which with --entity.")
     if matches:
         return matches[0]
-    picture_hashes = {_pixels(image) for image in pictures}
-    named_entities = data.vocabulary().names.keys()  # strangers have none
-    owners = {
-        row.entity for row in _with_images(data) if picture_hashes and _pixels(row.image) in picture_hashes
-    } & named_entities
     return next(iter(owners)) if len(owners) == 1 else ""
 
 
-def _with_images(data: Benchmark) -> list[Any]:
-    """Return the rows with a picture, one per picture."""
+def _owners(data: Benchmark, pictures: Sequence[ImageSource]) -> set[str]:
+    """Return the named entities of the data with one of these pictures. Strangers have no name."""
+    if not pictures:
+        return set()
+    picture_hashes = {_pixels(image) for image in pictures}
     rows = [row for split in ("train", "eval") for row in data.examples(split)]  # type: ignore[arg-type]
-    return list({row.image.key: row for row in rows if row.image is not None}.values())
+    images = {row.image.key: (row.entity, row.image) for row in rows if row.image is not None}
+    named_entities = data.vocabulary().names.keys()
+    return {
+        entity for entity, image in images.values() if entity in named_entities and _pixels(image) in picture_hashes
+    }
 
 
 def _pixels(image: ImageSource) -> str:
@@ -389,14 +393,13 @@ def _further(
     return split_rows
 
 
-def _with_responses(settings: Settings, person: Found) -> tuple[Found, list[Response], Surface]:
+def _with_responses(model_path: str, data: Benchmark | None, person: Found) -> tuple[Found, list[Response], Surface]:
     """Generate the current model's responses, greedy and sampled.
 
     If the person is not in the data, the greedy responses become the answers of the rows.
     """
-    data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
     rows = asking.with_controls(person.judged, asking.strangers_of(data), {person.entity: person.forms})
-    model = asking.opened(settings.model)
+    model = asking.opened(model_path)
     responses, sampling = asking.ask(model, rows), asking.drawn(model, rows, person.entity, 0)
     person_responses = asking.split(responses, person.entity)[0]
     if person.in_data:
@@ -406,8 +409,7 @@ def _with_responses(settings: Settings, person: Found) -> tuple[Found, list[Resp
         raise UserError(
             "The model answers every question about the pictures with nothing, so there is nothing to unlearn."
         )
-    answered_rows = {row.id: row for row in train}
-    judged = [answered_rows.get(row.id, row) for row in asking.with_own_answers(person.judged, person_responses)]
+    judged = asking.with_own_answers(person.judged, person_responses)
     return replace(person, train=train, judged=judged), responses, sampling
 
 
@@ -436,7 +438,7 @@ def _warnings(
     data: Benchmark | None,
     request: Request,
     person: Found,
-    pictures: Sequence[ImageSource],
+    owners: set[str],
     *,
     is_known: bool,
 ) -> tuple[str, ...]:
@@ -457,10 +459,7 @@ def _warnings(
         codes["name_of_kept"] = any(
             normalise(form) in request_forms for forms in other_entities.values() for form in forms
         )
-        picture_hashes = {_pixels(image) for image in pictures}
-        codes["picture_of_kept"] = bool(picture_hashes) and any(
-            row.entity in other_entities and _pixels(row.image) in picture_hashes for row in _with_images(data)
-        )
+        codes["picture_of_kept"] = not owners.isdisjoint(other_entities)
     return tuple(code for code in WARNINGS if codes.get(code))
 
 
@@ -506,7 +505,7 @@ def _enter(
         "replaces": [ledger.pseudonym(normalise(request.name))],
     }
     asked_fields = {
-        "model": model_hash(settings.model)[:64],
+        "model": model_hash(settings.model),
         "found": is_known,
         "surfaces": {name: surface.to_json() for name, surface in baseline.items() if surface.before is not None},
         "answers": answer_count,

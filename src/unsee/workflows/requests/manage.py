@@ -16,10 +16,21 @@ from unsee.utils.parsing import read_object
 from unsee.workflows.private_files import DEFAULT
 from unsee.workflows.purge import Purged, is_done
 from unsee.workflows.purge import purge as purge_folders
-from unsee.workflows.requests.ledger import DECISIONS, FILE, FURTHER, REASONS, Entry, Ledger, State, add_months
+from unsee.workflows.requests.ledger import (
+    DECISIONS,
+    FILE,
+    FURTHER,
+    MONTHS,
+    REASONS,
+    Entry,
+    Ledger,
+    State,
+    add_months,
+    require_codes,
+)
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import BATCH, ID, Project
-from unsee.workflows.requests.receipt import SUFFIX, file_hash
+from unsee.workflows.requests.receipt import SUFFIX, entries_of, file_hash, is_present
 from unsee.workflows.requests.rows import read_rows
 from unsee.workflows.requests.suppression import suppress
 
@@ -83,6 +94,8 @@ def _text(value: object) -> str:
 def extend(project: Project, request: str, reason: str, *, today: date, operator: str = "") -> Entry:
     """Extend the deadline by two months, announced within the first (GDPR Art. 12(3)).
 
+    To three months after the arrival, or two after a due date that was set by hand.
+
     Args:
         project: Project with the ledger.
         request: Identifier of the request, which must be open.
@@ -101,8 +114,10 @@ def extend(project: Project, request: str, reason: str, *, today: date, operator
         raise UserError(f"{request} was put off before, to {state.due.isoformat()}; it can be put off once.")
     if today > state.due:
         raise UserError(f"{request} was due on {state.due.isoformat()}: it could be put off until then.")
-    due = add_months(state.due, FURTHER).isoformat()
-    entry = project.ledger.append("extended", request, operator=operator, due=due, reason=reason)
+    # from the arrival, since a due date at the end of a short month lost days; one set by hand stays the start
+    is_regular = state.due == add_months(state.received, MONTHS)
+    due = add_months(state.received, MONTHS + FURTHER) if is_regular else add_months(state.due, FURTHER)
+    entry = project.ledger.append("extended", request, operator=operator, due=due.isoformat(), reason=reason)
     write_overview(project)
     return entry
 
@@ -132,12 +147,12 @@ def close(project: Project, request: str, decision: str, reason: str, *, operato
     if decision == "no_baseline" and not _was_unknown(state):
         raise UserError(f"{request} cannot be closed as not in the model: the model gave the person away when asked.")
     entry = project.ledger.append("closed", request, operator=operator, decision=decision, reason=reason)
-    _suppress(project, state)
+    _suppress(project, state, operator)
     write_overview(project)
     return entry
 
 
-def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False) -> Purged:
+def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False, operator: str = "") -> Purged:
     """Remove the private data of closed requests and of batches without other requests.
 
     Receipts, ledger, figures and weights stay. Fingerprints for `unsee check --suppress` are noted first.
@@ -146,10 +161,12 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
         project: Where the requests are kept.
         requests: Ids; none = all that are closed. What an interrupted `add` left is taken by its id only.
         apply: Remove. Otherwise it is only listed.
+        operator: Code of whoever removes. Empty: not noted.
 
     Raises:
-        UserError: A request is open: its data are still needed.
+        UserError: A request is open: its data are still needed. Or the operator is no code.
     """
+    require_codes(operator)
     states, orphan_ids = project.ledger.states(), _without_entry(project)
     chosen_ids = list(requests) or [request_id for request_id, state in states.items() if not state.open]
     for request_id in chosen_ids:
@@ -163,7 +180,7 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
         raise UserError("Nothing to purge: no closed request has data here.")
     if apply:
         for request_id in (request_id for request_id in present_ids if request_id not in orphan_ids):
-            _suppress(project, states[request_id])
+            _suppress(project, states[request_id], operator)
     purged = _whole(
         purge_folders(folders, apply=apply), [project.place(request_id).resolve() for request_id in present_ids]
     )
@@ -171,9 +188,8 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
         for request_id in present_ids:
             if request_id not in orphan_ids:
                 record = purged.within(project.place(request_id).resolve()).record()
-                project.ledger.append(
-                    "purged", request_id, levels=record["levels"], files=record["files"], bytes=record["bytes"]
-                )
+                facts = {name: record[name] for name in ("levels", "files", "bytes")}
+                project.ledger.append("purged", request_id, operator=operator, **facts)
             remove_folder(project.place(request_id))
         write_overview(project)
     return purged
@@ -208,13 +224,13 @@ def _batches_of(project: Project, purged_ids: set[str]) -> list[Path]:
     ]
 
 
-def _suppress(project: Project, state: State) -> None:
+def _suppress(project: Project, state: State, operator: str) -> None:
     """Record the fingerprints of an unlearned person, to search new training data for them."""
     request = project.request(state.request)
     if request is None or state.last("suppressed") or not state.last("unlearned"):
         return
     pictures = {row.image.key: row.image for row in read_rows(project.place(request.id)) if row.image is not None}
-    suppress(project.ledger, request.id, [request.name, *request.forms], pictures.values())
+    suppress(project.ledger, request.id, [request.name, *request.forms], pictures.values(), operator=operator)
 
 
 def decision_of(state: State) -> str:
@@ -260,25 +276,20 @@ def faults(project: Project) -> list[str]:
 
 def _faults_of_receipt(file: Path, entries: Sequence[Entry]) -> list[str]:
     """Return the problems of a receipt: its file, its ledger entry, the entry before it."""
-    receipt_id, problems = file.name.removesuffix(SUFFIX), []
-    receipt_entries = [
-        entry.content for entry in entries if entry.kind == "receipt" and entry.content.get("receipt") == receipt_id
-    ]
+    receipt_entries, problems = entries_of(file.name.removesuffix(SUFFIX), entries), []
     if not receipt_entries:
         problems.append(
             f"{file.name} is not noted in the ledger: its entry was removed, or its batch was interrupted, which "
             "`unsee request run` finishes"
         )
-    elif file_hash(file) != receipt_entries[-1].get("sha256"):
+    elif file_hash(file) != receipt_entries[-1].content.get("sha256"):
         problems.append(f"{file.name} is not what was issued: the ledger notes another content")
     try:
         ledger_position = read_object(file).get("ledger")
     except UserError as error:
         return [*problems, str(error)]
     ledger_position = ledger_position if isinstance(ledger_position, dict) else {}
-    if not any(
-        entry.number == ledger_position.get("entry") and entry.seal == ledger_position.get("seal") for entry in entries
-    ):
+    if not is_present(ledger_position, entries):
         problems.append(
             f"{file.name} was written after entry {ledger_position.get('entry')}, which is not in the ledger"
         )
@@ -301,5 +312,5 @@ def note_child(model: Path | str, form: str, target: str) -> None:
     for folder in (Path(model).resolve(), *Path(model).resolve().parents):
         if (folder / FILE).is_file():
             digest = hashlib.sha256(target.encode()).hexdigest()[:32]
-            Ledger(folder).append("child", form=form, model=model_hash(str(model))[:64], target=digest)
+            Ledger(folder).append("child", form=form, model=model_hash(str(model)), target=digest)
             return

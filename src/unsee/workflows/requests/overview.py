@@ -22,7 +22,6 @@ class Cell:
     """What a model after a batch gave away about one person."""
 
     text: str
-    verdict: str
     share: float
     """Share of the answers, 0..1; for the colour."""
 
@@ -30,21 +29,19 @@ class Cell:
 def write_overview(project: Project) -> Path:
     """Write the page of a project and return it."""
     states = list(project.ledger.states().values())
-    batches = sorted({str(entry.content["batch"]) for state in states for entry in state.entries if _checked(entry)})
+    batches = sorted(
+        {str(entry.content["batch"]) for state in states for entry in state.entries if entry.kind == "verdict"}
+    )
     rows = [_row(project, state, batches) for state in states]
     text = rendered("overview.html", ("receipt.css",), "", {"batches": batches, "rows": rows}, here=HERE)
     atomic_write_text(project.folder / PAGE, text)
     return project.folder / PAGE
 
 
-def _checked(entry: Any) -> bool:
-    return bool(entry.kind == "verdict")
-
-
 def _row(project: Project, state: State, batches: list[str]) -> dict[str, Any]:
     """Return what the page shows of a request."""
     surfaces_by_batch = {
-        str(entry.content["batch"]): entry.content["surfaces"] for entry in state.entries if _checked(entry)
+        str(entry.content["batch"]): entry.content["surfaces"] for entry in state.entries if entry.kind == "verdict"
     }
     receipts = [str(entry.content["receipt"]) for entry in state.entries if entry.kind == "receipt"]
     verdict = state.verdict or ("no_baseline" if state.last("asked").get("found") is False else "")
@@ -73,5 +70,4 @@ def _cell(surface_results: Mapping[str, Any], key: str) -> Cell | None:
     if not known_counts:
         return None
     hits, n = sum(count["hits"] for count in known_counts), sum(count["n"] for count in known_counts)
-    verdicts = {str(count["verdict"]) for count in known_counts if "verdict" in count}
-    return Cell(text=f"{hits} of {n}", verdict="residual" if "residual" in verdicts else "erased", share=hits / n)
+    return Cell(text=f"{hits} of {n}", share=hits / n)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -124,29 +124,31 @@ def opened(folder: Path | str, changes: Mapping[str, Any]) -> Project:
         UserError: There is no such model or data, or the folder holds files of somebody else.
     """
     project = Project(folder=Path(folder))
-    given_settings = {name: value for name, value in changes.items() if value}
-    if not (project.folder / SETTINGS).is_file():
-        if not given_settings.get("model"):
+    new_settings = {name: value for name, value in changes.items() if value}
+    stored_settings: dict[str, Any] = {}
+    if (project.folder / SETTINGS).is_file():
+        stored_settings = asdict(project.settings())
+    else:
+        if not new_settings.get("model"):
             raise UserError(f"{folder} holds no deletion requests yet: give --model, the model that is to forget.")
         if project.folder.is_dir() and any(project.folder.iterdir()):
             raise UserError(f"{folder} is not empty and no project of deletion requests. Give another --project.")
-        project.write(config.build(Settings, _lasting(given_settings), where="the project"))
-        return project
-    if new_settings := _lasting(given_settings):
-        project.write(config.build(Settings, {**asdict(project.settings()), **new_settings}, where="the project"))
+    if new_settings:
+        settings = _lasting({**stored_settings, **new_settings}, new_settings)
+        project.write(config.build(Settings, settings, where="the project"))
     return project
 
 
-def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with absolute paths, or raise for a path that does not exist."""
+def _lasting(settings: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
+    """Return the settings with absolute paths, or raise if a changed one cannot be used with the others."""
     absolute_settings = dict(settings)
     for name in ("model", "gold"):
-        if absolute_settings.get(name):
-            folder_of(absolute_settings[name])
-            absolute_settings[name] = builtin.absolute_or_name(str(absolute_settings[name]))
-    if absolute_settings.get("data"):
-        open_benchmark(absolute_settings["data"], absolute_settings.get("benchmark", ""))
-        absolute_settings["data"] = builtin.absolute_or_name(str(absolute_settings["data"]))
+        if name in changed:
+            folder_of(settings[name])
+            absolute_settings[name] = builtin.absolute_or_name(str(settings[name]))
+    if settings.get("data") and not {"data", "benchmark"}.isdisjoint(changed):
+        open_benchmark(settings["data"], settings.get("benchmark", ""))
+        absolute_settings["data"] = builtin.absolute_or_name(str(settings["data"]))
     return absolute_settings
 
 

@@ -81,16 +81,10 @@ def templates_of(data: Benchmark | None) -> tuple[Template, ...]:
     for row in (*data.examples("train"), *data.examples("eval")):
         if row.kind not in PROBES or not row.entity:
             continue
-        text = row.question if row.image is not None else _without_name(row.question, row.private.get("name", ()))
+        text = row.question if row.image is not None else _renamed(row.question, row.private.get("name", ()), NAME)
         if row.image is not None or NAME in text:
             templates[Template(kind=row.kind, fact=row.fact, text=text, picture=row.image is not None)] = None
     return tuple(templates) or BUILT_IN
-
-
-def _without_name(question: str, forms: Sequence[str]) -> str:
-    """Replace the longest form of the name in a question by a placeholder."""
-    form = next((form for form in sorted(forms, key=len, reverse=True) if form in question), "")
-    return question.replace(form, NAME) if form else question
 
 
 def forms_of(name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +17,15 @@ from typing import Any, Final
 
 from unsee import __version__, config
 from unsee.config import RECORD
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 from unsee.models.identity import bases, model_hash
 from unsee.models.location import folder_of
 from unsee.report.page import rendered
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests import keys, surfaces
-from unsee.workflows.requests.project import BATCH, Project
+from unsee.workflows.requests.ledger import Entry
+from unsee.workflows.requests.project import BATCH, ID, Project
 from unsee.workflows.requests.surfaces import Surface, Word
 
 FORMAT: Final = "unsee-receipt/1"
@@ -206,8 +207,11 @@ def verify(
         ask: Ask the model again, with the rows of the request if they were not purged.
 
     Raises:
-        UserError: The file is no receipt, there is no such model, or the package cryptography is missing.
+        UserError: The file is no receipt, there is no such model, the package cryptography is missing, or `ask` lacks the
+            project or the model.
     """
+    if ask and (project is None or not model):
+        raise UserError("To ask again, give the project and --model.")
     content = read_object(Path(file))
     if content.get("format") != FORMAT:
         raise UserError(f"{file} is no receipt of this form ({FORMAT}).")
@@ -226,7 +230,7 @@ def verify(
         folder_of(model)  # a mistyped path is an error, not another model
         expected_hash, actual_hash = str(content["model"].get("after")), model_hash(model)
         note(
-            actual_hash[:64] == expected_hash,
+            actual_hash == expected_hash,
             f"the model is the one of the receipt ({expected_hash[:16]})",
             f"the model is another one: {actual_hash[:16]}, the receipt is about {expected_hash[:16]}",
         )
@@ -234,7 +238,7 @@ def verify(
     if project is not None:
         for passed, pass_text, fail_text in _in_ledger(content, Path(file), project):
             note(passed, pass_text, fail_text)
-    if ask:
+    if ask and project is not None:
         note(*_reproduced(content, model, project))
     return Verified(faults=tuple(faults), checked=tuple(checked), unchecked=tuple(unchecked))
 
@@ -271,18 +275,19 @@ def _key_text(key_or_path: str) -> str:
 
 def _signed(content: Mapping[str, Any], trusted: str) -> tuple[bool, str, str]:
     """Check the signature, and that the key is the trusted one."""
-    signature = content.get("signature", {})
-    if not isinstance(signature, Mapping) or "key" not in signature:
+    signature = content["signature"]
+    if "key" not in signature:
         return False, "", "it is not signed"
+    signer = str(signature["key"])
     try:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ModuleNotFoundError as error:
         raise UserError(keys.MISSING) from error
     if not trusted:
-        return False, "", f"it is signed by {signature['key'][:16]}, and no key to trust was given: --key"
-    if signature["key"] != trusted:
-        return False, "", f"it is signed by another key: {signature['key'][:16]}, trusted is {trusted[:16]}"
+        return False, "", f"it is signed by {signer[:16]}, and no key to trust was given: --key"
+    if signer != trusted:
+        return False, "", f"it is signed by another key: {signer[:16]}, trusted is {trusted[:16]}"
     try:
         public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(trusted))
         public_key.verify(bytes.fromhex(str(signature.get("value", ""))), canonical(content))
@@ -295,40 +300,48 @@ def _in_ledger(content: Mapping[str, Any], file: Path, project: Project) -> list
     """Check the ledger's chain of seals, its entry for the receipt, and the entry before it."""
     faults = project.ledger.verify()
     entries = project.ledger.entries()
-    receipt_entries = [
-        entry for entry in entries if entry.kind == "receipt" and entry.content.get("receipt") == content.get("receipt")
-    ]
     ledger_position = content["ledger"]
-    is_present = any(
-        entry.number == ledger_position.get("entry") and entry.seal == ledger_position.get("seal") for entry in entries
-    )
     return [
         (not faults, f"the ledger's {len(entries)} entries are unchanged", "; ".join(faults[:3])),
         (
-            any(entry.content.get("sha256") == file_hash(file) for entry in receipt_entries),
+            any(
+                entry.content.get("sha256") == file_hash(file) for entry in entries_of(content.get("receipt"), entries)
+            ),
             "the ledger has this receipt, with this content",
             "the ledger does not have this receipt with this content",
         ),
         (
-            is_present,
+            is_present(ledger_position, entries),
             f"the ledger has the entry it was written after ({ledger_position.get('entry')})",
             "the ledger lacks the entry before",
         ),
     ]
 
 
-def _reproduced(content: Mapping[str, Any], model: str, project: Project | None) -> tuple[bool, str, str]:
+def entries_of(receipt_id: object, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the ledger entries of a receipt."""
+    return [entry for entry in entries if entry.kind == "receipt" and entry.content.get("receipt") == receipt_id]
+
+
+def is_present(ledger_position: Mapping[str, Any], entries: Sequence[Entry]) -> bool:
+    """Tell whether the ledger has the entry that a receipt was written after."""
+    number_and_seal = (ledger_position.get("entry"), ledger_position.get("seal"))
+    return any((entry.number, entry.seal) == number_and_seal for entry in entries)
+
+
+def _reproduced(content: Mapping[str, Any], model: str, project: Project) -> tuple[bool, str, str]:
     """Ask the model again, and compare the counts per surface with those of the receipt."""
     from unsee.workflows.requests import asking
     from unsee.workflows.requests.rows import read_rows
 
-    if project is None or not model:
-        raise UserError("To ask again, give the project and --model.")
-    request = project.request(str(content.get("request")))
+    request_id = str(content.get("request"))
+    if not ID.fullmatch(request_id):
+        return False, "", f"it names no request that could be asked about: {shown(request_id)}"
+    request = project.request(request_id)
     if request is None:
         return False, "", "the rows of the request were purged, so the model cannot be asked again"
     shares = surfaces.shares(asking.ask(asking.opened(model), read_rows(project.place(request.id))))
-    receipt_counts = {name: _counted(content["surfaces"].get(name, {}).get("after")) for name in surfaces.ASKED}
+    receipt_counts = {name: _counted(content["surfaces"].get(name)) for name in surfaces.ASKED}
     new_counts = {
         name: f"{shares[name].hits}/{shares[name].n}" if name in shares else "no answers" for name in surfaces.ASKED
     }
@@ -344,9 +357,12 @@ def _reproduced(content: Mapping[str, Any], model: str, project: Project | None)
     )
 
 
-def _counted(share: Mapping[str, Any] | None) -> str:
-    """Return the counts of a surface in a receipt as text."""
-    return f"{share.get('hits')}/{share.get('n')}" if share else "no answers"
+def _counted(surface: object) -> str:
+    """Return the counts of a surface in a receipt as text, whatever the receipt holds there."""
+    share = surface.get("after") if isinstance(surface, Mapping) else surface
+    if isinstance(share, Mapping):
+        return f"{share.get('hits')}/{share.get('n')}"
+    return "no answers" if share is None else shown(share)
 
 
 def file_hash(file: Path) -> str:
@@ -376,7 +392,8 @@ def _headline(content: Mapping[str, Any]) -> str:
     """Return the verdict as a sentence."""
     residual_names = [name for name, surface in content["surfaces"].items() if surface["verdict"] == "residual"]
     descriptions = "; ".join(surfaces.WORDS[name] for name in residual_names)
-    if content["verdict"] == "residual" and not set(residual_names) & set(surfaces.ASKED):
+    asked_words = {surface["verdict"] for name, surface in content["surfaces"].items() if name in surfaces.ASKED}
+    if content["verdict"] == "residual" and "residual" not in asked_words and asked_words - {"not_measured"}:
         return f"Hidden, not gone: no answer gives the person away, but it comes back: {descriptions}"
     return {
         "erased": "Erased: nothing comes back above what comes by chance",
