@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from unsee.errors import UserError
@@ -260,6 +262,17 @@ def test_a_retain_term_that_the_method_has_not_by_itself_is_named(method, weight
     run = document(method)
     run["settings"]["method"] = {} if weight is None else {"retain_weight": weight}
     assert page.label_of(run) == label
+
+
+@pytest.mark.parametrize(
+    "damage", [{"tasks": None}, {"A": []}, {"at": []}, {"model": 3}, {"U": 7}, {"headline": [1]}, {"metrics": {}}]
+)
+def test_a_damaged_sequence_is_told_and_leaves_no_page(tmp_path, damage):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "continual.json").write_text(json.dumps({**document(), **damage}))
+    with pytest.raises(UserError, match=r"continual\.json is damaged .*Run its `unsee continual` again"):
+        page.write_page([tmp_path / "run"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_curves_of_the_page():

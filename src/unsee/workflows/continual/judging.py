@@ -107,9 +107,7 @@ class Judge:
     def _ask_experts(self, t: int, step: Step) -> tuple[dict[str, Score], Mapping[str, Any]]:
         """Route each question to its expert or the original model, and score all responses."""
         start = time.perf_counter()
-        router = router_of(
-            self.work, t, {row.id: number for row, number in zip(self.questions, self.requests.values(), strict=True)}
-        )
+        router = router_of(self.work, t, self.requests)
         routes = {row.id: router.route(row) for row in self.questions}
         latency = (time.perf_counter() - start) / len(self.questions)
         responses: list[Response] = []

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,8 +24,7 @@ from unsee.errors import UserError
 from unsee.utils.files import atomic_write_json, follow_umask
 from unsee.utils.parsing import read_object
 from unsee.utils.seeds import seed_of
-
-Merge = Literal["sum", "ties", "dare", "mcu"]
+from unsee.workflows.continual.settings import Merge
 
 SMALL: Final = 1e-6
 """Share of the largest singular value below which directions are dropped."""

@@ -103,18 +103,22 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
     runs = [_read(Path(folder)) for folder in folders]
     try:
         groups = grouped(runs)
-        lengths, summary = {tuple(run["at"]) for group in groups for run in group.runs}, table(groups)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        _require_equal_lengths(groups)
+        summary, page = table(groups), html(groups)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         file_list = ", ".join(str(Path(folder) / "continual.json") for folder in folders)
         raise UserError(
             f"One of {file_list} is damaged ({type(error).__name__}: {error!s:.200}). Run its `unsee continual` again."
         ) from error
-    if len(lengths) > 1:
-        raise UserError("These sequences were judged at different lengths; compare those of equal length.")
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_text(out / "continual.md", summary)
-    atomic_write_text(out / PAGE, html(groups))
+    atomic_write_text(out / PAGE, page)
     return out / PAGE
+
+
+def _require_equal_lengths(groups: Sequence[Group]) -> None:
+    if len({tuple(run["at"]) for group in groups for run in group.runs}) > 1:
+        raise UserError("These sequences were judged at different lengths; compare those of equal length.")
 
 
 def grouped(runs: Sequence[Document]) -> list[Group]:

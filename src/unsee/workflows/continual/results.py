@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -97,6 +98,11 @@ class Judged:
             for model_index in range(len(self.at))
         ]
 
+    @cached_property
+    def memory(self) -> list[list[float | None]]:
+        """Matrix A by the measures of remembering."""
+        return self.matrix(self.counts)
+
     def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> Curve | None:
         """Return the mean over retain entities per evaluated model.
 
@@ -117,7 +123,7 @@ class Judged:
 def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float] | None = None) -> dict[str, Any]:
     """Return all of `continual.json` that follows from the responses."""
     required_matrix(judged)
-    memory = judged.matrix(judged.counts)
+    memory = judged.memory
     utility = judged.curve(judged.counts, Role.RETAIN)
     general = judged.curve(("accuracy",), Role.GENERAL, image=None)
     contents: dict[str, Any] = {
@@ -140,7 +146,7 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
 
 def required_matrix(judged: Judged) -> list[list[float]]:
     """Return the rows of A without gaps, or raise if its first row has one."""
-    memory = judged.matrix(judged.counts)
+    memory = judged.memory
     if None in memory[0]:
         raise UserError(
             f"Request {memory[0].index(None) + 1} has no judged question with an image that measures "
@@ -159,8 +165,7 @@ def _whole(memory: Sequence[Curve]) -> tuple[list[int], list[list[float]]]:
 
 def _missing(judged: Judged, curves: Mapping[str, Curve | None]) -> list[str]:
     """Return a sentence for every value of a later model that could not be judged."""
-    memory = judged.matrix(judged.counts)
-    columns = {f"request {k + 1}": [row[k] for row in memory] for k in range(judged.count)}
+    columns = {f"request {k + 1}": [row[k] for row in judged.memory] for k in range(judged.count)}
     return [
         f"{name} after {judged.at[model_index]} requests: no answer to its questions can be judged"
         for name, curve in {**columns, **curves}.items()
@@ -281,7 +286,7 @@ def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float
 
     None if no request has two such entities (only several orders can then give the uncertainty), or if one has none.
     """
-    model_indices = _whole(judged.matrix(judged.counts))[0]
+    model_indices = _whole(judged.memory)[0]
     means_by_model = {
         model_index: [judged.remembered(model_index, k, judged.counts, image=True) for k in range(1, judged.count + 1)]
         for model_index in model_indices
