@@ -260,12 +260,14 @@ def test_another_name_for_this_machine_is_refused(page, host):
     assert b"token" not in reply.read()
 
 
-def test_this_machine_has_its_names(page):
+def test_this_machine_has_its_names(page, monkeypatch):
+    monkeypatch.setattr(socket, "getfqdn", lambda: "Box.Example.org")
     for host in ("localhost:1", "127.0.0.1", "[::1]:80", "LOCALHOST"):
         assert sent(page, "/", Host=host).status == 200
     other = Access(host="0.0.0.0", token="x" * 16)
     assert other.known("192.168.1.5:7860")
     assert other.known(socket.gethostname())
+    assert other.known("Box.Example.org:7860")
     assert not other.known("evil.example")
     assert Access(host="box.lan", token="x" * 16).known("BOX.lan:7860")
 

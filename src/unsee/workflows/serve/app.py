@@ -97,18 +97,17 @@ class App:
 
     def _image(self, request: Mapping[str, Any]) -> ImageSource | None:
         """Return the picture of a request: uploaded, or of the gallery."""
-        upload, picture = _of(request, "upload", str, ""), _of(request, "picture", int, None)
-        if upload:
-            return uploaded(upload)
+        if upload := _upload(request):
+            return upload
+        picture = _of(request, "picture", int, None)
         return None if picture is None else self.catalogue.picture(picture).image
 
     def _example(self, request: Mapping[str, Any]) -> Example:
         """Return the question that was asked, with everything known about it."""
-        upload = _of(request, "upload", str, "")
         return self.catalogue.example(
             _of(request, "question", str, ""),
-            picture=None if upload else _of(request, "picture", int, None),
-            upload=uploaded(upload) if upload else None,
+            picture=_of(request, "picture", int, None),
+            upload=_upload(request),
             entity=_of(request, "entity", str, ""),
         )
 
@@ -130,6 +129,11 @@ def _faults_told(emit: Emit) -> Iterator[None]:
         raise
     else:
         emit({"done": True})
+
+
+def _upload(request: Mapping[str, Any]) -> ImageSource | None:
+    text = _of(request, "upload", str, "")
+    return uploaded(text) if text else None
 
 
 def _of(request: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:

@@ -198,9 +198,8 @@ def _row(folder: Path, response: Response) -> Example:
 
 def _opened(row: Example, question: str) -> Example:
     """Return an open question about the entity and picture of a row."""
-    if not row.entity:
-        return replace(row, id="own", question=question, kind=Kind.GENERAL, fact="", answer="", options=(), chain="")
-    return replace(row, id="own", question=question, kind=Kind.OPEN, fact="", answer="", options=(), chain="")
+    kind = Kind.OPEN if row.entity else Kind.GENERAL
+    return replace(row, id="own", question=question, kind=kind, fact="", answer="", options=(), chain="")
 
 
 def _role(*, forgotten: bool, image: bool) -> Role:

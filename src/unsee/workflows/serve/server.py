@@ -87,7 +87,8 @@ class Access:
         name = _name(host)
         if name in ("localhost", self.host.lower()) or _is_loopback(name):
             return True
-        return not self.loopback and (_ip(name) is not None or name in (socket.gethostname().lower(), socket.getfqdn()))
+        own_names = (socket.gethostname().lower(), socket.getfqdn().lower())
+        return not self.loopback and (_ip(name) is not None or name in own_names)
 
 
 def _name(host: str) -> str:
