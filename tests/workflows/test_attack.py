@@ -13,6 +13,7 @@ from unsee.api import Finding
 from unsee.api.fast_paths import named
 from unsee.attacks.prompts import Prompts
 from unsee.cli import main
+from unsee.errors import UserError
 from unsee.report import compare
 from unsee.testing.tiny import save_tiny
 from unsee.workflows import attack as workflow
@@ -98,6 +99,15 @@ def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkey
     attack(save_tiny(tmp_path / "other", seed=3), EXAMPLE, attacks=["prompts"], settings=settings, out=out)
     assert calls == ["prompts"] * 3
     assert list(json.loads((out / "attacks.json").read_text())["attacks"]) == ["prompts"]
+
+
+def test_two_attacks_of_one_name_are_refused(tmp_path):
+    first, second = Prompts(forms=("plain",)), Prompts(forms=("doubt",))
+    model = save_tiny(tmp_path / "model")
+    with pytest.raises(UserError, match="different settings are called prompts"):
+        attack(model, EXAMPLE, attacks=[first, second], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert list(workflow._by_name([first, Prompts(forms=("plain",))], {}, quick=False)) == ["prompts"]
 
 
 def _noting(attacked, path, opened):

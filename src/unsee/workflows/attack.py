@@ -73,7 +73,8 @@ def attack(
         engine: `fast`, or `plain` for no fast paths; empty = that of the run.
 
     Raises:
-        UserError: Model, data, names or settings are wrong; nothing has been attacked then.
+        UserError: Model, data, names or settings are wrong, or two different attacks share a name; nothing has been attacked
+            then.
     """
     if processes.world() > 1:
         raise UserError("`unsee attack` runs in one process: start it without accelerate or torchrun.")
@@ -81,12 +82,7 @@ def attack(
     run = config.read(folder / RECORD) if (folder / RECORD).is_file() else Run()
     if (folder / RECORD).is_file():
         config.require_ended(folder)
-    names = attacks or registry.names("attacks")
-    named_attacks = [_made(name, (settings or {}).get(str(name), {}), quick=quick) for name in names]
-    if unused_names := set(settings or {}) - {name for name, _ in named_attacks}:
-        raise UserError(
-            f"Settings are given for the attack {min(unused_names)}, which is not among {', '.join(map(str, names))}."
-        )
+    attacks_by_name = _by_name(attacks or registry.names("attacks"), settings or {}, quick=quick)
     out_folder = Path(out or folder)
     if not (data or run.data) or not (out or (folder / RECORD).is_file()):
         option = "--out" if data or run.data else "--data"
@@ -112,12 +108,12 @@ def attack(
     out_folder.mkdir(parents=True, exist_ok=True)
     with owner(out_folder):
         results = _kept(out_folder / ATTACKS, facts)
-        for name, chosen_attack in named_attacks:
+        for name, chosen_attack in attacks_by_name.items():
             if results.get(name, {}).get("settings") != config.plain(asdict(chosen_attack)):
                 gold_rows = _GoldRows(out_folder, chosen_attack, {"attack": name, **facts}, switches)
                 results[name] = _attacked(name, chosen_attack, opened_data, openers, seed, gold_rows)
                 atomic_write_json(out_folder / ATTACKS, {"facts": facts, "attacks": results})
-    return {name: results[name] for name, _ in named_attacks}
+    return {name: results[name] for name in attacks_by_name}
 
 
 def _tell_of_other_gold(folder: Path, gold: str) -> None:
@@ -125,6 +121,25 @@ def _tell_of_other_gold(folder: Path, gold: str) -> None:
     picture_gold = f"{gold}-picture"
     if picture_gold in builtin.PACKAGED and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
         note(f"This run promises to forget pictures only; gold for that is {picture_gold}.")
+
+
+def _by_name(
+    names: Sequence[str | Attack], settings: Mapping[str, Mapping[str, Any]], *, quick: bool
+) -> dict[str, Attack]:
+    """Return the attacks by name, or raise if two share one or settings are for none of them."""
+    attacks_by_name: dict[str, Attack] = {}
+    for name_or_attack in names:
+        name, chosen_attack = _made(name_or_attack, settings.get(str(name_or_attack), {}), quick=quick)
+        if attacks_by_name.setdefault(name, chosen_attack) != chosen_attack:
+            raise UserError(
+                f"Two attacks with different settings are called {name}, and {ATTACKS} keeps one of each name. Call "
+                "`attack` for each of them, with another `out`."
+            )
+    if unused_names := set(settings) - attacks_by_name.keys():
+        raise UserError(
+            f"Settings are given for the attack {min(unused_names)}, which is not among {', '.join(attacks_by_name)}."
+        )
+    return attacks_by_name
 
 
 def _made(name: str | Attack, settings: Mapping[str, Any], *, quick: bool) -> tuple[str, Attack]:
