@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helpers.evaluated import MIXES, make_run
+from helpers.evaluated import MIXES, RETAINED, make_run
 from helpers.run import EXAMPLE
 from unsee import config
 from unsee.cli import main
@@ -85,6 +85,17 @@ def test_a_destroyed_model_is_told_at_which_price(finished):
     assert found.leaks == "no"
     assert "collapsed into degenerate text (11% empty phrases); lost the others" in found.sentence
     assert "--set method.retain_weight=1, a lower training.lr (now 0.001)" in found.advice
+
+
+@pytest.mark.parametrize("mix", [{"leak": 0.53, "clean": 0.47}, {"degenerate": 1.0}])
+def test_a_method_that_trains_nothing_is_not_told_to_train_otherwise(finished, monkeypatch, mix):
+    monkeypatch.setitem(MIXES, "prompt", mix)
+    monkeypatch.setitem(RETAINED, "prompt", 0.9)
+    folder = finished("prompt", training={"lr": 1e-4, "epochs": 5})
+    config.write(folder / "run.yaml", config.read(folder / "run.yaml"), record={}, result={"steps": 0})
+    advice = sample_verdict(folder).advice
+    assert "other settings of prompt, which trains nothing (unsee list methods prompt)" in advice
+    assert "training." not in advice
 
 
 def test_without_a_baseline_nothing_is_claimed(finished, monkeypatch):

@@ -67,7 +67,8 @@ def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS, data: Benc
     data = data or open_benchmark(run.data, run.benchmark)
     with tempfile.TemporaryDirectory() as work_folder:
         original = _evaluated(str(resolve(run.model)), data, run, Path(work_folder), "original", questions)
-        outcome = _outcome(_evaluated(str(folder), data, run, Path(work_folder), run.method, questions), original, run)
+        stage = _evaluated(str(folder), data, run, Path(work_folder), run.method, questions)
+        outcome = _outcome(stage, original, run, steps=_result(folder).get("steps"))
     keep_outcome(folder, outcome)
     return outcome
 
@@ -100,7 +101,7 @@ def verdict_of(folder: Path | str) -> Outcome | None:
     """Return the outcome of an evaluation, else of a sample, or None if never judged."""
     folder = Path(folder)
     if (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file():
-        return _outcome(_stage(folder), None, config.read(folder / RECORD))
+        return _outcome(_stage(folder), None, config.read(folder / RECORD), steps=_result(folder).get("steps"))
     verdict = _result(folder).get("verdict")
     return config.build(Outcome, verdict, where=f"{folder}: verdict") if isinstance(verdict, Mapping) else None
 
@@ -137,8 +138,8 @@ def _result(folder: Path) -> Mapping[str, Any]:
     return result if isinstance(result, Mapping) else {}
 
 
-def _outcome(stage: Stage, original: Stage | None, run: Run) -> Outcome:
-    """Return the outcome of judged answers."""
+def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | None) -> Outcome:
+    """Return the outcome of judged answers. `steps`: how many the run trained, None if unknown."""
     role = judged_role([stage])
     verdict, class_shares = judge(stage, original, role), shares(stage, role)
     leaks: Leaks = "unknown"
@@ -155,18 +156,24 @@ def _outcome(stage: Stage, original: Stage | None, run: Run) -> Outcome:
         leaks=leaks,
         sentence=" ".join([sentence, *(f"({note})" for note in verdict.notes)]),
         questions=len(stage.runs[0].responses),
-        advice=_advice(leaks, verdict, run),
+        advice=_advice(leaks, verdict, run, steps),
     )
 
 
-def _advice(leaks: Leaks, verdict: Verdict, run: Run) -> str:
+def _advice(leaks: Leaks, verdict: Verdict, run: Run, steps: int | None) -> str:
     """Return what to do next."""
     rate, epochs = run.training.get("lr"), run.training.get("epochs")
     if not run.method or rate is None or epochs is None:
         return ""
+    is_bad = verdict.tone == "bad" or "no longer ends" in verdict.sentence
+    if steps == 0 and (leaks == "yes" or is_bad):
+        return (
+            f"Next, in another --out: other settings of {run.method}, which trains nothing (unsee list methods {run.method}), "
+            "or a method that trains."
+        )
     if leaks == "yes":
         return f"Next, in another --out: a higher training.lr (now {rate:g}) or more training.epochs (now {epochs:g})."
-    if verdict.tone == "bad" or "no longer ends" in verdict.sentence:
+    if is_bad:
         weight_option = "--set method.retain_weight=1, " if run.settings.get("retain_weight") == 0 else ""
         return (
             f"Next, in another --out: {weight_option}a lower training.lr (now {rate:g}) or fewer training.epochs (now {epochs:g}); "
