@@ -257,6 +257,15 @@ def test_a_cell_killed_between_its_last_file_and_its_end_leaves_no_note(grid, tm
     assert not note.exists()
 
 
+def test_a_finished_cell_is_the_only_one_looked_at_again(grid, tmp_path, stubbed, monkeypatch):
+    looked_at, state = [], sweep._state
+    monkeypatch.setattr(sweep, "_state", lambda out, name: looked_at.append(name) or state(out, name))
+    states = sweep.sweep(grid, tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert {row["name"]: row["state"] for row in rows} == states
+    assert len(looked_at) == 3 * len(states)  # before, when it ended, and after all
+
+
 def write(file):
     file.parent.mkdir(parents=True)
     file.write_text("{}")

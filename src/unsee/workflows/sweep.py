@@ -153,10 +153,14 @@ def run_cells(
             forget_dead_holder(out / "claims" / cell.name)
     note(f"{len(cells)} cells, {len(done_names)} of them done before.")
     launch = _locally if launcher == "local" else _on_slurm
+    states = _states(out, cells)
     for name in launch(out, todo_names, jobs, slurm):
-        note((name, "dim"), f" {_state(out, name)}")
-        _write_index(out, cells)
-    return _write_index(out, cells)
+        states[name] = _state(out, name)
+        note((name, "dim"), f" {states[name]}")
+        _write_index(out, cells, states)
+    states = _states(out, cells)  # another sweep may have run cells meanwhile
+    _write_index(out, cells, states)
+    return states
 
 
 def read_grid(file: Path, plugins: Sequence[str] = ()) -> Grid:
@@ -477,16 +481,18 @@ def _state(out: Path, name: str) -> State:
     return "failed" if (out / "failed" / f"{name}.txt").exists() else "waiting"
 
 
-def _write_index(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
-    """Write the state of every cell, and return it."""
-    states = {cell.name: _state(out, cell.name) for cell in cells}
+def _states(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
+    return {cell.name: _state(out, cell.name) for cell in cells}
+
+
+def _write_index(out: Path, cells: Sequence[Cell], states: Mapping[str, State]) -> None:
+    """Write the state of every cell."""
     rows = []
     for cell in cells:
         why = _failure(out, cell.name) if states[cell.name] == "failed" else ""
         row = {"name": cell.name, "label": cell.label, "seed": cell.run.seed, "state": states[cell.name]}
         rows.append({**row, "folder": f"cells/{cell.name}", "error": why})
     atomic_write_json(out / "index.json", rows)
-    return states
 
 
 def missing_of(out: Path, name: str) -> str:
