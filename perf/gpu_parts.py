@@ -38,7 +38,8 @@ from unsee.methods.mmunlearner.saliency import accumulate, maskable, preserved, 
 from unsee.training.batch_plan import Plan
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import prepare, trainable
-from unsee.utils.memory import GIB, peak_gib, reset_peak
+from unsee.utils.files import GIB
+from unsee.utils.memory import peak_gib, reset_peak
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEOPLE: Final = 1

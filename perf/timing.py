@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from unsee.utils.memory import GIB, peak_gib, reset_peak
+from unsee.utils.files import GIB
+from unsee.utils.memory import peak_gib, reset_peak
 
 
 def now() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -21,8 +22,10 @@ from unsee.api import Method, Needs, registry
 from unsee.cli import main
 from unsee.compat.fake_tensors import Meter
 from unsee.errors import UserError
+from unsee.inference.generation import generate
 from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor
 from unsee.workflows import forget as workflows_forget
+from unsee.workflows import memory_model
 from unsee.workflows.probe import Timing
 
 
@@ -208,6 +211,10 @@ def test_the_probe_tells_the_time_and_leaves_no_trace(model, tmp_path):
     assert guess.seconds > 0
     assert f"{guess.steps}\n" in str(guess)
     assert estimate(model, EXAMPLE, "npo", tmp_path / "o", training=settings, device="cuda", probe=True).seconds is None
+
+
+def test_answers_are_estimated_in_the_batches_that_are_made():
+    assert inspect.signature(generate).parameters["batch_size"].default == memory_model.WAVE
 
 
 def test_time_is_the_sum_of_its_parts():

@@ -20,6 +20,7 @@ from unsee.errors import UserError
 from unsee.methods.npo import NPO
 from unsee.testing.tiny import save_tiny
 from unsee.utils.files import read_jsonl
+from unsee.workflows.forget import _free
 
 SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-2, "max_new_tokens": 4, "checkpoint_every": 1, "rank": 2, "alpha": 4}
 NPO_HERE = NPO(beta=0.2)
@@ -151,6 +152,14 @@ def test_what_is_no_model_or_no_table_is_refused_and_leaves_nothing(opened, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("form", ["path", "pair", "vlm"])
+def test_a_processor_beside_a_model_that_has_one_is_refused(opened, model, tmp_path, form):
+    forms = {"path": model, "pair": (opened.model, opened.processor), "vlm": opened}
+    with pytest.raises(UserError, match="comes with its own. Leave processor out"):
+        forget(forms[form], EXAMPLE, "prompt", tmp_path / "x", processor=opened.processor)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_fault_after_the_weights_are_stored_removes_them(opened, tmp_path):
     with pytest.raises(UserError, match="lr"):
         forget(opened, rows(), NPO_HERE, tmp_path / "x", training={"lr": "fast"})
@@ -164,6 +173,8 @@ def test_without_a_folder_the_first_free_one_below_runs_is_used(model, tmp_path,
     assert run == Path("runs/prompt-2")
     with pytest.raises(UserError, match="Give `out`"):
         forget(model, EXAMPLE, "prompt", resume=True)
+    monkeypatch.setattr(Path, "exists", lambda path: not path.name.endswith("-10001"))
+    assert _free("prompt", resume=False) == Path("runs/prompt-10001")
 
 
 def test_a_run_is_evaluated_shown_and_compared(done, opened, tmp_path):

@@ -12,8 +12,8 @@ import psutil
 import torch
 
 from unsee.utils import terminal
+from unsee.utils.files import GIB
 
-GIB: Final = 2**30
 _RESET: Final = Path("/proc/self/clear_refs")
 _STATUS: Final = Path("/proc/self/status")
 

@@ -20,11 +20,11 @@ from typing import Any, Final, Literal
 from unsee import __version__
 from unsee.errors import UserError
 from unsee.models import builtin
+from unsee.utils.files import GIB
 from unsee.utils.grouping import by_key
 
 Status = Literal["ok", "note", "problem"]
 
-GIB: Final = 2**30
 TESTED: Final = Path(__file__).parents[1] / "data" / "tested_versions.txt"
 """Tested versions, written by `make lock` from the lock file."""
 TESTED_PYTHON: Final = "3.11"

@@ -18,7 +18,8 @@ from unsee.api.fast_paths import named
 from unsee.api.request import Prompt
 from unsee.config import Run, RunOptions
 from unsee.errors import UserError
-from unsee.workflows.forget import bytes_needed, checked
+from unsee.utils.files import GIB
+from unsee.workflows.forget import bytes_needed, checked, require_encodable
 
 if TYPE_CHECKING:
     from unsee.api.request import Target
@@ -27,12 +28,9 @@ if TYPE_CHECKING:
     from unsee.workflows.memory_model import Pass, Peak, Stage
 
 Device = Literal["auto", "cpu", "cuda"]
-GIB: Final = 2**30
 WEIGHTS: Final = "model.safetensors"
 _LOOKED_AT: Final = 256
 """Batches of the plan among which the largest is searched."""
-_PIXELS: Final = 512 * 2**20
-"""Memory of encoded images (`unsee.inference.encoder.CACHE_BYTES`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +213,7 @@ class _Counted:
         from unsee.training.robust import extra_bytes
         from unsee.workflows.memory_model import Peak, Stage
 
-        self._require_encodable()
+        require_encodable(self.session)
         plan = self._plan()
         if self.needs.trains:
             self.steps = plan.steps
@@ -235,12 +233,6 @@ class _Counted:
         bytes_per_weight = self.needs.beside + extra_bytes(self.training)
         reference_bytes = self._reference(head_bytes) + int(bytes_per_weight * self.trainable)
         return self._summed(peaks, reference_bytes, self._caches(plan, images, feature_bytes), _described(terms))
-
-    def _require_encodable(self) -> None:
-        from unsee.inference.preflight import Preflight
-
-        rows = (example for examples in self.session.examples.values() for example in examples)
-        Preflight(self.session.vlm).require(rows)
 
     def _summed(self, peaks: _Seen, reference: int, caches: int, batch: str) -> Estimate:
         """Return the memory in training, generation and saving."""
@@ -326,6 +318,7 @@ class _Counted:
 
     def _caches(self, plan: Plan, images: Sequence[Mapping[str, Any]], feature_bytes: int) -> int:
         """Return main memory of caches: pixels, image features, reference states."""
+        from unsee.inference.encoder import CACHE_BYTES as ENCODED_BYTES
         from unsee.inference.vision_cache import MEMORY
         from unsee.methods.common.reference_model import CACHE_BYTES
         from unsee.workflows.memory_model import per_token
@@ -334,7 +327,7 @@ class _Counted:
         pixel_bytes = (
             sum(value.nbytes for key, value in images[0].items() if not per_token(images[0], key)) if images else 0
         )
-        cached_bytes = min(_PIXELS, count * pixel_bytes) + min(MEMORY, count * feature_bytes)
+        cached_bytes = min(ENCODED_BYTES, count * pixel_bytes) + min(MEMORY, count * feature_bytes)
         if self.needs.teacher and self.engine.reference:
             model: Any = self.model
             width = model.get_output_embeddings().weight.shape[1]

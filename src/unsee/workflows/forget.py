@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +31,7 @@ from unsee.models.location import folder_of
 from unsee.utils import trackers
 from unsee.utils.files import foreign, remove_folder, require_space
 from unsee.utils.parsing import read_object
-from unsee.workflows.given import opened_of, stored
+from unsee.workflows.given import SLACK, opened_of, stored
 from unsee.workflows.run import Run as FinishedRun
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 
-_SLACK: Final = 64 * 2**20
-"""Bytes for everything other than weights."""
 _APART: Final = ("out", "plugins", "retention")
 """Fields of a run that need not be equal word by word when it is resumed."""
 _CHECKPOINTS: Final = 3
@@ -128,7 +127,7 @@ def _free(method: str, *, resume: bool) -> Path:
     """Return the first free folder `runs/METHOD`, `runs/METHOD-2`, ..."""
     if resume:
         raise UserError("Which run is to be resumed? Give `out`, its folder.")
-    names = (method, *(f"{method}-{number}" for number in range(2, 10_000)))
+    names = chain([method], (f"{method}-{number}" for number in count(2)))
     return next(folder for name in names if not (folder := Path("runs") / name).exists())
 
 
@@ -357,8 +356,9 @@ def _already_done(out: Path, checked_run: Checked, record: Mapping[str, Any]) ->
     run, ended = checked_run.run, "result" in stored_run
     earlier = _spelled_out(config.read(path), checked_run, path)
     earlier = _for_world_size(earlier, int(earlier_record.get("processes", 1)), ended=ended)
+    earlier_values = asdict(earlier)
     changed = [
-        *(name for name in asdict(run) if name not in _APART and asdict(earlier)[name] != asdict(run)[name]),
+        *(name for name, value in asdict(run).items() if name not in _APART and earlier_values[name] != value),
         *(
             name
             for name in ("model_hash", "data_hash", "bases")
@@ -464,11 +464,11 @@ def _open(checked_run: Checked, *, resume: bool) -> Session:
         resume=resume,
         benchmark=checked_run.benchmark,
     )
-    _require_encodable(session)
+    require_encodable(session)
     return session
 
 
-def _require_encodable(session: Session) -> None:
+def require_encodable(session: Session) -> None:
     """Raise before training if a row cannot be encoded."""
     from unsee.inference.preflight import Preflight
 
@@ -488,7 +488,7 @@ def bytes_needed(model: Module, training: Training) -> int:
 def _result_bytes(model: Module, training: Training) -> int:
     """Return the bytes of the saved model in fp32, with a margin for the other files."""
     sizes = (weight.numel() for weight in model.parameters() if weight.requires_grad or training.tune == "full")
-    return 4 * sum(sizes) + _SLACK
+    return 4 * sum(sizes) + SLACK
 
 
 def _save(session: Session, run: Run, record: Mapping[str, Any]) -> None:

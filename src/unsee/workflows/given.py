@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unsee.api import VLM
 from unsee.config import RECORD, paths
@@ -13,7 +14,7 @@ from unsee.distributed import processes
 from unsee.errors import UserError, shown
 from unsee.utils.files import foreign, remove_folder, require_space
 
-_SLACK = 64 * 2**20
+SLACK: Final = 64 * 2**20
 """Bytes for everything other than weights."""
 
 
@@ -21,8 +22,13 @@ def opened_of(model: Any, processor: Any) -> VLM:
     """Return a model and its processor, in any form that `forget` takes, as a VLM.
 
     Raises:
-        UserError: It is no whole vision-language model of transformers, or has no processor.
+        UserError: It is no whole vision-language model of transformers, or has no processor, or two.
     """
+    if processor is not None and isinstance(model, str | os.PathLike | tuple | VLM):
+        raise UserError(
+            f"processor= belongs to a model of transformers alone, and a {type(model).__name__} comes with its own. "
+            "Leave processor out."
+        )
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -30,7 +36,7 @@ def opened_of(model: Any, processor: Any) -> VLM:
 
     if isinstance(model, VLM):
         return model
-    if isinstance(model, tuple) and len(model) == 2 and processor is None:
+    if isinstance(model, tuple) and len(model) == 2:
         model, processor = model
     class_name = type(model).__name__
     if isinstance(model, PeftModel):
@@ -75,7 +81,7 @@ def stored(vlm: VLM, out: Path) -> Iterator[Path]:
     fresh = not foreign(folder)
     if fresh:
         weight_bytes = sum(weight.numel() * weight.element_size() for weight in vlm.model.state_dict().values())
-        require_space(folder, weight_bytes + _SLACK, f"the model object in {folder}")
+        require_space(folder, weight_bytes + SLACK, f"the model object in {folder}")
         save_model(vlm.model, vlm.processor, folder, instruction=vlm.instruction, facts=facts)
     try:
         yield folder
