@@ -15,7 +15,7 @@ _OURS = (*_RUN, "responses.jsonl", "vocabulary.json", "report.html", "leaderboar
 """Files that mark a folder written by unsee."""
 PICTURES = "unsee-images"
 """Shared image folder beside run folders."""
-_SHARED = (PICTURES, "images", "cache")
+SHARED = (PICTURES, "images", "cache")
 """Folders beside runs that are not runs; `images` was written by earlier versions."""
 _BASE = "-base"
 """Ending of the folder that keeps a model given as an object."""
@@ -85,7 +85,7 @@ def is_base(folder: Path) -> bool:
 def _only_runs(folder: Path, out: Path) -> bool:
     """Tell whether a folder holds only runs, comparisons and shared files. Hidden ones aside."""
     entries = [] if not folder.is_dir() else [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return all(path == out or path.name in _SHARED or _is_ours(path) for path in entries)
+    return all(path == out or path.name in SHARED or _is_ours(path) for path in entries)
 
 
 def _is_ours(path: Path) -> bool:

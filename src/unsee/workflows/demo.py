@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from unsee.api import registry
 from unsee.api.fast_paths import Name, named
-from unsee.config import EvalConfig
+from unsee.config import RECORD, EvalConfig
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
 from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
@@ -173,7 +173,7 @@ def make(row: Row, out: Path, engine: Name = "fast") -> None:
     if (folder / "scores.json").exists():
         return
     if row.method:
-        begun = (folder / "run.yaml").exists()
+        begun = (folder / RECORD).exists()
         forget(
             row.model,
             DATA,

@@ -83,7 +83,6 @@ def _run_lines(run: Run) -> Iterator[str]:
         meanings = {"name": docs[key], **field_docs(parts[key])}
         for name, setting_value in value.items():
             yield from _line(name, setting_value, "" if name == "name" else meanings.get(name, ""), "  ")
-    yield from ()
 
 
 def _class(kind: registry.Loadable, name: str) -> type[Any]:

@@ -207,7 +207,7 @@ FILES: Final[tuple[Private, ...]] = (
     Private("leaderboard.yaml", "requests", "the path of the data, and settings that may name people"),
     Private("jobs/*.yaml", "requests", "the path of the data, and settings that may name people"),
     Private("batch.json", "requests", "the path of the data", _batch),
-    Private("run.yaml", "requests", "the path of the data, and settings that may name people", _run),
+    Private(RECORD, "requests", "the path of the data, and settings that may name people", _run),
     Private("judged.json", "requests", "the path of the data, and settings that may name people", _judged),
     Private("continual.json", "requests", "ids of requests", _sequence),
     Private("work/**", "caches", "answers that the original model gave about the person, and masks"),

@@ -66,7 +66,7 @@ _STAYING: Final = {
     "index.json": "states of the cells of a sweep, without messages",
     "step.json": "cost and routing",
     "steering.json": "gate scores",
-    "run.yaml": "settings and hashes, without the path of the data",
+    RECORD: "settings and hashes, without the path of the data",
     "judged.json": "hashes of weights",
     "continual.json": "figures, without ids",
     "log.jsonl": "losses",

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unsee import config, recipes
+from unsee.api import registry
 from unsee.config import Run
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins
+from unsee.config.retention import UNTIL_VERIFIED
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.models.builtin import PACKAGED
 from unsee.utils import terminal
 
-RUN_FILE = "run.yaml"
-"""File that a run writes about itself."""
 OK, FAILED, USAGE, UNFORGOTTEN, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 """Exit codes: done; could not be done, or data not usable; the user's mistake; done, but the model still leaks; Ctrl-C; SIGTERM."""
 
@@ -84,8 +85,19 @@ def engine_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", metavar="HOW", help="fast (default), or plain: equal numbers without any fast path")
 
 
+def add_plugins(options: argparse.Namespace) -> None:
+    """Load what `--plugin` names."""
+    for spec in options.plugin:
+        registry.add(spec)
+
+
 def run_of(options: argparse.Namespace) -> Run:
     """Return the run of recipe, file, --set and named options, with its plugins loaded."""
+    return run_from(values_of(options), options)
+
+
+def values_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of recipe, file, --set and named options, the later ones on top."""
     arguments = {**vars(options)}
     values, overrides = recipe_of(arguments, config.parse_overrides(options.set))
     values = config.merge(values, _written(Path(options.file)) if options.file else {})
@@ -107,8 +119,15 @@ def run_of(options: argparse.Namespace) -> Run:
             flags[section] = settings
     if benchmark := benchmark_of(arguments):
         flags["benchmark"] = benchmark
-    values = config.merge(values, flags)
-    with setting_hints(values):
+    return config.merge(values, flags)
+
+
+def run_from(values: Mapping[str, Any], options: argparse.Namespace, more: Mapping[str, Any] | None = None) -> Run:
+    """Return the run with these values, with its plugins loaded.
+
+    `more`: part of a run file -> further settings, which hints about misspelt ones know.
+    """
+    with setting_hints(values, more):
         run = Run.from_mapping(values, where=options.file or "the run")
     return with_plugins(replace(run, plugins=(*run.plugins, *options.plugin)))
 
@@ -116,7 +135,7 @@ def run_of(options: argparse.Namespace) -> Run:
 def _written(file: Path) -> dict[str, Any]:
     """Return the content of a run file. One written by a run refers to its own folder."""
     values = config.read_mapping(file)
-    return {**values, "out": str(file.parent)} if file.name == RUN_FILE and "record" in values else values
+    return {**values, "out": str(file.parent)} if file.name == config.RECORD and "record" in values else values
 
 
 def recipe_of(arguments: dict[str, Any], overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -137,6 +156,21 @@ def recipe_of(arguments: dict[str, Any], overrides: dict[str, Any]) -> tuple[dic
     model, data, out = (arguments.get(key) or "" for key in recipes.PLACES)
     run_values = recipes.recipe(name, model=model, data=data, out=out, options={**options, **flags}).to_mapping()
     return {key: value for key, value in run_values.items() if value not in ("", {})}, other_overrides
+
+
+def apply_retention(folder: Path, *, forgotten: bool) -> None:
+    """Remove caches and checkpoints of a run that was judged forgotten, if its run file says so."""
+    from unsee.workflows.purge import verified
+
+    if purged := verified(folder, forgotten=forgotten):
+        told(f"retention {UNTIL_VERIFIED}: {len(purged.removed)} files of caches and checkpoints removed.")
+
+
+def tell_unfinished(states: Mapping[str, str]) -> None:
+    """Print the state of each cell that is not done."""
+    for name, state in states.items():
+        if state != "done":
+            terminal.err(f"{state}: {name}")
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:

@@ -6,7 +6,7 @@ import argparse
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import OK, engine_option, plugin_option, say, say_json
+from unsee.cli.commands._shared import OK, add_plugins, engine_option, plugin_option, say, say_json
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    for spec in options.plugin:
-        registry.add(spec)
+    add_plugins(options)
     for name in options.attack:
         registry.require("attacks", name)
     from unsee.workflows.attack import attack, line

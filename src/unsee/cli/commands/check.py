@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from unsee import config
-from unsee.api import registry
-from unsee.cli.commands._shared import FAILED, OK, benchmark_of, data_options, plugin_option, say, say_json
+from unsee.cli.commands._shared import FAILED, OK, add_plugins, benchmark_of, data_options, plugin_option, say, say_json
 from unsee.errors import UserError
 
 
@@ -39,8 +38,7 @@ def action(options: argparse.Namespace) -> int:
         raise UserError("Which data is to be checked? Give --data FOLDER.")
     from unsee.workflows.check import check
 
-    for spec in options.plugin:
-        registry.add(spec)
+    add_plugins(options)
     settings = config.merge(config.parse_overrides(options.set), {"benchmark": benchmark_of(vars(options))})
     if settings.keys() != {"benchmark"}:
         raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")

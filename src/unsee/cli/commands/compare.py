@@ -42,5 +42,5 @@ def _beside_runs(path: Path) -> bool:
     """Tell whether a path of `runs/*` is no run: a file, shared data, an earlier comparison."""
     if path.is_file():
         return True
-    shared = path.name in (paths.PICTURES, "images", "cache") and not (path / "run.yaml").exists()
+    shared = path.name in paths.SHARED and not (path / config.RECORD).exists()
     return path.is_dir() and not (path / "scores.json").exists() and (shared or (path / "leaderboard.json").exists())

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import OK, benchmark_of, run_options, say
+from unsee.cli.commands._shared import OK, run_from, run_options, say, values_of
 from unsee.config import Run
-from unsee.config.hints import setting_hints
-from unsee.config.plugins import with_plugins
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 
@@ -57,16 +53,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     """Return run and course of the file, overridden by --set and named options."""
-    values = config.read_mapping(Path(options.file)) if options.file else {}
-    arguments = vars(options)
-    if options.method:  # before --set, whose settings are meant for it and not for the method of the file
-        values = config.merge(values, {"method": options.method})
-    values = config.merge(values, config.parse_overrides(options.set))
-    names = ("model", "data", "out", "method", "seed", "engine")
-    flags = {name: arguments[name] for name in names if arguments[name] is not None}
-    if benchmark := benchmark_of(arguments):
-        flags["benchmark"] = benchmark
-    values = config.merge(values, flags)
+    values, arguments = values_of(options), vars(options)
     course = values.pop("continual", {})
     if not isinstance(course, dict):
         raise UserError(f"`continual:` must be a mapping of settings, got {course!r}.")
@@ -77,6 +64,4 @@ def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
         course["tasks"] = arguments["tasks"] or 0
     from unsee.workflows.continual.settings import Course
 
-    with setting_hints(values, {"continual": Course}):
-        run = Run.from_mapping(values, where=options.file or "the run")
-    return with_plugins(replace(run, plugins=(*run.plugins, *options.plugin))), course
+    return run_from(values, options, {"continual": Course}), course

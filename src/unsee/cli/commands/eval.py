@@ -11,11 +11,11 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import registry
 from unsee.api.plugins import PIN
-from unsee.cli.commands._shared import OK, run_of, run_options, say, say_json, told
+from unsee.cli.commands._shared import OK, apply_retention, run_of, run_options, say, say_json
 from unsee.config import Run, paths
 from unsee.config.hints import setting_hints
 from unsee.config.paths import require_run
-from unsee.config.retention import KEEP, UNTIL_VERIFIED
+from unsee.config.retention import KEEP
 from unsee.data.open import open_benchmark
 from unsee.errors import UnknownNameError, UserError
 from unsee.models.builtin import PACKAGED
@@ -83,20 +83,18 @@ def action(options: argparse.Namespace) -> int:
         say_json({name: score.to_json() for name, score in scores.items()})
     else:
         say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, everything=options.all)]))
-    _apply_retention(Path(out))
+    _judge_retention(Path(out))
     return OK
 
 
-def _apply_retention(out: Path) -> None:
-    """Remove caches and checkpoints of a run that no longer leaks, if its run file says so."""
+def _judge_retention(out: Path) -> None:
+    """Apply the retention of a run to its verdict, unless it keeps everything."""
     if not (out / config.RECORD).is_file() or config.read(out / config.RECORD).retention == KEEP:
         return
-    from unsee.workflows.purge import verified
     from unsee.workflows.verdict import verdict_of
 
     outcome = verdict_of(out)
-    if purged := verified(out, forgotten=outcome is not None and outcome.leaks == "no"):
-        told(f"retention {UNTIL_VERIFIED}: {len(purged.removed)} files of caches and checkpoints removed.")
+    apply_retention(out, forgotten=outcome is not None and outcome.leaks == "no")
 
 
 def _verdict(out: Path) -> str:
@@ -113,7 +111,7 @@ def _verdict(out: Path) -> str:
 
 def _earlier(model: Path) -> Run:
     """Return the run that produced the model, or an empty one."""
-    record = model / "run.yaml"
+    record = model / config.RECORD
     return config.read(record) if record.is_file() else Run()
 
 

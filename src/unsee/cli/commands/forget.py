@@ -8,9 +8,18 @@ from pathlib import Path
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import FAILED, OK, UNFORGOTTEN, run_of, run_options, say, say_json, told
+from unsee.cli.commands._shared import (
+    FAILED,
+    OK,
+    UNFORGOTTEN,
+    apply_retention,
+    run_of,
+    run_options,
+    say,
+    say_json,
+    told,
+)
 from unsee.config import Run
-from unsee.config.retention import UNTIL_VERIFIED
 from unsee.distributed import processes
 from unsee.errors import UserError
 
@@ -132,10 +141,7 @@ def _verdict(folder: Path, questions: int | None) -> int:
         told(f"The model is complete, but could not be judged: {error}")
         return OK
     told(outcome)
-    from unsee.workflows.purge import verified
-
-    if purged := verified(folder, forgotten=outcome.leaks == "no"):
-        told(f"retention {UNTIL_VERIFIED}: {len(purged.removed)} files of caches and checkpoints removed.")
+    apply_retention(folder, forgotten=outcome.leaks == "no")
     return UNFORGOTTEN if outcome.leaks == "yes" else OK
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unsee.cli.commands._shared import FAILED, OK, cells_options, say
-from unsee.utils.terminal import err
+from unsee.cli.commands._shared import FAILED, OK, cells_options, say, tell_unfinished
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +21,6 @@ def action(options: argparse.Namespace) -> int:
     states = leaderboard(
         options.file, options.out, launcher=options.launcher, jobs=options.jobs, plugins=options.plugin
     )
-    for name, state in states.items():
-        if state != "done":
-            err(f"{state}: {name}")
+    tell_unfinished(states)
     say(Path(options.out) / "leaderboard.html")
     return OK if all(state == "done" for state in states.values()) else FAILED

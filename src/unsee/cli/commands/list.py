@@ -10,7 +10,7 @@ from typing import Final
 from unsee.api import registry
 from unsee.api.describe import describe
 from unsee.api.method import GROUPS
-from unsee.cli.commands._shared import OK, plugin_option, say
+from unsee.cli.commands._shared import OK, add_plugins, plugin_option, say
 from unsee.errors import unknown_name
 from unsee.utils.terminal import err
 
@@ -29,8 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    for spec in options.plugin:
-        registry.add(spec)
+    add_plugins(options)
     kind = _kind(_ALSO.get(options.kind, options.kind))
     if options.name:
         registry.require(kind, options.name)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from unsee.api import registry
-from unsee.cli.commands._shared import OK, plugin_option, say_json
+from unsee.cli.commands._shared import OK, add_plugins, plugin_option, say_json
 
 KINDS: Final = ("run", "continual", "sweep", "requests", "roles", "leaderboard")
 """Kinds of file."""
@@ -28,7 +27,6 @@ def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from unsee.workflows.settings_schema import schema
 
-    for spec in options.plugin:
-        registry.add(spec)
+    add_plugins(options)
     say_json(schema(options.kind))
     return OK

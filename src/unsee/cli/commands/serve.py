@@ -6,8 +6,7 @@ import argparse
 import os
 import sys
 
-from unsee.api import registry
-from unsee.cli.commands._shared import OK, benchmark_of, data_options, plugin_option, say, told
+from unsee.cli.commands._shared import OK, add_plugins, benchmark_of, data_options, plugin_option, say, told
 from unsee.errors import Terminated
 
 TOKEN = "UNSEE_TOKEN"
@@ -38,8 +37,7 @@ def action(options: argparse.Namespace) -> int:
     from unsee.workflows.serve.server import Access, PageServer
 
     access = Access(host=options.host, port=options.port, token=options.token or os.environ.get(TOKEN, ""))
-    for spec in options.plugin:
-        registry.add(spec)
+    add_plugins(options)
     from unsee.workflows.serve.serve import serve
 
     def ready(server: PageServer) -> None:

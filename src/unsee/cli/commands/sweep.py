@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unsee.cli.commands._shared import FAILED, OK, cells_options, say
-from unsee.utils.terminal import err
+from unsee.cli.commands._shared import FAILED, OK, cells_options, say, tell_unfinished
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +19,6 @@ def action(options: argparse.Namespace) -> int:
     from unsee.workflows.sweep import sweep
 
     states = sweep(options.grid, options.out, launcher=options.launcher, jobs=options.jobs, plugins=options.plugin)
-    for name, state in states.items():
-        if state != "done":
-            err(f"{state}: {name}")
+    tell_unfinished(states)
     say(Path(options.out) / "compare" / "report.html" if "done" in states.values() else options.out)
     return FAILED if "failed" in states.values() else OK
