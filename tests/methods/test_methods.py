@@ -85,6 +85,13 @@ def test_random_never_takes_answers_about_the_same_person(tmp_path):
         assert asked.entity != donor.entity
 
 
+def test_random_needs_retain_images_of_other_people(tmp_path):
+    forget = tiny_session(tmp_path).of(Role.FORGET)
+    alone = [example for example in forget if example.entity == "ada"]
+    with pytest.raises(UserError, match=r"all retain images show 'ada' too; add retain images of others"):
+        _choose(alone, alone, 0)
+
+
 @pytest.mark.parametrize("name", ["grad_diff", "kl"])
 def test_retain_data_are_required(name, tmp_path):
     session = session_at(tmp_path)

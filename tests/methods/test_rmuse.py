@@ -142,6 +142,20 @@ def test_shifts_lead_from_what_is_to_go_to_what_is_to_come(tmp_path):
     assert torch.allclose(kept.answer, traced - told, atol=1e-4)
 
 
+def test_examples_without_an_answer_are_left_out_and_counted(tmp_path):
+    session = session_at(tmp_path)
+    sides = {role: list(session.of(role)) for role in (Role.FORGET, Role.RETAIN)}
+    for examples in sides.values():
+        examples[0] = replace(examples[0], answer="Reasoning: It is in the archive. Answer:")
+    session.examples = {**session.examples, **sides}
+    found = _Found(RMuse(), session)
+    forget, (retain, calibration) = found._forget_pairs(), found._retain_pairs()
+    used = {pair.example.id for pair in (*forget, *retain, *calibration)}
+    assert used.isdisjoint(examples[0].id for examples in sides.values())
+    assert found.notes["forget_without_answer"] == found.notes["retain_without_answer"] == 1
+    assert found.notes["forget_without_chain"] == 0
+
+
 def test_the_sign_of_a_decomposition_means_nothing(tmp_path, monkeypatch):
     found = _Found(RMuse(zscore="scale_only"), session_at(tmp_path))
     pairs = found._forget_pairs()

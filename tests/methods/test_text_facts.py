@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.mllmu import build, name_of
 from helpers.mmunlearner import session_at
-from unsee.api import Kind, Role
+from unsee.api import Example, Kind, Role
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.methods.mmunlearner.method import MMUnlearner
@@ -77,6 +77,16 @@ def test_data_without_choices_give_all_they_judge_in_text(mllmu):
     rows = [row for row in mllmu.examples("eval") if row.kind is not Kind.CHOICE]
     part = type("Part", (), {"examples": lambda _, split: rows if split == "eval" else []})()
     assert judged(part) == [row for row in rows if row.role in TEXTS]
+
+
+@pytest.mark.parametrize("answer", ["", "AB", "C"])
+def test_a_choice_without_one_letter_of_its_options_is_not_taken(answer):
+    row = Example(
+        id="c", role=Role.FORGET_TEXT, kind=Kind.CHOICE, question="Who?", answer=answer, options=("Ada", "Bo"), entity="ada"
+    )  # fmt: skip
+    right = replace(row, id="d", answer="B")
+    data = type("Data", (), {"examples": lambda _, split: [row, right]})()
+    assert [(choice.id, choice.answer) for choice in judged(data)] == [("d", "Bo")]
 
 
 @pytest.mark.parametrize("mode", ["fixed", "as_released"])

@@ -66,6 +66,11 @@ def _choose(forget: Sequence[Example], donors: Sequence[Example], seed: int) -> 
     donor_examples = []
     for example in forget:
         other_entities = [entity for entity in images if entity != example.entity]
+        if not other_entities:
+            raise UserError(
+                f"RANDOM answers forget example {example.id!r} as for another person, but all retain images show "
+                f"{example.entity!r} too; add retain images of others."
+            )
         entity_donors = images[other_entities[seed_of(seed, "other", example.id) % len(other_entities)]]
         donor_examples.append(entity_donors[seed_of(seed, "image", example.id) % len(entity_donors)])
     return donor_examples

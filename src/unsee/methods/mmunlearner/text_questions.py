@@ -63,8 +63,12 @@ def judged(data: Benchmark) -> list[Example]:
     The released code has MLLMU-Bench's Pure_Text_Questions and CLEAR's text rows. The options are left out of the question [inferred].
     """
     rows = [row for row in data.examples("eval") if row.role in TEXTS and row.image is None]
-    choices = [row for row in rows if row.kind is Kind.CHOICE and row.options and row.answer in ascii_uppercase]
+    choices = [row for row in rows if row.kind is Kind.CHOICE and row.answer in _letters(row.options)]
     return [_open(row) for row in choices] or rows
+
+
+def _letters(options: Sequence[str]) -> tuple[str, ...]:
+    return tuple(ascii_uppercase[: len(options)])
 
 
 def _open(choice: Example) -> Example:

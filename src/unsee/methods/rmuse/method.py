@@ -192,7 +192,8 @@ class _Found:
             raise UserError("There is nothing to forget: the data have no example with role forget or forget_text.")
         texts: list[ForcedAnswer] = []
         used_examples: list[Example] = []
-        for example, question, chain in self._chains(examples):
+        answered_examples = self._answered(examples, "forget")
+        for example, question, chain in self._chains(answered_examples):
             rationale, answer = IDEAL[seed_of(self.session.seed, "ideal", example.id) % len(IDEAL)]
             rationale_ids, refusal_ids = self._ids(f"Reasoning: {rationale}"), self._ids(f" Answer: {answer}")
             answer_ids, chain_ids = self._ids(parse_chain(example.answer).answer), self._ids(chain)
@@ -204,8 +205,11 @@ class _Found:
             ]
             used_examples.append(example)
         if not used_examples:
-            raise UserError("No forget question could be used: the original model generated no reasoning for any.")
-        self.notes |= {"forget_samples": len(used_examples), "forget_without_chain": len(examples) - len(used_examples)}
+            raise UserError(
+                "No forget question could be used: none has both an answer and reasoning, its own or the original model's."
+            )
+        without_chain = len(answered_examples) - len(used_examples)
+        self.notes |= {"forget_samples": len(used_examples), "forget_without_chain": without_chain}
         means = span_means(self.session, texts, self.layers)
         return [
             _Pair(example, (direct[0], chain[0]), ideal[0] - direct[1], ideal[1] - chain[1], ideal[0])
@@ -222,7 +226,7 @@ class _Found:
         sampled_examples = evenly(examples, self.settings.retain_samples or len(examples))
         texts: list[ForcedAnswer] = []
         used_examples: list[Example] = []
-        for example, question, chain in self._chains(sampled_examples):
+        for example, question, chain in self._chains(self._answered(sampled_examples, "retain")):
             answer_ids, chain_ids = self._ids(parse_chain(example.answer).answer), self._ids(chain)
             texts += [
                 _forced_answer(example, example.question, answer_ids, self.guided, ((0, len(answer_ids)),)),
@@ -247,6 +251,12 @@ class _Found:
         retain_pairs = [pair for pair in pairs if not self._calibrates(pair.example)]
         self.notes |= {"retain_samples": len(retain_pairs), "calibration_samples": len(calibration_pairs)}
         return (retain_pairs, calibration_pairs) if retain_pairs and calibration_pairs else (pairs, pairs)
+
+    def _answered(self, examples: Sequence[Example], side: str) -> list[Example]:
+        """Return the examples with an answer, and record how many have none, e.g. nothing after "Answer:"."""
+        answered_examples = [example for example in examples if parse_chain(example.answer).answer]
+        self.notes[f"{side}_without_answer"] = len(examples) - len(answered_examples)
+        return answered_examples
 
     def _calibrates(self, example: Example) -> bool:
         draw = seed_of(self.session.seed, "calibration", example.entity or example.id)
