@@ -466,6 +466,13 @@ def test_released_runs_beyond_its_first_epoch_and_with_more_to_forget_than_to_ke
     assert [("forget_nll" in row) for row in session.history] == [True] * 4
 
 
+def test_released_stops_at_the_limit_of_steps(tmp_path):
+    session = session_at(tmp_path / "run", max_steps=3, batch_size=2, epochs=9, clip=1.0)
+    MMUnlearner(mode="as_released", released_precision="fp32").unlearn(session)
+    assert [row["step"] for row in session.history] == [1, 2, 3]
+    assert session.notes["epochs"] == 1.5
+
+
 def test_released_precision(tmp_path):
     session = session_at(tmp_path / "run", max_steps=1, clip=1.0)
     MMUnlearner(mode="as_released", released_precision="bf16").unlearn(session)

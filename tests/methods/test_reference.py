@@ -11,6 +11,7 @@ from unsee.api import Training
 from unsee.api.fast_paths import PLAIN
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
+from unsee.losses import IGNORE
 from unsee.methods.common import reference_model
 from unsee.methods.common.reference_model import StartLogits, StartLogprobs, start_logprobs
 from unsee.testing.tiny import tiny_session
@@ -38,6 +39,12 @@ def forwards(session, monkeypatch):
     forward = session.model.forward
     monkeypatch.setattr(session.model, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
     return calls
+
+
+def test_a_sample_without_labels_has_no_values():
+    values_bax, labels_ba = torch.ones(2, 3, 4), torch.tensor([[IGNORE] * 3, [IGNORE, 5, 6]])
+    samples = reference_model._split(values_bax, labels_ba)
+    assert [(values.shape, labels.tolist()) for values, labels in samples] == [((0, 4), []), ((2, 4), [5, 6])]
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])

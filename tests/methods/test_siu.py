@@ -375,6 +375,7 @@ def test_a_mask_that_fits_no_answer_raises(tmp_path):
 
 def test_offsets_cover_the_answer_letter_by_letter(tmp_path):
     processor, family = tiny_processor(), Llava()
+    assert answer_offsets(processor, family, "", ()) == []
     for text in ("This is Jacob Campbell.", " blank first", "Zoë Müller, 東京"):
         ids = encoder(processor, family).answer(text)
         spans = answer_offsets(processor, family, text, ids)

@@ -36,7 +36,8 @@ def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]
     separator = "" if context[-1:].isspace() or text[:1].isspace() else " "
     for prefix in (context + separator, ""):
         encoding = tokenizer(prefix + text, add_special_tokens=False, return_offsets_mapping=True)
-        if tuple(encoding["input_ids"][-len(ids) :]) == tuple(ids):
-            spans = encoding["offset_mapping"][-len(ids) :]
+        start = max(0, len(encoding["input_ids"]) - len(ids))
+        if tuple(encoding["input_ids"][start:]) == tuple(ids):
+            spans = encoding["offset_mapping"][start:]
             return [(max(0, start - len(prefix)), max(0, end - len(prefix))) for start, end in spans]
     raise TrainingError(f"The answer {text!r} is tokenised in two ways, so its masked text cannot be found.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import ClassVar, Final, Literal
 
 from unsee.api import Method, Needs, Session, Trial
@@ -13,7 +12,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import Batch, collate
 from unsee.losses import dpo_loss
-from unsee.methods.common.guidance import ANSWER, drawn_targets, forget_questions, without_private
+from unsee.methods.common.guidance import ANSWER, all_drawn, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogprobs
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
@@ -83,7 +82,7 @@ class AltPO(Method):
             "Every alternate answer of the original model has a private term of the forget example. Try another wording "
             "of method.instruction, or a higher method.temperature."
         )
-        return list(chain.from_iterable(drawn_targets(session, examples, draws, message).values()))
+        return all_drawn(session, examples, draws, message)
 
 
 def _own(targets: list[Target] | tuple[Target, ...]) -> list[Target]:

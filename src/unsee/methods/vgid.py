@@ -10,7 +10,6 @@ import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -25,7 +24,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import kl_loss
-from unsee.methods.common.guidance import INSTRUCTION, drawn_targets, forget_questions, without_private
+from unsee.methods.common.guidance import INSTRUCTION, all_drawn, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, planned
@@ -112,7 +111,7 @@ class VGID(Method):
             "Every answer of the teacher has a private term: neither noise nor instruction hides the person. Raise "
             "method.noise, or try another method.instruction."
         )
-        return list(chain.from_iterable(drawn_targets(guided_session, examples, draws, message).values()))
+        return all_drawn(guided_session, examples, draws, message)
 
     def _guided(self, session: Session) -> Session:
         """Return the session of the teacher, with noise on every picture."""

@@ -142,7 +142,7 @@ def undesired_targets(
         "The original model discloses nothing private about the forget images, so it has no revealing responses to "
         "unlearn. Check the model and the data, or set method.undesired=dataset."
     )
-    return list(chain.from_iterable(drawn_targets(session, examples, draws, message).values()))
+    return all_drawn(session, examples, draws, message)
 
 
 def without_private(name: str, count: int, temperature: float, instruction: str = "") -> Draws:
@@ -175,6 +175,21 @@ def drawn_targets(session: Session, examples: Sequence[Example], draws: Draws, m
     if not any(targets.values()):
         raise UserError(message)
     return targets
+
+
+def all_drawn(session: Session, examples: Sequence[Example], draws: Draws, message: str) -> list[Target]:
+    """Return the kept responses of the original model as targets, in the order of the examples.
+
+    Args:
+        session: Model, examples and settings of the run.
+        examples: Questions, which become the examples of the targets.
+        draws: Number and kind of the responses.
+        message: Error message if no response was kept.
+
+    Raises:
+        UserError: No response was kept.
+    """
+    return list(chain.from_iterable(drawn_targets(session, examples, draws, message).values()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ token at index i of the labels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,23 +41,32 @@ def answer_states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tens
 def _states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
     """Return states and labels of rows that share a batch."""
     width = int((batch.labels_bt != IGNORE).any(0).sum())
-    logits_kwargs = {"logits_to_keep": 1} if keeps_logits(model) else {}
-    with _output_of(decoder_layers(model)[layer]) as outputs:
-        model(**encoded(model, batch.rows, batch.images, batch.inputs, batch.engine), **logits_kwargs, use_cache=False)
-    return outputs[-1][:, -width:], batch.labels_bt[:, -width:]
+    start = batch.labels_bt.shape[1] - width
+    with layer_outputs(model, [layer]) as outputs_btd:
+        inputs = encoded(model, batch.rows, batch.images, batch.inputs, batch.engine)
+        model(**inputs, **without_logits(model), use_cache=False)
+    return outputs_btd[layer][:, start:], batch.labels_bt[:, start:]
+
+
+def without_logits(model: Module) -> dict[str, int]:
+    """Return the keywords by which a model computes as few logits as it can."""
+    return {"logits_to_keep": 1} if keeps_logits(model) else {}
 
 
 @contextmanager
-def _output_of(module: Module) -> Iterator[list[Tensor]]:
-    """Collect the outputs of a module."""
-    outputs: list[Tensor] = []
+def layer_outputs(model: Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Record the output of these decoder layers in the last pass."""
+    outputs_btd: dict[int, Tensor] = {}
 
-    def keep(_: Module, __: Any, output: Any) -> None:
+    def keep(layer: int, _: Module, __: Any, output: Any) -> None:
         if not trying():
-            outputs.append(output if isinstance(output, Tensor) else output[0])
+            outputs_btd[layer] = output if isinstance(output, Tensor) else output[0]
 
-    with module.register_forward_hook(keep):
-        yield outputs
+    modules = decoder_layers(model)
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(modules[layer].register_forward_hook(partial(keep, layer)))
+        yield outputs_btd
 
 
 def chosen_layer(model: Module, layer: int, default: int) -> int:
@@ -117,4 +127,4 @@ class StartStates:
             states_bad, labels_ba = answer_states(self.model, batch, self.layer)
         lengths = (labels_ba != IGNORE).sum(-1).tolist()
         for target, states_ad, length in zip(batch.targets, states_bad, lengths, strict=True):
-            self.kept[target.key] = states_ad[-length:].float().cpu().clone()
+            self.kept[target.key] = states_ad[len(states_ad) - length :].float().cpu().clone()

@@ -132,12 +132,12 @@ def _content(session: Session, target: Target) -> str:
     image = target.example.image.key if target.example.image else ""
     pixels = {key: list(value.shape) for key, value in row.items() if key != "labels"}
     facts = [row["input_ids"].tolist(), row["labels"].tolist(), image, pixels, half(session.training)]
-    facts.append(_pixels_hash(session.processor) if image else "")
+    facts.append(pixel_settings(session.processor) if image else "")
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _pixels_hash(processor: Any) -> str:
-    """Return the settings of the image preprocessing as text, for the hash."""
+def pixel_settings(processor: Any) -> str:
+    """Return the settings of the image preprocessing as JSON, for hashes."""
     return str(processor.image_processor.to_json_string())
 
 
@@ -270,8 +270,8 @@ def _second(model: Module) -> Module:
 
 def _split(values_bax: Tensor, labels_ba: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return values and labels of each sample without padding."""
-    lengths = (labels_ba != IGNORE).sum(-1).tolist()
-    return [(values_bax[i, -n:], labels_ba[i, -n:]) for i, n in enumerate(lengths)]
+    starts = (labels_ba.shape[1] - (labels_ba != IGNORE).sum(-1)).tolist()
+    return [(values_bax[i, start:], labels_ba[i, start:]) for i, start in enumerate(starts)]
 
 
 def _aligned(rows: Sequence[Tensor], labels_ba: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from unsee.api.request import Target
 from unsee.compat.probes import trying
 from unsee.errors import UserError
 from unsee.inference.batching import Batch, collate
-from unsee.inference.packing import keeps_logits
 from unsee.losses import IGNORE
+from unsee.methods.common.layer_states import without_logits
 from unsee.methods.common.reference_model import CHUNK, as_start
 from unsee.training.precision import autocast
 
@@ -118,13 +118,12 @@ def measured(
     def add(name: str, states_tn: Tensor) -> None:
         activities[name].add(states_tn.clamp(-limit, limit), threshold)
 
-    logits_kwargs = {"logits_to_keep": 1} if keeps_logits(session.model) else {}  # the logits are not used
     with as_start(session.model), autocast(session.model, session.training):
         for start in range(0, len(examples), CHUNK):
             targets = [Target(example=example) for example in examples[start : start + CHUNK]]
             for _, batch in collate(session, targets).kinds:
                 with _reading(batch, modules, vision_names, add, read):
-                    session.model(**batch.inputs, **logits_kwargs, use_cache=False)
+                    session.model(**batch.inputs, **without_logits(session.model), use_cache=False)
     return activities
 
 

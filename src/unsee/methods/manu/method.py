@@ -7,16 +7,16 @@ is marked [inferred]. Shapes: n neurons of an MLP.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch.nn import Linear
+from torch.nn import Linear, Module
 
-from unsee.api import Example, Group, Method, Needs, Role, Session, Trial
+from unsee.api import Example, Group, Method, Needs, Part, Role, Session, Trial
 from unsee.errors import UserError
 from unsee.methods.common.down_projections import down_projections
 from unsee.methods.manu import released
@@ -63,11 +63,8 @@ class Manu(Method):
 
     def _as_written(self, session: Session) -> None:
         """Prune each of `training.parts` by itself, by activity with and without the image."""
-        modules_by_part = {part: self._neurons(session, part) for part in session.training.parts if part != "projector"}
-        modules = {name: module for part_modules in modules_by_part.values() for name, module in part_modules.items()}
+        modules_by_part, modules = _chosen(session, down_projections)
         vision_names = set(modules_by_part.get("vision", ()))
-        if not modules:
-            raise UserError("manu finds no MLP in training.parts. Name language, vision, or both.")
         role_examples = [self._examples(session, role) for role in (Role.FORGET, Role.RETAIN)]
         forget, retain = (self._importance(session, examples, modules, vision_names) for examples in role_examples)
         scores = {name: forget[name] / (retain[name] + EPS) for name in modules}
@@ -75,10 +72,6 @@ class Manu(Method):
             part: _pruned({name: modules[name] for name in part_modules}, scores, self.share)
             for part, part_modules in modules_by_part.items()
         }
-
-    def _neurons(self, session: Session, part: Any) -> dict[str, Linear]:
-        """Return the second MLP matrices of a part."""
-        return down_projections(session.model, session.family.parts(session.model)[part])
 
     def _importance(
         self, session: Session, examples: Iterable[list[Example]], modules: Mapping[str, Linear], vision_names: set[str]
@@ -100,13 +93,7 @@ class Manu(Method):
 
         The vision tower is scored on images, the language model on text.
         """
-        model, parts = session.model, session.family.parts(session.model)
-        modules_by_part = {
-            part: released.matrices(model, parts[part]) for part in session.training.parts if part != "projector"
-        }
-        modules = {name: module for part_modules in modules_by_part.values() for name, module in part_modules.items()}
-        if not modules:
-            raise UserError("manu finds no MLP in training.parts. Name language, vision, or both.")
+        modules_by_part, modules = _chosen(session, released.matrices)
         scores = {}
         examples_by_role = {role: self._examples(session, role) for role in (Role.FORGET, Role.RETAIN)}
         for part, part_modules in modules_by_part.items():
@@ -119,17 +106,26 @@ class Manu(Method):
         session.notes["manu"] = released.prune(modules, scores, self.share)
 
 
+def _chosen(
+    session: Session, find: Callable[[Module, str], dict[str, Linear]]
+) -> tuple[dict[Part, dict[str, Linear]], dict[str, Linear]]:
+    """Return the matrices of each of `training.parts`, and of all together."""
+    patterns = session.family.parts(session.model)
+    by_part: dict[Part, dict[str, Linear]] = {
+        part: find(session.model, patterns[part]) for part in session.training.parts if part != "projector"
+    }
+    modules = {name: module for part_modules in by_part.values() for name, module in part_modules.items()}
+    if not modules:
+        raise UserError("manu finds no MLP in training.parts. Name language, vision, or both.")
+    return by_part, modules
+
+
 def _pruned(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: float) -> dict[str, Any]:
     """Zero the outgoing weights of the top share of neurons, and return counts per module."""
     if not modules:
         return {"neurons": 0, "zeroed": {}}
-    all_scores = torch.cat([scores[name].cpu() for name in modules])
-    highest = all_scores.topk(max(1, round(share * len(all_scores)))).indices
-    zeroed, offset = {}, 0
-    for name, module in modules.items():
-        neurons = highest[(highest >= offset) & (highest < offset + module.in_features)] - offset
-        offset += module.in_features
-        with torch.no_grad():
-            module.weight[:, neurons.to(module.weight.device)] = 0
-        zeroed[name] = len(neurons)
-    return {"neurons": len(all_scores), "zeroed": zeroed}
+    highest = released.highest({name: scores[name] for name in modules}, share)
+    with torch.no_grad():
+        for name, module in modules.items():
+            module.weight[:, highest[name].to(module.weight.device)] = 0
+    return released.counts(highest)

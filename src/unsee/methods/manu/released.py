@@ -84,14 +84,26 @@ def prune(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: fl
 
     Scores are ranked over all matrices together; biases are zeroed too [inferred].
     """
-    all_scores = torch.cat([scores[name].cpu() for name in modules])
-    highest = torch.zeros(len(all_scores), dtype=torch.bool)
-    highest[all_scores.topk(max(1, round(share * len(all_scores)))).indices] = True
-    pruned_rows = highest.split([module.out_features for module in modules.values()])
+    pruned = highest({name: scores[name] for name in modules}, share)
     with torch.no_grad():
-        for module, pruned_n in zip(modules.values(), pruned_rows, strict=True):
+        for name, module in modules.items():
             for weight in (module.weight, module.bias):
                 if weight is not None:
-                    weight[pruned_n.to(weight.device)] = 0
-    zeroed = {name: int(pruned_n.sum()) for name, pruned_n in zip(modules, pruned_rows, strict=True)}
-    return {"neurons": len(all_scores), "zeroed": zeroed}
+                    weight[pruned[name].to(weight.device)] = 0
+    return counts(pruned)
+
+
+def highest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return whether each score is in the highest share of all, at least one, by matrix."""
+    all_scores = torch.cat([scores_n.cpu() for scores_n in scores.values()])
+    is_highest = torch.zeros(len(all_scores), dtype=torch.bool)
+    is_highest[all_scores.topk(max(1, round(share * len(all_scores)))).indices] = True
+    return dict(zip(scores, is_highest.split([len(scores_n) for scores_n in scores.values()]), strict=True))
+
+
+def counts(pruned: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the number of neurons, and of zeroed ones by matrix, for the record."""
+    return {
+        "neurons": sum(len(pruned_n) for pruned_n in pruned.values()),
+        "zeroed": {name: int(pruned_n.sum()) for name, pruned_n in pruned.items()},
+    }

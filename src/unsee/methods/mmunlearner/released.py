@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Literal
 
 import torch
@@ -165,19 +166,24 @@ class Released:
     def _steps(self, optimizer: torch.optim.Optimizer, mask: Mask | None) -> float:
         """Take all steps and return the number of passes over the retain examples."""
         session, training = self.session, self.session.training
-        forget, retain = _targets(session, Role.FORGET), _targets(session, Role.RETAIN)
+        retain = _targets(session, Role.RETAIN)
+        limit = None if training.max_steps == -1 else training.max_steps
+        for step, (forget_batch, retain_batch) in enumerate(islice(self._pairs(retain), limit), 1):
+            row = self.forget_step(optimizer, mask, forget_batch) if forget_batch else {}
+            session.history.append({"step": step, **row, **self.retain_step(optimizer, retain_batch)})
+        return round(len(session.history) / math.ceil(len(retain) / training.batch_size), 3)
+
+    def _pairs(self, retain: Sequence[Target]) -> Iterator[tuple[list[Target] | None, list[Target]]]:
+        """Yield each retain batch of every epoch, with a forget batch at even intervals."""
+        session, training = self.session, self.session.training
+        forget = _targets(session, Role.FORGET)
         for epoch in range(training.epochs):
             retain_batches = _batches(retain, training.batch_size, seed_of(session.seed, "retain", epoch))
             forget_batches = _batches(forget, training.batch_size, seed_of(session.seed, "forget", epoch))
             interval = max(1, len(retain_batches) // len(forget_batches))
             pending = iter(forget_batches)
-            for index, batch in enumerate(retain_batches):
-                if len(session.history) == training.max_steps:
-                    break
-                forget_batch = next(pending, None) if index % interval == 0 else None
-                row = self.forget_step(optimizer, mask, forget_batch) if forget_batch else {}
-                session.history.append({"step": len(session.history) + 1, **row, **self.retain_step(optimizer, batch)})
-        return round(len(session.history) / math.ceil(len(retain) / training.batch_size), 3)
+            for index, retain_batch in enumerate(retain_batches):
+                yield (next(pending, None) if index % interval == 0 else None), retain_batch
 
     def forget_step(
         self, optimizer: torch.optim.Optimizer, mask: Mask | None, targets: Sequence[Target]

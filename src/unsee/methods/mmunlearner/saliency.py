@@ -37,7 +37,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll
-from unsee.methods.common.reference_model import weights_hash
+from unsee.methods.common.reference_model import pixel_settings, weights_hash
 from unsee.methods.mmunlearner.masks import Mask, count, load_mask, pack
 from unsee.models.auto import evaluating
 from unsee.training.precision import autocast, half
@@ -343,7 +343,7 @@ def _drawn(examples: Sequence[Example], limit: int, seed: int) -> list[Target]:
 
 def _content(session: Session, targets: Sequence[Target]) -> str:
     """Return a hash of prompts and answers, in order, and of their encoding."""
-    facts: list[Any] = [str(session.processor.image_processor.to_json_string())]
+    facts: list[Any] = [pixel_settings(session.processor)]
     for target in targets:
         example, image = target.example, target.example.image
         prompt = session.family.prompt(session.processor, example.question, has_image=image is not None)

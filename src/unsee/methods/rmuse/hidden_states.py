@@ -5,23 +5,19 @@ Shapes: b rows, t tokens, d width of the model, s spans, k layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 from unsee.api import Session
 from unsee.api.request import Target
 from unsee.inference.batching import collate
-from unsee.inference.packing import keeps_logits
 from unsee.inference.vision_cache import encoded
+from unsee.methods.common.layer_states import layer_outputs, without_logits
 from unsee.methods.common.reference_model import as_start
-from unsee.models.steering.hooks import decoder_layers
 
 BATCH: Final = 32
 """Texts per forward pass."""
@@ -48,17 +44,16 @@ def span_means(session: Session, texts: Sequence[ForcedAnswer], layers: Sequence
     """
     order = sorted(range(len(texts)), key=lambda index: _length(texts[index]))
     means_by_index: dict[int, Tensor] = {}
-    logits_kwargs = {"logits_to_keep": 1} if keeps_logits(session.model) else {}
-    with as_start(session.model), _recorded(session.model, layers) as layer_outputs:
+    with as_start(session.model), layer_outputs(session.model, layers) as outputs_btd:
         for start in range(0, len(order), BATCH):
             indices = order[start : start + BATCH]
             for rows, batch in collate(session, [texts[index].target for index in indices]).kinds:
                 inputs = encoded(session.model, batch.rows, batch.images, batch.inputs, batch.engine)
-                session.model(**inputs, **logits_kwargs, use_cache=False)
-                states_bkd = torch.stack([layer_outputs[layer] for layer in layers], dim=2)
+                session.model(**inputs, **without_logits(session.model), use_cache=False)
+                states_btkd = torch.stack([outputs_btd[layer] for layer in layers], dim=2)
                 means_by_index.update(
                     (indices[row], _means(states, texts[indices[row]]))
-                    for row, states in zip(rows, states_bkd, strict=True)
+                    for row, states in zip(rows, states_btkd, strict=True)
                 )
     return [means_by_index[index] for index in range(len(texts))]
 
@@ -73,18 +68,3 @@ def _length(text: ForcedAnswer) -> tuple[bool, int]:
     """Return a sort key of text length, without encoding."""
     example, token_ids = text.target.example, text.target.token_ids or ()
     return example.image is not None, len(example.question) + len(text.target.instruction) + 4 * len(token_ids)
-
-
-@contextmanager
-def _recorded(model: Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Record the output of these layers in the last pass."""
-    layer_outputs: dict[int, Tensor] = {}
-
-    def keep(layer: int, module: Module, args: Any, output: Any) -> None:  # noqa: ARG001 - torch's call
-        layer_outputs[layer] = output if isinstance(output, Tensor) else output[0]
-
-    modules = decoder_layers(model)
-    with ExitStack() as hooks:
-        for layer in layers:
-            hooks.enter_context(modules[layer].register_forward_hook(partial(keep, layer)))
-        yield layer_outputs

@@ -53,14 +53,13 @@ def substitutes(
         UserError: No name is left for an entity, or the user's is one of its own.
     """
     used_names = set(user_names.values())
+    candidates = _candidates(session, examples, seed)
     substitute_names: dict[str, str] = {}
     for entity, example in examples.items():
         name = user_names.get(entity)
         if name is None:
-            candidates = [
-                candidate for candidate in _candidates(session, examples, seed) if candidate not in used_names
-            ]
-            name = _likeliest(session, example, candidates) if choice == "plausible" else next(iter(candidates), "")
+            unused_names = [candidate for candidate in candidates if candidate not in used_names]
+            name = _likeliest(session, example, unused_names) if choice == "plausible" else next(iter(unused_names), "")
         if not name or any(contains(name, form) for form in example.private.get("name", ())):
             raise UserError(f"siu needs a made-up name for {entity!r}, got {name!r}; give one in method.substitutes.")
         used_names.add(name)

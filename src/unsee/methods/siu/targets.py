@@ -182,18 +182,18 @@ def _substituted(example: Example, concept: Concept) -> Example:
     """Return the example answered with the substitute, without private facts."""
     private_forms = [form for forms in example.private.values() for form in forms if form not in concept.names]
     answer_sentences = sentences(example.answer)
-    safe_sentences = [
-        sentence for sentence in answer_sentences if not any(contains(sentence, form) for form in private_forms)
-    ]
+    safe_sentences = _without(answer_sentences, private_forms)
     text = _renamed(
         example.answer if len(safe_sentences) == len(answer_sentences) else " ".join(safe_sentences), concept
     )
     if concept.substitute not in text or any(contains(text, form) for form in concept.names):
-        unnamed = [
-            sentence for sentence in safe_sentences if not any(contains(sentence, form) for form in concept.names)
-        ]
-        text = " ".join([f"This is {concept.substitute}.", *unnamed])
+        text = " ".join([f"This is {concept.substitute}.", *_without(safe_sentences, concept.names)])
     return replace(example, answer=text)
+
+
+def _without(texts: Sequence[str], forms: Sequence[str]) -> list[str]:
+    """Return the sentences that have none of these strings."""
+    return [text for text in texts if not any(contains(text, form) for form in forms)]
 
 
 def _renamed(text: str, concept: Concept) -> str:
@@ -238,14 +238,9 @@ def _look(concept: Concept) -> str:
     """Return the look on the training image: from the data's answers, else its attributes."""
     private_forms = [form for forms in concept.shown[0].private.values() for form in forms]
     for example in concept.shown:
-        if example.kind is Kind.OPEN:
-            safe_sentences = [
-                sentence
-                for sentence in sentences(example.answer)
-                if not any(contains(sentence, form) for form in private_forms)
-            ]
-            if safe_sentences:
-                return " ".join(safe_sentences)
+        safe_sentences = _without(sentences(example.answer), private_forms) if example.kind is Kind.OPEN else []
+        if safe_sentences:
+            return " ".join(safe_sentences)
     return " ".join(f"The {_word(attribute)} is {value}." for attribute, value in concept.shown[0].visible.items())
 
 
