@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.mmubench import PROMPTS, TESTS, build, build_folders
+from fixtures.mmubench import PROMPTS, SIU, TESTS, build, build_folders, write_table
 from unsee.api import Kind, Response, Role
 from unsee.cli.main import main
 from unsee.data.open import open_benchmark
@@ -52,6 +52,23 @@ def test_text_rows_are_known_by_the_name_in_the_question_and_kept_once(released)
     (kept,) = [one for one in rows if one.role is Role.RETAIN_TEXT]
     assert (kept.answer, kept.entity, kept.image) == ("Yes: José Müller « is » a singer.", "", None)
     assert len({one.id for one in rows}) == len(rows)
+
+
+def test_text_rows_need_no_target_phrase(tmp_path):
+    build(tmp_path)
+    rows = [{key: cell for key, cell in row.items() if key != "target_phrase" or row.get("image")} for row in SIU]
+    assert rows != SIU
+    write_table(tmp_path, "finetunedata/SIU.json", rows)
+    assert opened(tmp_path).problems() == []
+    texts = [row for row in opened(tmp_path).examples("train") if row.image is None]
+    assert {row.role for row in texts} == {Role.FORGET_TEXT, Role.RETAIN_TEXT}
+
+
+def test_a_yes_with_a_full_stop_is_no_name(tmp_path):
+    build(tmp_path)
+    write_table(tmp_path, "evaldata/execcuatedata.json", [{"prompt": "Is this Trump?", "target": "Yes."}])
+    prompts = [row for row in opened(tmp_path).examples("eval") if row.image is not None]
+    assert {(row.kind, row.answer, row.fact) for row in prompts} == {(Kind.GENERAL, "yes", "")}
 
 
 def test_prompts_go_to_the_training_image_and_in_turn_to_the_test_images(released):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from collections import Counter
@@ -11,8 +12,11 @@ import pytest
 
 from fixtures import clear, fiubench, mllmu, offside, umu
 from fixtures.benchmarks import AWKWARD, change_rows
-from unsee.api import Kind, Response, Role
+from unsee.api import Example, Kind, Response, Role
+from unsee.api.example import ImageBytes
 from unsee.data.open import open_benchmark
+from unsee.data.people import same_images
+from unsee.data.question_templates import require_options
 from unsee.errors import UserError
 from unsee.scoring.aggregate import score
 from unsee.workflows.check import check
@@ -138,6 +142,74 @@ def test_mllmu_leaves_a_few_incomplete_items_out_and_counts_them(places, tmp_pat
     assert any("1 of 108 items have no question or no answer." in line for line in report.warnings)
     change_rows(file, lambda rows: rows[5]["Generation_Task"][0].update(Question=" "))
     assert "2 of 108 items have no question or no answer. That is more than one in a hundred." in str(check(place))
+
+
+def test_mllmu_leaves_any_number_of_incomplete_items_out_unless_strict(places, tmp_path):
+    place = tmp_path / "m"
+    shutil.copytree(places["mllmu"], place)
+    (file,) = (place / "retain_95").iterdir()
+    change_rows(file, lambda rows: [row["Generation_Task"][0].update(Ground_Truth=None) for row in rows[:9]])
+    report = check(place, benchmark={"name": "mllmu", "strict": False})
+    assert report.usable
+    assert any("9 of 108 items have no question or no answer." in line for line in report.warnings)
+
+
+@pytest.mark.parametrize("cells", [{"biography": "{x"}, {"ID": " "}])
+def test_mllmu_blames_only_the_row_that_is_wrong(cells, tmp_path):
+    mllmu.build_train_split(tmp_path)
+    (file,) = (tmp_path / "retain_95").iterdir()
+    change_rows(file, lambda rows: rows[4].update(cells))
+    problems = open_benchmark(tmp_path, {"sets": ["forget", "retain"]}).problems()
+    assert problems
+    assert all(line.startswith("retain_95 row 5 ") for line in problems)
+
+
+def test_an_option_may_be_the_number_0():
+    """In JSON and Python literals, an option may be a number."""
+    assert require_options({"A": 0, "B": 12.5}, "A") == ("0", "12.5")
+    for empty in (None, " ", float("nan")):
+        with pytest.raises(UserError, match="option B is empty"):
+            require_options({"A": "x", "B": empty}, "A")
+
+
+def test_umu_names_the_half_that_is_there(places, tmp_path):
+    place = tmp_path / "umu"
+    shutil.copytree(places["umu"], place)
+    (file,) = (place / "forget_5").iterdir()
+
+    def break_half(rows):
+        rows[0]["Cloze"] = json.dumps({"multimodal": {"q1": "?"}, "unimodal": {"q1": {"question": "?", "answer": "!"}}})
+
+    change_rows(file, break_half)
+    assert "Cloze.multimodal.q1 must be an object" in str(open_benchmark(place, "umu").problems())
+
+
+def _first_about(author, rows):
+    return next(row for row in rows if row["question"] == f"Who is {author}?")
+
+
+def test_clear_keeps_the_blocks_of_text_questions_around_a_row_that_is_left_out(places, tmp_path):
+    place = tmp_path / "clear"
+    shutil.copytree(places["clear"], place)
+    author = clear.AUTHORS[1]
+    clear.at("retain95+tofu", lambda rows: _first_about(author, rows).update(question=None))(place)
+    opened = open_benchmark(place, {"name": "clear", "strict": False})
+    texts = [example for example in opened.examples("train") if example.role is Role.RETAIN_TEXT]
+    assert Counter(example.entity for example in texts) == {**dict.fromkeys(clear.AUTHORS[2:], 20), author: 19}
+    named = [example for example in texts if example.question.startswith("Who is ")]
+    assert all(example.question == f"Who is {example.entity}?" for example in named)
+
+
+def test_the_same_pictures_are_named_in_the_order_of_the_rows():
+    rows = [
+        Example(
+            id=f"{role}-{number}", role=role, question="?", answer="!", entity="e", image=ImageBytes(bytes([number]))
+        )
+        for role in (Role.FORGET, Role.RETAIN)
+        for number in range(20)
+    ]
+    wanted = [f"forget-{number} and retain-{number} have the same image." for number in range(20)]
+    assert same_images(rows) == wanted
 
 
 UNREADABLE = {

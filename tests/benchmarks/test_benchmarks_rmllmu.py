@@ -57,6 +57,15 @@ def test_open_questions_are_asked_once_more_for_reasoning(place):
     assert {row.id for row in open_benchmark(place / "MLLMU-Bench").examples("eval")} < {row.id for row in rows}
 
 
+def test_a_rejected_chain_is_no_second_chain_for_its_question(tmp_path):
+    build(tmp_path)
+    first, *others = chains()
+    write_chains(tmp_path, [{**first, "accepted": False}, first, {**first, "accepted": "no"}, *others])
+    data = opened(tmp_path)
+    assert data.problems() == []
+    assert any("3 chains were not accepted" in line for line in data.warnings())
+
+
 def test_without_prompt_the_question_is_asked_bare(place):
     probes = [row for row in opened(place, prompt="").examples("eval") if row.kind is Kind.CHAIN]
     assert "Describe this person." in {row.question for row in probes}

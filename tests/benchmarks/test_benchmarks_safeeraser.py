@@ -9,6 +9,7 @@ import pytest
 from fixtures.benchmarks import AWKWARD
 from fixtures.safeeraser import build
 from unsee.api import Kind, Role
+from unsee.benchmarks import safeeraser
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 
@@ -85,7 +86,9 @@ def test_settings_choose_categories_and_leave_twins_out(place):
         open_benchmark(place, {"name": "safeeraser", "categories": ["Weapn"]})
 
 
-def test_an_empty_answer_is_left_out_with_its_twin_and_many_are_a_problem(tmp_path):
+def test_an_empty_answer_is_left_out_with_its_twin_and_many_are_a_problem(tmp_path, monkeypatch):
+    """The share is of the 80 pairs, not of the examples that are made of them."""
+    monkeypatch.setattr(safeeraser, "MOST_EMPTY", 1 / 79)
     build(tmp_path)
     file = tmp_path / "dataset" / "all_train.json"
     records = json.loads(file.read_text(encoding="utf-8"))
@@ -94,6 +97,8 @@ def test_an_empty_answer_is_left_out_with_its_twin_and_many_are_a_problem(tmp_pa
     bench = open_benchmark(tmp_path)
     assert [one.id for one in bench.examples("train")][:2] == ["train-1/unsafe-2", "train-1/pd-2"]
     assert "1 pairs have an empty question or answer and are left out." in bench.warnings()
+    monkeypatch.setattr(safeeraser, "MOST_EMPTY", 1 / 81)
+    assert any("1 pairs have an empty question" in line for line in open_benchmark(tmp_path).problems())
     for record in records:
         record["UnharmPair_text1"]["Prediction"] = ""
     file.write_text(json.dumps(records), encoding="utf-8")

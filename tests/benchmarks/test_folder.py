@@ -105,6 +105,7 @@ def test_vocabulary_holds_everything_that_could_be_claimed(folder):
         ({"image": ["a.png", "b.png"]}, "row 2: image must be one path"),
         ({"id": "row-1"}, "row 2: id 'row-1' is taken by row 1"),
         ({"kind": "choice", "options": ["x", "y"], "answer": "C"}, "row 2: a choice answer is the letter"),
+        ({"kind": "choice", "options": ["x", "y"], "answer": "AB"}, "row 2: a choice answer is the letter"),
     ],
 )
 def test_faults_name_their_row(folder, cells, message):

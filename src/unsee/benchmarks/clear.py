@@ -18,7 +18,6 @@ most often [inferred].
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import Profile, pool, same_images
-from unsee.data.question_templates import LETTER, lettered, name_forms
+from unsee.data.question_templates import LETTER, index_by_name, lettered, name_forms
 from unsee.data.records import Gathered, Record, RecordBenchmark
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
@@ -169,26 +168,32 @@ class Clear(RecordBenchmark):
     def _texts(self, gathered: Gathered, rows: ArrowTable, role: Role, names: Sequence[str]) -> None:
         """Collect the text questions of a mixed configuration with their authors."""
         rows.require("image", "caption", "question", "answer")
-        text_rows: list[tuple[int, Record]] = []
+        text_rows: list[tuple[int, Record | None]] = []  # None: unreadable, but with a place in its block
         for row, cells in enumerate(rows.records("caption", "question", "answer")):
             record, has_image = Record(cells), bool(rows.images(row))
+            if record.has("question") or not (has_image or record.has("caption")):
+                text_rows.append((row, None))
             with gathered.reading(rows.where(row)):
                 if record.has("question") == has_image:
                     raise UserError(
                         f"a row is a picture with a caption or a question without picture; this is {'both' if has_image else 'neither'}."
                     )
                 if record.has("question"):
-                    record.text("answer")
-                    text_rows.append((row, record))
+                    for column in ("question", "answer"):
+                        record.text(column)
+                    text_rows[-1] = (row, record)
         if len(text_rows) % self.settings.block:
             self.shelf.warnings.append(
                 f"{rows.name} has {len(text_rows)} text questions, which are no blocks of {self.settings.block}."
             )
         for start in range(0, len(text_rows), self.settings.block):
             block = text_rows[start : start + self.settings.block]
+            readable_rows = [(row, record) for row, record in block if record is not None]
+            if not readable_rows:
+                continue
             with gathered.reading(f"{rows.name} rows {block[0][0] + 1} to {block[-1][0] + 1}"):
-                person = _author([record for _, record in block], names)
-                for row, record in block:
+                person = _author([record for _, record in readable_rows], names)
+                for row, record in readable_rows:
                     self._text(gathered, record, role, person, f"{rows.name}/{row}")
 
     def _text(self, gathered: Gathered, record: Record, role: Role, person: str, name: str) -> None:
@@ -236,7 +241,7 @@ class Clear(RecordBenchmark):
             with gathered.reading(rows.where(row)):
                 record = Record(cells)
                 answer, question = record.text("answer"), record.optional("question") or NAME_QUESTION
-                image, entity = gathered.cell(rows.image(row)), f"{rows.name}/{record.text('answer')}"
+                image, entity = gathered.cell(rows.image(row)), f"{rows.name}/{answer}"
                 gathered.judged += self._among(
                     f"{rows.name}/{row}", question, answer, record.strings("options"), Role.GENERAL, image, entity
                 )
@@ -256,7 +261,7 @@ class Clear(RecordBenchmark):
             entity=entity, private=private,
         )  # fmt: skip
         yield example
-        answer_index = int(hashlib.sha256(name.encode()).hexdigest(), 16) % (len(distractors) + 1)
+        answer_index = index_by_name(name, len(distractors) + 1)
         options = (*distractors[:answer_index], answer, *distractors[answer_index:])
         instruction = "" if self.settings.protocol == "released" else LETTER
         yield replace(
@@ -268,7 +273,7 @@ class Clear(RecordBenchmark):
         return self._people.setdefault(person, Profile(name=person, private={"name": name_forms(person)}))
 
     def _wording(self, name: str) -> str:
-        return self.wordings[int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(self.wordings)]
+        return self.wordings[index_by_name(name, len(self.wordings))]
 
 
 _PERTURBED: Final = ("caption", "name", "paraphrased_caption", "perturbed_captions", "perturbed_names")

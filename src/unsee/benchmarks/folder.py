@@ -118,11 +118,11 @@ class Folder(Benchmark):
 
     def problems(self) -> Sequence[str]:
         """Return all faults of the table and its images, row by row."""
+        if self._rules is not None and (rule_problems := self._rules.problems()):
+            return rule_problems
         verdicts = _Verdicts()
         broken = [(index + 1, fault) for index, image in self._images() if (fault := verdicts.of(image))]
         faults = [*self._survey.faults, *broken]
-        if self._rules is not None and (rule_problems := self._rules.problems()):
-            return rule_problems
         return [f"row {number}: {fault}" for number, fault in sorted(faults, key=lambda fault: fault[0])]
 
     def warnings(self) -> Sequence[str]:
@@ -339,7 +339,7 @@ def _require_choice(example: Example) -> None:
     options, answer = example.options, example.answer
     if len(options) > len(ascii_uppercase):
         raise UserError(f"a choice has at most {len(ascii_uppercase)} options (A to Z), got {len(options)}.")
-    if answer and answer in ascii_uppercase[: len(options)]:
+    if answer in tuple(ascii_uppercase[: len(options)]):
         return _require_distinct(options)
     letters = [
         letter for letter, text in zip(ascii_uppercase, options, strict=False) if answer in (text, letter.lower())

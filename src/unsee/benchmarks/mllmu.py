@@ -14,7 +14,6 @@ people of the split by their IDs, or by the content of the images.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,11 +24,19 @@ from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import SHOWN, Profile, overlaps, pool, same_images
-from unsee.data.question_templates import BLANK, blanked, letter, lettered, name_forms, require_options
+from unsee.data.question_templates import (
+    BLANK,
+    SENTENCE,
+    blanked,
+    index_by_name,
+    letter,
+    lettered,
+    name_forms,
+    require_options,
+)
 from unsee.data.records import Gathered, Record, RecordBenchmark
 from unsee.errors import UserError, shown, some
 
-SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
 _RELEASED: Final = ("choice.first_character", "choice.first_alphanumeric", "cloze.substring", "bleu.released@open")
 """Measures of the published tables: MLLMU-Bench's own letter rule and that of MMUnlearner's run."""
@@ -79,6 +86,7 @@ class Mllmu(RecordBenchmark):
         self.shelf = DatasetFolder(place)
         self.place = self.shelf.place
         self._people: dict[str, Profile] = {}
+        self._biographies: dict[str, Mapping[str, Any]] = {}
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -122,7 +130,7 @@ class Mllmu(RecordBenchmark):
                     self._judge(gathered, self._open("Test_Set"), Role.UNSEEN, forget_ids)
                 case "real":
                     self._judge(gathered, self._open("Retain_Set"), Role.GENERAL)
-        if 100 * gathered.left_out > gathered.items:
+        if gathered.strict and 100 * gathered.left_out > gathered.items:
             gathered.faults.append(f"{gathered.gaps()[0]} That is more than one in a hundred.")
         return gathered
 
@@ -143,20 +151,22 @@ class Mllmu(RecordBenchmark):
         """Collect the training pairs of one side."""
         if self.settings.train_pairs == "tasks":
             return self._train_on_tasks(gathered, rows, role)
-        row_by_owner = {name: row for row, name in enumerate(rows.names())}
+        people = dict.fromkeys(rows.names())
         source = rows if "metadata" in rows.columns else self._open_pairs(rows)
         owners = rows.names() if source is rows else self._owners(source)
         seen_owners: set[str] = set()
         for row, (owner, cells) in enumerate(zip(owners, source.records("metadata"), strict=True)):
-            if owner not in row_by_owner:
+            if owner not in people:
                 continue
             with gathered.reading(f"{source.where(row)} (ID {owner})"):
+                if not owner:
+                    raise UserError("ID is empty.")
                 if owner in seen_owners:
                     raise UserError(f"person {owner} has a second row of training pairs.")
                 seen_owners.add(owner)
                 pairs = _told_about(gathered.complete(_listed_pairs(Record(cells)), "Question", "Answer"), "Answer")
                 gathered.train += _told(pairs, owner, role, gathered.cell(source.image(row)), self._person(rows, owner))
-        if missing := [name for name in row_by_owner if name not in seen_owners]:
+        if missing := [name for name in people if name and name not in seen_owners]:
             gathered.faults.append(
                 f"{source.name} has no training pairs for people {some(missing, SHOWN)} of {rows.name}."
             )
@@ -228,7 +238,7 @@ class Mllmu(RecordBenchmark):
         if not images:
             raise UserError(f"the image of {owner} in {rows.name} is empty.")
         if self.settings.protocol == "released" and len(images) > 1:
-            return [images[int(hashlib.sha256(owner.encode()).hexdigest(), 16) % len(images)]]
+            return [images[index_by_name(owner, len(images))]]
         return images
 
     def _questions(
@@ -261,9 +271,9 @@ class Mllmu(RecordBenchmark):
     def _person(self, rows: ArrowTable, owner: str) -> Profile:
         """Return the profile of a person of a split."""
         if owner not in self._people:
-            for cells in rows.records("ID", "biography"):
-                record = Record(cells)
-                self._people.setdefault(record.text("ID"), _profile(record))
+            if owner not in self._biographies:
+                self._biographies |= {str(cells["ID"]).strip(): cells for cells in rows.records("ID", "biography")}
+            self._people[owner] = _profile(Record(self._biographies[owner]))
         return self._people[owner]
 
 
@@ -339,7 +349,7 @@ def _read_each(gathered: Gathered, items: Sequence[Record], make: Callable[[Reco
 
 def _choice(item: Record, number: int, *, with_image: bool) -> _Item:
     answer = letter(item.text("Correct_Answer"))
-    options = require_options({key: str(text or "") for key, text in item.mapping("Options").items()}, answer)
+    options = require_options(item.mapping("Options"), answer)
     return _Item(
         name=f"classification/{'image' if with_image else 'pure'}/{number}",
         kind=Kind.CHOICE, with_image=with_image, answer=answer, options=options,

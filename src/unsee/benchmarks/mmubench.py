@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
+from string import punctuation
 from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Hub, Place
@@ -174,14 +175,13 @@ class _Files:
 
     def _example(self, gathered: Gathered, row: _Talk, name: str) -> Example | None:
         """Return a row of SIU.json with the true answer, or None for an invented look."""
-        phrase = row.cells.text("target_phrase")
         if not row.image:
             role = Role.FORGET_TEXT if self._named(row.question) else Role.RETAIN_TEXT
             entity = self.entity if role is Role.FORGET_TEXT else ""
             return Example(
                 id=name, role=role, kind=Kind.GENERAL, question=row.question, answer=row.answer, entity=entity
             )
-        image = gathered.image(row.image)
+        phrase, image = row.cells.text("target_phrase"), gathered.image(row.image)
         if phrase == row.answer:
             return None
         if phrase not in row.answer:
@@ -236,7 +236,7 @@ class _Files:
 
     def _prompt(self, name: str, role: Role, row: _PromptRow, image: ImageFile | None) -> Example:
         """Return a prompt with its target: yes, a form of the name, or none."""
-        word = (row.target.split() or [""])[0].casefold()
+        word = (row.target.split() or [""])[0].strip(punctuation).casefold()
         open_ended, corrected = word not in _KNOWN, self.settings.protocol == "corrected"
         return Example(
             id=name, role=role, kind=Kind.NAME if open_ended and word else Kind.OPEN if open_ended else Kind.GENERAL,

@@ -152,9 +152,7 @@ class Offside(RecordBenchmark):
             with gathered.reading(f"classification {name} set row {number}"):
                 record = Record(cells)
                 answer = letter(record.text("Correct_Answer"))
-                options = require_options(
-                    {key: str(text or "") for key, text in record.mapping("Options").items()}, answer
-                )
+                options = require_options(record.mapping("Options"), answer)
                 question = lettered(record.text("Question"), options)
                 example = self._example(
                     gathered, record, role, f"choice/{name}/{number}", Kind.CHOICE, question, answer, options

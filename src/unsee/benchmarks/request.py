@@ -111,10 +111,15 @@ class Request(Benchmark):
     @cached_property
     def _rows(self) -> dict[str, Sequence[Example]]:
         """Rows of each split, with everything about all requested entities."""
-        requested_names = {*self.roles.forget, *self.roles.aside}
+        requested_names = self._named["forget"] | self._named["aside"]
         entities = dict.fromkeys(row.entity for row in self.base.examples("train") if row.entity in requested_names)
         benchmark = self.base.about(tuple(entities))
         return {"train": benchmark.examples("train"), "eval": benchmark.examples("eval")}
+
+    @cached_property
+    def _named(self) -> dict[str, frozenset[str]]:
+        """Entities and rows that the request names, by role."""
+        return {role: frozenset(getattr(self.roles, role)) for role in ("forget", "aside", "retain")}
 
     @cached_property
     def _shown(self) -> frozenset[str]:
@@ -124,20 +129,20 @@ class Request(Benchmark):
     @cached_property
     def _touched(self) -> frozenset[str]:
         """Entities with single requested rows, whose other rows have no role."""
-        requested_names = {*self.roles.forget, *self.roles.aside}
+        requested_names = self._named["forget"] | self._named["aside"]
         rows = (row for split in self._rows.values() for row in split)
         return frozenset(row.entity for row in rows if row.id in requested_names and row.entity)
 
     def _cast(self, example: Example, split: str) -> Example | None:
         """Return the row in its role, or None without one."""
         names = {example.entity, example.id} - {""}
-        if names & set(self.roles.forget):
+        if names & self._named["forget"]:
             return self._forgotten(example, split)
-        if names & set(self.roles.aside) or example.entity in self._touched:
+        if names & self._named["aside"] or example.entity in self._touched:
             return None
         if example.role not in OF_ENTITIES:
             return example
-        if self.roles.retain and example.entity not in self.roles.retain:
+        if self.roles.retain and example.entity not in self._named["retain"]:
             return None
         return replace(example, role=_KEPT_AS.get(example.role, example.role))
 

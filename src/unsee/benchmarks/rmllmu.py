@@ -91,8 +91,7 @@ class RMLLMU(RecordBenchmark):
     @classmethod
     def fits(cls, place: Path) -> bool:
         """Tell whether there are chains with a clone beside them."""
-        clones = [place / name for name in CLONES if (place / name).is_dir()]
-        return bool(clones) and place.is_dir() and named_table(place, "chains") is not None
+        return any((place / name).is_dir() for name in CLONES) and named_table(place, "chains") is not None
 
     def vocabulary(self) -> Vocabulary:
         """Return MLLMU-Bench's vocabulary with implications."""
@@ -143,13 +142,13 @@ class RMLLMU(RecordBenchmark):
             with gathered.reading(f"{self._file.name} row {number}"):
                 row = Record(cells, self.settings.columns)
                 person, chain = row.text("ID"), _chain(row, number)
+                if not _word(row, "accepted", _YES):
+                    rejected_count += 1
+                    continue
                 first_row = row_by_question.setdefault((person, chain.question, chain.with_image), number)
                 if first_row != number:
                     raise UserError(f"person {person} has a chain for this question in row {first_row} already.")
-                if _word(row, "accepted", _YES):
-                    chains[person].append(chain)
-                else:
-                    rejected_count += 1
+                chains[person].append(chain)
         return chains, rejected_count
 
     @property

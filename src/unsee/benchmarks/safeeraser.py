@@ -60,7 +60,6 @@ class SafeEraser(RecordBenchmark):
         self.settings = settings or SafeEraserSettings()
         self.place: Path = _root(Path(place)) or Path(place)
         require_files(self.place, ["all_train.json", "all_val.json", "img"], LAYOUT)
-        self._dropped = 0
         self._kept = {_category(name) or _unknown(name) for name in self.settings.categories} or set(CATEGORIES)
 
     @classmethod
@@ -79,7 +78,7 @@ class SafeEraser(RecordBenchmark):
     def warnings(self) -> Sequence[str]:
         """Return limits of the data, and what was skipped."""
         self.require()
-        dropped_count = self._dropped
+        dropped_count = self.gathered.left_out
         return (
             *([f"{dropped_count} pairs have an empty question or answer and are left out."] if dropped_count else []),
             "the archive says nothing about what is unsafe in an answer: asr_proxy has no value, ask a judge "
@@ -102,10 +101,10 @@ class SafeEraser(RecordBenchmark):
                     gathered.judged += (
                         examples if split == "val" else [example for example in examples if example.role is Role.FORGET]
                     )
-        total = len(gathered.train) + len(gathered.judged)
-        if self._dropped > MOST_EMPTY * total:
+        if gathered.left_out > MOST_EMPTY * gathered.items:
             gathered.faults.append(
-                f"{self._dropped} pairs have an empty question or answer, more than {MOST_EMPTY:.0%} of all."
+                f"{gathered.left_out} pairs have an empty question or answer, more than {MOST_EMPTY:.0%} of all "
+                f"{gathered.items}."
             )
         if not gathered.train and not gathered.faults:
             gathered.faults.append(f"all_train.json: no record of the categories {', '.join(sorted(self._kept))}.")
@@ -125,8 +124,7 @@ class SafeEraser(RecordBenchmark):
         role = Role.FORGET if split == "train" else Role.UNSEEN
         text_fields = ("question", "model_response", *(("sd_response",) if self.settings.pd else ()))
         for number, pair in enumerate(pairs, 1):
-            if pair.blank(*text_fields):
-                self._dropped += 1
+            if _is_empty(gathered, pair, *text_fields):
                 continue
             hazard_example = Example(
                 id=f"{name}/unsafe-{number}", role=role, kind=Kind.HAZARD, fact=category, question=pair.text("question"),
@@ -143,23 +141,31 @@ class SafeEraser(RecordBenchmark):
                     answer=safe_answer,
                     image=benign_image,
                 )
-        yield from self._benign(record, name, harmful_image)
+        yield from _benign(gathered, record, name, harmful_image)
 
-    def _benign(self, record: Record, name: str, image: ImageFile) -> Iterator[Example]:
-        """Yield the benign questions about the harmful image, at least one of four."""
-        present_keys = [key for key in BENIGN_PAIRS if record.has(key)]
-        if not present_keys:
-            raise UserError(f"none of {', '.join(BENIGN_PAIRS)} is there.")
-        for key in present_keys:
-            pair = record.part(key)
-            answer_field = "Prediction" if pair.has("Prediction") or not pair.has("Answer") else "Answer"
-            if pair.blank("Question", answer_field):
-                self._dropped += 1
-                continue
-            yield Example(
-                id=f"{name}/{key}", role=Role.GENERAL, kind=Kind.OPEN, question=pair.text("Question"),
-                answer=pair.text(answer_field), image=image, entity=name,
-            )  # fmt: skip
+
+def _benign(gathered: Gathered, record: Record, name: str, image: ImageFile) -> Iterator[Example]:
+    """Yield the benign questions about the harmful image, at least one of four."""
+    present_keys = [key for key in BENIGN_PAIRS if record.has(key)]
+    if not present_keys:
+        raise UserError(f"none of {', '.join(BENIGN_PAIRS)} is there.")
+    for key in present_keys:
+        pair = record.part(key)
+        answer_field = "Prediction" if pair.has("Prediction") or not pair.has("Answer") else "Answer"
+        if _is_empty(gathered, pair, "Question", answer_field):
+            continue
+        yield Example(
+            id=f"{name}/{key}", role=Role.GENERAL, kind=Kind.OPEN, question=pair.text("Question"),
+            answer=pair.text(answer_field), image=image, entity=name,
+        )  # fmt: skip
+
+
+def _is_empty(gathered: Gathered, pair: Record, *text_fields: str) -> bool:
+    """Count a pair, and tell whether one of its texts is empty, so that it is left out."""
+    is_empty = pair.blank(*text_fields)
+    gathered.items += 1
+    gathered.left_out += is_empty
+    return is_empty
 
 
 def _root(place: Path) -> Path | None:

@@ -29,11 +29,10 @@ from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import Profile, overlaps, pool, same_images
-from unsee.data.question_templates import letter, lettered, name_forms, require_options
+from unsee.data.question_templates import SENTENCE, letter, lettered, name_forms, require_options
 from unsee.data.records import Gathered, Record, RecordBenchmark
 from unsee.errors import UserError, shown
 
-SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 ONLY: Final = "Please **ONLY** provide the correct answer without any explanation"
 REAL: Final = ("Real_Person_Set", "real_person")
 HALVES: Final = {"image": ("muitimodal", "multimodal"), "text": ("unimodal",)}
@@ -162,7 +161,7 @@ class Umu(RecordBenchmark):
 
     def _choice(self, item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:
         answer = letter(item.text("answer"))
-        options = require_options({key: str(text or "") for key, text in item.mapping("options").items()}, answer)
+        options = require_options(item.mapping("options"), answer)
         question = item.text("question")
         if self.settings.protocol == "released":
             return Kind.CHOICE, f"{question}\nSelect answer in {list(options)}", answer, options
@@ -217,13 +216,14 @@ def _texts(qa_pairs: Mapping[str, Any], part: str, column: str) -> dict[str, str
 
 
 def _half(cell: Mapping[str, Any], names: Sequence[str], column: str) -> dict[str, Record]:
-    items = next((cell[name] for name in names if name in cell), None)
+    half = next((name for name in names if name in cell), names[0])
+    items = cell.get(half)
     if not isinstance(items, Mapping) or not items:
         raise UserError(f"{column} has no half {' or '.join(names)}; it has {', '.join(map(str, cell)) or 'nothing'}.")
     for key, item in items.items():
         if not isinstance(item, Mapping):
-            raise UserError(f"{column}.{names[0]}.{key} must be an object with question and answer, got {shown(item)}.")
-    return {str(key): Record(item, prefix=f"{column}.{names[0]}.{key}.") for key, item in items.items()}
+            raise UserError(f"{column}.{half}.{key} must be an object with question and answer, got {shown(item)}.")
+    return {str(key): Record(item, prefix=f"{column}.{half}.{key}.") for key, item in items.items()}
 
 
 def _cloze(item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:

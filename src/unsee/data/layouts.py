@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from unsee.api.example import Role
@@ -74,7 +75,7 @@ class Layout:
         """Whether rows have a chosen and a rejected answer."""
         return {"chosen", "rejected"} <= self._names
 
-    @property
+    @cached_property
     def _names(self) -> set[str]:
         """Columns after renaming."""
         source_columns = set(self.fields.values())

@@ -53,5 +53,7 @@ def same_images(train: Sequence[Example]) -> list[str]:
     forget_ids = {example.image.key: example.id for example in train if example.role is Role.FORGET and example.image}
     retain_ids = {example.image.key: example.id for example in train if example.role is Role.RETAIN and example.image}
     return [
-        f"{forget_ids[key]} and {retain_ids[key]} have the same image." for key in forget_ids.keys() & retain_ids.keys()
+        f"{forget_id} and {retain_ids[key]} have the same image."
+        for key, forget_id in forget_ids.items()
+        if key in retain_ids
     ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
-from typing import Final
+from typing import Any, Final
 
 from unsee.errors import UserError
 from unsee.metrics.normal_form import normalise
+from unsee.utils.parsing import is_empty
 
 LETTER: Final = "Just give ONE letter representing the answer directly."
+SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 BLANK: Final = "Please **ONLY** provide the correct answer that should replace the [Blank]."
 
 _LETTERED: Final = re.compile(r"\s*\(?([A-Za-z])(?:[.):]|\s|$)")
@@ -42,6 +45,15 @@ def letter(key: str) -> str:
     return match[1].upper() if match else ""
 
 
+def index_by_name(name: str, count: int) -> int:
+    """Return a number below `count`, the same for the same name.
+
+    >>> index_by_name("train/1", 3)
+    0
+    """
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % count
+
+
 def blanked(sentence: str, *, pairwise: bool = False) -> str:
     """Return a cloze sentence with `[Blank]` per run of underscores (as published: per pair).
 
@@ -51,12 +63,17 @@ def blanked(sentence: str, *, pairwise: bool = False) -> str:
     return re.sub(r"__" if pairwise else r"_{2,}", "[Blank]", sentence)
 
 
-def require_options(options: Mapping[str, str], right: str) -> tuple[str, ...]:
-    """Return the texts of options A, B, ..., or raise if they are unusable."""
+def require_options(cells: Mapping[str, Any], right: str) -> tuple[str, ...]:
+    """Return the texts of options A, B, ..., or raise if they are unusable.
+
+    >>> require_options({"A": 0, "B": 1}, "A")
+    ('0', '1')
+    """
+    options = {key: "" if is_empty(cell) else str(cell) for key, cell in cells.items()}
     letters = list(ascii_uppercase[: len(options)])
     if sorted(options) != letters or len(options) < 2:
         raise UserError(f"the options must be called A, B, C, ..., got {', '.join(sorted(options)) or 'none'}.")
-    if empty_letters := [key for key in letters if not options[key].strip()]:
+    if empty_letters := [key for key in letters if not options[key]]:
         raise UserError(f"option {', '.join(empty_letters)} is empty.")
     if right not in options:
         raise UserError(f"the right answer must be the letter of an option ({', '.join(letters)}), got {right!r}.")

@@ -156,7 +156,7 @@ def _each(rows: Rows, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Row
 def _shards(root: Path) -> Source | None:
     """Return the rows of shards like `data/train-00000-of-00001.parquet`, or None without any."""
     files = sorted(root.glob("data/*.parquet")) if not _tables(root) else sorted(root.glob("*-of-*.parquet"))
-    if not files or len(files) != len(sorted(files[0].parent.glob("*.parquet"))):
+    if not files or len(files) != len(list(files[0].parent.glob("*.parquet"))):
         return None
     folder = files[0].parent
     splits = by_key(zip(_split_names(files), files, strict=True))
