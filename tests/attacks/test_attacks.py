@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.families import FAMILIES, save_family, vlm_of
-from unsee.api import Kind, Role, registry
+from unsee.api import Finding, Kind, Role, registry
 from unsee.api.request import Completion
 from unsee.attacks.prompts import Prompts
 from unsee.attacks.quantisation import Quantisation, rounded
@@ -28,7 +28,7 @@ from unsee.evaluation.recovery import (
     require_disjoint,
     without,
 )
-from unsee.testing.attacks import People, attack_contract, victim
+from unsee.testing.attacks import People, _require_shares, attack_contract, victim
 from unsee.testing.tiny import person, save_tiny
 
 SHORT = {
@@ -51,6 +51,12 @@ def made(name):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_contract(name, tmp_path):
     attack_contract(made(name), tmp_path)
+
+
+def test_an_attack_must_give_a_share_for_every_forgotten_entity():
+    result = Finding(variant="v", recovered={"ada": 1.0}, degenerate=0.0, questions=1)
+    with pytest.raises(AssertionError, match="expected shares of ada and bo, all forgotten"):
+        _require_shares(result, curve=False)
 
 
 @pytest.mark.slow

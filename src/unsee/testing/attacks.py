@@ -123,7 +123,7 @@ def _require_shares(finding: Finding, *, curve: bool) -> None:
     require(all(0 <= share <= 1 for share in shares), f"{finding.variant}: shares must lie in 0..1, got {shares}")
     entities = set(finding.recovered)
     require(
-        entities and entities <= {"ada", "bo"}, f"{finding.variant}: expected the forgotten entities, got {entities}"
+        entities == {"ada", "bo"}, f"{finding.variant}: expected shares of ada and bo, all forgotten, got {entities}"
     )
     require((finding.at is not None) == curve, f"{finding.variant}: `at` and `axis` belong together")
 
