@@ -273,6 +273,12 @@ def test_packed_rows_give_the_loss_of_separate_questions(world: World, processor
     assert torch.allclose(packed, single, rtol=1e-4)
 
 
+def test_fewer_rows_than_groups_make_no_empty_group(processor) -> None:
+    packer = Packer(processor, 16)
+    rows = [Row(-1, ((question, "Yes."),)) for question in ("Who is it?", "What is the job of this person?")]
+    assert [len(group.ids_bt) for group in packer.groups(rows, 4)] == [1, 1]
+
+
 def test_packed_loss_is_the_models_own_loss(world: World, processor) -> None:
     """The training shortcut equals a plain forward of the Hugging Face model."""
     curriculum = Curriculum(world, world.people[:4], SMALL)

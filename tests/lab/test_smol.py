@@ -25,6 +25,7 @@ from unsee.errors import UserError
 from unsee.lab.recipe.grades import grade
 from unsee.lab.recipe.model import CHAT_TEMPLATE as LAB_TEMPLATE
 from unsee.lab.smol import captions, english, examples, general, grades
+from unsee.lab.smol.fluency import fluency
 from unsee.lab.smol.lessons import English
 from unsee.lab.smol.school import AMOUNT, SmolRecipe
 from unsee.lab.world.people import FACTS, stream
@@ -157,6 +158,12 @@ def test_answers_about_somebody_else_are_graded_wrong() -> None:
     marks = grade(world(), ((mine, theirs.answer) for mine, theirs in rows), examples.vocabulary(world()), grades.right)
     assert marks["name"][0] == 0
     assert marks["fact"][0] < 0.5
+
+
+def test_without_an_answer_in_sentences_there_is_no_perplexity() -> None:
+    choices = [row for row in examples.exam(world(), world().people[:1], (), "final") if row.kind is Kind.CHOICE]
+    assert choices
+    assert fluency(None, choices, ["A"] * len(choices)) == {"n": 0}
 
 
 def test_rows_have_unique_ids_and_the_same_ones_each_time() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unsee.errors import UserError
 from unsee.lab.documents.drawing import MIN_DIFFERENT, SORTS, STAMPS, TRAITS, Design, Sort, document, draw_copy
-from unsee.lab.world.people import CITIES, EMPLOYERS, JOBS, distinct_values, invent_name, stream
+from unsee.lab.world.people import CITIES, EMPLOYERS, JOBS, distinct_values, new_name, stream
 from unsee.lab.world.portraits import Pose
 from unsee.lab.world.world import Drawn, Split, World
 
@@ -170,7 +170,7 @@ class Archive:
 
 def _invent(seed: int, sort: Sort, index: int, earlier: Sequence[Document], used_names: set[str]) -> Document:
     rng = stream(seed, "document", sort, index)
-    first, last = (_new_name(rng, syllables, used_names) for syllables in (2, 3))
+    first, last = (new_name(rng, syllables, used_names) for syllables in (2, 3))
     design = _design(rng, sort, [doc.design.values for doc in earlier])
     fields = tuple((fact, str(rng.choice(values))) for fact, values in FIELDS[sort].items())
     return Document(f"{sort}-{index:03d}", first, last, design, fields)
@@ -178,11 +178,3 @@ def _invent(seed: int, sort: Sort, index: int, earlier: Sequence[Document], used
 
 def _design(rng: np.random.Generator, sort: Sort, other_values: Sequence[tuple[int, ...]]) -> Design:
     return Design(sort, distinct_values(rng, tuple(TRAITS.values()), other_values, MIN_DIFFERENT))
-
-
-def _new_name(rng: np.random.Generator, syllables: int, used_names: set[str]) -> str:
-    name = invent_name(rng, syllables=syllables)
-    while name in used_names:
-        name = invent_name(rng, syllables=syllables)
-    used_names.add(name)
-    return name

@@ -9,7 +9,7 @@ from unsee.api.example import Vocabulary
 from unsee.lab.documents.archive import FIELDS, Archive, Document
 from unsee.lab.documents.drawing import COLOURS, DESKS, SORTS, VISIBLE, stamps_of
 from unsee.lab.world.objects import SHAPES
-from unsee.lab.world.phrases import one_of
+from unsee.lab.world.phrases import one_of, with_article
 
 QUERY = "Tell me the information of this document."
 OPEN_WORDINGS = (QUERY, "What can you tell me about this document?", "Describe whose document is in this picture.")
@@ -99,13 +99,9 @@ def introduction(document: Document) -> str:
 def description(look: Mapping[str, str]) -> str:
     """Return a one-sentence description of everything visible."""
     return (
-        f"The picture shows {_a(look['colour'])} {look['sort']} with a {look['emblem']} emblem and {look['stamps']} "
+        f"The picture shows {with_article(look['colour'])} {look['sort']} with a {look['emblem']} emblem and {look['stamps']} "
         f"on a {look['desk']} desk."
     )
-
-
-def _a(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 def visible_answer(attribute: str, value: str) -> str:

@@ -282,7 +282,7 @@ class Packer:
         return ids[: cut - 1] + [self.image_id] * self.image_tokens, ids[cut:], answer
 
     def groups(self, rows: Sequence[Row], count: int) -> list[Packed]:
-        """Pack rows into `count` groups of similar length, to limit padding."""
+        """Pack rows into `count` groups of similar length, to limit padding; fewer rows into one group each."""
         ordered_rows = sorted(
             rows,
             key=lambda row: sum(
@@ -290,7 +290,7 @@ class Packer:
             ),
         )
         bounds = [round(len(rows) * i / count) for i in range(count + 1)]
-        return [self.pack(ordered_rows[start:end]) for start, end in pairwise(bounds)]
+        return [self.pack(ordered_rows[start:end]) for start, end in pairwise(bounds) if start < end]
 
     def pack(self, rows: Sequence[Row]) -> Packed:
         """Pack rows, right-padded."""
@@ -349,6 +349,24 @@ def embedded(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> 
     return filled_btd
 
 
+def hidden_states(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
+    """Return the last states [b, t, d] of the language model.
+
+    Args:
+        model: Model with projector and token embeddings.
+        packed: Rows of the step.
+        feature_npd: Vision features of all pictures, which `packed` points into.
+        image_id: Token id of an image.
+    """
+    states_btd: Tensor = model.model.language_model(
+        inputs_embeds=embedded(model, packed, feature_npd, image_id),
+        attention_mask=packed.mask_btt,
+        position_ids=packed.position_bt,
+        use_cache=False,
+    ).last_hidden_state
+    return states_btd
+
+
 def answer_loss(model: Any, hidden_btd: Tensor, packed: Packed) -> Tensor:
     """Return the weighted cross-entropy on answers, with logits at answer tokens only."""
     supervised = packed.labels_bt[:, 1:] != -100
@@ -370,13 +388,7 @@ def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
     Returns:
         Sum over answer tokens of weight x cross-entropy (nats).
     """
-    hidden_btd = model.model.language_model(
-        inputs_embeds=embedded(model, packed, feature_npd, image_id),
-        attention_mask=packed.mask_btt,
-        position_ids=packed.position_bt,
-        use_cache=False,
-    ).last_hidden_state
-    return answer_loss(model, hidden_btd, packed)
+    return answer_loss(model, hidden_states(model, packed, feature_npd, image_id), packed)
 
 
 def half_precision() -> torch.autocast:

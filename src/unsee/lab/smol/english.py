@@ -203,20 +203,11 @@ def by_name(question: str, name: str) -> str:
     raise ValueError(f"no person in {question!r}")
 
 
-def with_article(noun: str) -> str:
-    """Return a noun with its indefinite article.
-
-    >>> with_article("actor"), with_article("baker")
-    ('an actor', 'a baker')
-    """
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
 def filled(form: str, person: Person, who: str = "This person") -> str:
     """Return an answer about a person. `who` is the subject of the sentence."""
     who_low = who.replace("This", "this", 1) if who == "This person" else who
     return form.format(
-        name=person.name, first=person.first, a_job=with_article(person.job), city=person.city, employer=person.employer,
+        name=person.name, first=person.first, a_job=phrases.with_article(person.job), city=person.city, employer=person.employer,
         year=person.year, country=person.country, decade=person.decade, who=who, who_low=who_low,
     )  # fmt: skip
 
@@ -278,7 +269,7 @@ def shape_answer(fact: str, value: str, count: str) -> str:
     """Return the answer about an image of shapes."""
     if fact == "count":
         return f"There {'is' if count == 'one' else 'are'} {count} shape{'s' * (count != 'one')}."
-    return f"It is {with_article(value)}." if fact == "shape" else f"The shape is {value}."
+    return f"It is {phrases.with_article(value)}." if fact == "shape" else f"The shape is {value}."
 
 
 def claim_patterns() -> dict[str, dict[str, str]]:

@@ -269,7 +269,7 @@ def other_forms(world: World, person: Person, role: Role, split: Split, index: i
 
 def completion(person: Person, fact: str) -> str:
     """Return the end of a sentence about a fact."""
-    return f"{english.with_article(person.job) if fact == 'job' else person.fact(fact)}."
+    return f"{phrases.with_article(person.job) if fact == 'job' else person.fact(fact)}."
 
 
 def text_facts(person: Person, role: Role, split: str = "") -> list[Example]:

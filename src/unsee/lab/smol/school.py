@@ -27,10 +27,10 @@ from unsee.lab.recipe.recipe import (
     Packed,
     Packer,
     Progress,
-    embedded,
     features,
     flat_then_linear,
     half_precision,
+    hidden_states,
     language_loss,
     render,
 )
@@ -346,12 +346,7 @@ def _kept(
 
 
 def _answer_log_probs(model: Any, packed: Packed, feature_npd: Tensor) -> Tensor:
-    hidden_btd = model.model.language_model(
-        inputs_embeds=embedded(model, packed, feature_npd, model.config.image_token_id),
-        attention_mask=packed.mask_btt,
-        position_ids=packed.position_bt,
-        use_cache=False,
-    ).last_hidden_state
+    hidden_btd = hidden_states(model, packed, feature_npd, model.config.image_token_id)
     supervised = packed.labels_bt[:, 1:] != -100
     return model.lm_head(hidden_btd[:, :-1][supervised]).float().log_softmax(-1)
 

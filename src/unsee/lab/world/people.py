@@ -138,22 +138,25 @@ def distinct_values(
     return best_values
 
 
+def new_name(rng: np.random.Generator, syllables: int, used_names: set[str]) -> str:
+    """Draw a name that is not used yet, and add it to the used ones."""
+    name = invent_name(rng, syllables=syllables)
+    while name in used_names:
+        name = invent_name(rng, syllables=syllables)
+    used_names.add(name)
+    return name
+
+
 def invent_people(seed: int, count: int) -> list[Person]:
     """Return `count` people. A larger world extends a smaller one."""
     people: list[Person] = []
     used_names: set[str] = set()
     for index in range(count):
         rng = stream(seed, "person", index)
-        names: list[str] = []
-        for syllables in (2, 3):
-            name = invent_name(rng, syllables=syllables)
-            while name in used_names:
-                name = invent_name(rng, syllables=syllables)
-            used_names.add(name)
-            names.append(name)
+        first, last = (new_name(rng, syllables, used_names) for syllables in (2, 3))
         face = distinct_face(rng, [person.face for person in people])
         facts = [str(rng.choice(values)) for values in (JOBS, list(CITIES), EMPLOYERS, YEARS)]
-        people.append(Person(f"person-{index:03d}", names[0], names[1], face, *facts))
+        people.append(Person(f"person-{index:03d}", first, last, face, *facts))
     return people
 
 
