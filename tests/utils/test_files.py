@@ -1,10 +1,12 @@
 """Folders that unsee makes, marks and removes."""
 
+import os
+
 import pytest
 
 from unsee.errors import UserError
 from unsee.utils import files
-from unsee.utils.files import foreign, owned_folder, remove_folder, sweep_temporary
+from unsee.utils.files import foreign, owned_folder, remove_folder, sweep_temporary, write_private
 
 
 def test_a_folder_appears_with_its_mark(tmp_path, monkeypatch):
@@ -44,3 +46,32 @@ def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path):
     with pytest.raises(OSError, match="row"):
         owned_folder(tmp_path / "row")
     assert [path.name for path in tmp_path.iterdir()] == ["row"]
+
+
+def test_a_private_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_private(tmp_path / "key", b"secret")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_leaves_of_a_private_file_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_private(tmp_path / "key", b"secret")
+    monkeypatch.undo()
+    (left,) = tmp_path.iterdir()
+    assert left.read_bytes() == b"secret"
+    sweep_temporary(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_private_file_is_readable_by_its_owner_alone(tmp_path):
+    write_private(tmp_path / "key", b"secret")
+    assert (tmp_path / "key").read_bytes() == b"secret"
+    if os.name != "nt":
+        assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600

@@ -36,15 +36,17 @@ _PUBLIC: Final = re.compile(
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+def atomic_writer(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Yield a stream that replaces the file `path` atomically at the end of the block.
 
-    New files get mode 0666 minus the umask, as any program's do.
+    Args:
+        path: File to write; its folder is made.
+        mode: Permissions of the file, minus the umask; any program's by default.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}{PART}")
     try:
-        with temporary.open("xb") as stream:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -56,12 +58,8 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 def write_private(file: Path, content: bytes) -> None:
     """Write a file, whole or not at all, that only this user can read."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
+    with atomic_writer(file, mode=0o600) as stream:
         stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
