@@ -84,7 +84,7 @@ def test_faults_are_said_as_before(folder, on_disk):
     for text, message in (
         (b'{"a": 1}\n{oops\n', "line 2 is no valid JSON"),
         (b'{"a": 1}\n[1]\n', "line 2 must be an object"),
-        (b'{"a":"\xff"}\n', "not UTF-8"),
+        (b'{"a":1}\n{"a":"\xff"}\n', "line 2 is not UTF-8"),
     ):
         (folder / "data.jsonl").write_bytes(text)
         with pytest.raises(UserError, match=message):

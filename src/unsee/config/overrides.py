@@ -11,7 +11,7 @@ import yaml
 
 from unsee.config import paths
 from unsee.errors import UserError, shown
-from unsee.utils.parsing import DEEPEST, read_text
+from unsee.utils.parsing import DEEPEST, read_text, value_fault
 
 MOST_NODES: Final = 100_000
 """Largest number of nodes of a YAML text after alias expansion; ten lines of aliases can mean billions."""
@@ -111,8 +111,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
     except RecursionError as error:
         raise UserError(f"{where} is no valid YAML: it is nested too deeply.") from error
     except (yaml.YAMLError, ValueError) as error:
-        reason = "a number has thousands of digits" if "digits" in str(error) else error
-        raise UserError(f"{where} is no valid YAML: {reason}") from error
+        raise UserError(f"{where} is no valid YAML: {value_fault(error)}") from error
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -72,14 +72,18 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise UserError(f"{where} is no valid JSON: {error}") from error
     except RecursionError as error:
         raise UserError(f"{where} is nested too deeply; at most {DEEPEST} levels are read.") from error
-    except UnicodeDecodeError:
-        raise
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
     except ValueError as error:
-        reason = "a number has thousands of digits" if "digits" in str(error) else error
-        raise UserError(f"{where} is no JSON that can be read: {reason}.") from error
+        raise UserError(f"{where} is no JSON that can be read: {value_fault(error)}.") from error
     if text.count("{") + text.count("[") > DEEPEST:
         require_shallow(value, where)
     return value
+
+
+def value_fault(error: Exception) -> str:
+    """Return what a parser found wrong with a value. Python's limit of digits is told in words."""
+    return "a number has thousands of digits" if "digits" in str(error) else str(error)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
