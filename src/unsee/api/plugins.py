@@ -221,10 +221,14 @@ def summary(entry: Outside) -> str:
     if entry.doc:
         return entry.doc
     try:
-        tree = ast.parse(text_of(entry))
+        return first_line(text_of(entry))
     except (SyntaxError, UnicodeDecodeError) as error:
         return f"cannot be read: {error}"
-    return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def first_line(source: str) -> str:
+    """Return the first line of the docstring of a module's source, or empty without one."""
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 @contextmanager

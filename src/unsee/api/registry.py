@@ -5,7 +5,6 @@ Installed packages and plugins add names of their own (`unsee.api.plugins`). Lis
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import re
@@ -152,8 +151,7 @@ def summary(kind: Listed, name: str) -> str:
     entry = _entry(kind, name)
     if entry is not None:
         return plugins.summary(entry)
-    tree = ast.parse(_files(kind)[name].read_text(encoding="utf-8"))
-    return (ast.get_docstring(tree) or "").partition("\n")[0]
+    return plugins.first_line(_files(kind)[name].read_text(encoding="utf-8"))
 
 
 def group(name: str) -> Group:
