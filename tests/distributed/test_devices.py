@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import pytest
 
 from unsee.distributed import processes
+from unsee.distributed.deepspeed import Zero
 from unsee.errors import UserError
 
 
@@ -61,3 +65,10 @@ def test_old_fsdp_is_refused(launched):
     launched(0, 2, ACCELERATE_USE_FSDP="true")
     with pytest.raises(UserError, match="fsdp_version: 2"):
         processes.sharding()
+
+
+@pytest.mark.parametrize(("applied", "norm"), [(True, 2.0), (False, 2.0), (True, None)])
+def test_a_step_that_deepspeed_skips_has_no_norm(applied, norm):
+    zero = object.__new__(Zero)
+    zero.engine = SimpleNamespace(was_step_applied=lambda: applied, get_global_grad_norm=lambda: norm)
+    assert math.isnan(zero.grad_norm()) != (applied and norm is not None)

@@ -12,6 +12,7 @@ import torch
 from helpers.training import make, nll, run
 from unsee.api import Training
 from unsee.api.fast_paths import named
+from unsee.distributed import processes
 from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.inference.batching import collate
@@ -247,6 +248,29 @@ def test_loss_without_gradient_is_refused(tmp_path):
     session = make(tmp_path)
     with pytest.raises(TrainingError, match="no gradient"):
         run(session, lambda forget, retain: {"loss": nll(session)(forget, retain)["loss"] * 0.0})
+
+
+class Stepped:
+    """Stands in for DeepSpeed: steps, and tells this norm."""
+
+    def __init__(self, optimizer, norm):
+        self.steps = optimizer
+        self.norm = norm
+
+    def backward(self, loss):
+        loss.backward()
+
+    def grad_norm(self):
+        return self.norm
+
+
+@pytest.mark.parametrize(("norm", "message"), [(0.0, "no gradient"), (float("nan"), "gradient is not a finite")])
+def test_gradients_are_checked_under_deepspeed(tmp_path, monkeypatch, norm, message):
+    monkeypatch.setattr(processes, "sharding", lambda: "zero3")
+    monkeypatch.setattr("unsee.training.trainer.require_possible", lambda *_: None)
+    monkeypatch.setattr("unsee.training.loop.Zero", lambda _, optimizer, __: Stepped(optimizer, norm))
+    with pytest.raises(TrainingError, match=message):
+        run(make(tmp_path))
 
 
 def test_error_in_the_objective_is_not_swallowed(tmp_path):

@@ -6,6 +6,7 @@ Weights, gradients and moments are sharded; a batch has one backward pass of the
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,12 @@ class Zero:
         self.engine.backward(loss)
 
     def grad_norm(self) -> float:
-        """Return the gradient norm of the last step, before clipping."""
-        return float(self.engine.get_global_grad_norm() or 0.0)
+        """Return the gradient norm of the last step, before clipping.
+
+        NaN where DeepSpeed took no step: it skips gradients that overflow, and keeps the norm of the step before.
+        """
+        norm = self.engine.get_global_grad_norm() if self.engine.was_step_applied() else None
+        return math.nan if norm is None else float(norm)
 
     def save(self, folder: str) -> None:
         """Write a checkpoint for the same number of processes."""

@@ -242,7 +242,9 @@ class Loop:
         self.events.fire("on_pre_optimizer_step")
         self.optimizer.step()
         self.events.fire("on_optimizer_step")
-        norm = norm if self.zero is None else self.zero.grad_norm()
+        if self.zero is not None:  # DeepSpeed computes the norm in its step
+            norm = self.zero.grad_norm()
+            self.watch.require_gradient(norm, step)
         rate = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         self.session.model.zero_grad()
@@ -314,7 +316,7 @@ class Loop:
         backward()
 
     def _clip(self, step: int) -> float:
-        """Clip the gradients and return the norm before clipping. DeepSpeed clips by itself."""
+        """Check and clip the gradients, and return the norm before clipping. DeepSpeed clips by itself."""
         if self.zero is not None:
             return 0.0
         weights = list(trainable(self.session.model).values())
