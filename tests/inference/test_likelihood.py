@@ -170,6 +170,13 @@ def test_empty_answers_and_options_are_refused(vlm):
         choose(vlm, [(Prompt("Who is this?"), ())])
 
 
+def test_too_long_a_row_names_its_question(vlm):
+    vlm.model.config.text_config.max_position_embeddings = 60
+    pairs = [(Prompt("Who is this?"), "Ada"), (Prompt("What is new?"), "pilot " * 80)]
+    with pytest.raises(UserError, match=r"The question 'What is new\?' takes"):
+        likelihoods(vlm, pairs)
+
+
 LONG = ("Ada Lovell", "Bo Winter , a diver", "pilot")
 
 

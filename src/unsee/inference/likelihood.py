@@ -251,7 +251,7 @@ def _logprobs(vlm: VLM, pairs: Sequence[PromptAnswer], batch_size: int, progress
             if batches and not _proven(vlm, pairs, batches[0][0]):
                 batches, plain_indices = [], list(range(len(pairs)))
             for batch in track(batches, progress, shown=bool(progress)):
-                logprobs.update(_forward(vlm, batch))
+                logprobs.update(_forward(vlm, pairs, batch))
         for start in range(0, len(plain_indices), batch_size):
             logprobs.update(_plainly(vlm, pairs, plain_indices[start : start + batch_size]))
     return [logprobs[index] for index in range(len(pairs))]
@@ -269,7 +269,7 @@ def _proven(vlm: VLM, pairs: Sequence[PromptAnswer], tree: _Tree) -> bool:
     return proven(
         "packed_likelihoods",
         vlm.model,
-        lambda: in_order(_forward(plain, [tree])),
+        lambda: in_order(_forward(plain, pairs, [tree])),
         lambda: in_order(_plainly(plain, pairs, indices)),
     )
 
@@ -308,6 +308,10 @@ class _Tree:
     def _common(self, sequence: Sequence[int]) -> int:
         limit = min(len(sequence), len(self._last))
         return next((depth for depth in range(limit) if sequence[depth] != self._last[depth]), limit)
+
+    def longest(self) -> int:
+        """Return the index of the answer that ends deepest."""
+        return max(self.read, key=lambda answer: self.depths[answer[1][-1]])[0]
 
     def columns(self) -> set[int]:
         """Return the positions whose logits are read, counted from the end, as rows are aligned."""
@@ -366,12 +370,14 @@ def _batches(trees: Iterator[_Tree], batch_size: int, vocabulary: int) -> Iterat
         yield batch
 
 
-def _forward(vlm: VLM, trees: Sequence[_Tree]) -> Iterator[tuple[int, tuple[float, ...]]]:
+def _forward(
+    vlm: VLM, pairs: Sequence[PromptAnswer], trees: Sequence[_Tree]
+) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Yield (index, token log-probabilities) of all answers in these rows, from one pass."""
     model: Any = vlm.model
     device = device_of(model)
     for tree in trees:
-        require_room(model, max(tree.depths) + 1, f"number {tree.read[0][0] + 1}")
+        require_room(model, max(tree.depths) + 1, pairs[tree.longest()][0].question)
     width = max(len(tree.ids) for tree in trees)
     pad_widths = [width - len(tree.ids) for tree in trees]
     rows = [tree.row() for tree in trees]
