@@ -176,6 +176,20 @@ def test_damaged_features_are_computed_again(tmp_path, monkeypatch):
     assert file.read_bytes() == whole
 
 
+def test_features_on_disk_are_used_when_memory_is_full(tmp_path, monkeypatch):
+    first = lora(tmp_path / "a")
+    targets = forget_targets(first)[:4]
+    with vision_cache.shared(first):
+        logits = answer_logits(first.model, collate(first, targets))[0]
+    monkeypatch.setattr(vision_cache, "MEMORY", 1)
+    second = lora(tmp_path / "b")
+    calls = vision_calls(second, monkeypatch)
+    with vision_cache.shared(second):
+        for _ in range(2):
+            assert torch.allclose(answer_logits(second.model, collate(second, targets))[0], logits, atol=1e-6)
+    assert not calls
+
+
 def test_features_are_shared_by_runs(tmp_path, monkeypatch):
     first = lora(tmp_path / "a")
     targets = forget_targets(first)[:4]

@@ -38,7 +38,7 @@ from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note_once
 
 MEMORY: Final = 2 * 2**30
-"""Limit of the cache in bytes; features beyond it are recomputed each time."""
+"""Limit of the cache in bytes; features beyond it are read from disk or recomputed each time."""
 _UNUSED: Final = frozenset({"last_hidden_state", "hidden_states", "attentions"})
 """Fields of a vision output that no language model reads."""
 
@@ -246,20 +246,19 @@ def _state(cache: Kept) -> tuple[Any, ...]:
 
 def _look(cache: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device) -> Any | None:
     """Return the vision output for a batch, from the cache where possible."""
-    for image in set(images) & cache.on_disk.keys() - cache.by_image.keys():
-        _keep(cache, image, _read(*cache.on_disk[image]))
-    missing_rows = {
-        image: row for image, row in zip(images, rows, strict=True) if image and image not in cache.by_image
-    }
+    by_image = {image: cache.by_image[image] for image in set(images) & cache.by_image.keys()}
+    for image in set(images) & cache.on_disk.keys() - by_image.keys():
+        by_image[image] = _read(*cache.on_disk[image])
+        _keep(cache, image, by_image[image])
+    missing_rows = {image: row for image, row in zip(images, rows, strict=True) if image and image not in by_image}
     new_features = _compute(cache, list(missing_rows.values()), device) if missing_rows else []
     if new_features is None:
         return None
-    new_by_image = dict(zip(missing_rows, new_features, strict=True))
-    for image, fields in new_by_image.items():
+    for image, fields in zip(missing_rows, new_features, strict=True):
+        by_image[image] = fields
         _keep(cache, image, fields)
         cache.new.add(image)
-    features = [new_by_image.get(image) or cache.by_image[image] for image in images if image]
-    return _batch_of(cache, features, device)
+    return _batch_of(cache, [by_image[image] for image in images if image], device)
 
 
 def _compute(cache: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
