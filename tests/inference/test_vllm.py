@@ -147,6 +147,12 @@ def test_all_adapters_of_a_chain_count(folder, tmp_path):
     assert before[1] < after[1]
 
 
+def test_an_adapter_on_itself_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
+    with pytest.raises(UserError, match="stands on itself"):
+        backend.VLLMBackend(tmp_path).family  # noqa: B018 - a property
+
+
 def configured(folder, tmp_path, **settings):
     place = shutil.copytree(folder, tmp_path / "configured")
     (place / "generation_config.json").write_text(json.dumps(settings))

@@ -18,6 +18,8 @@ from torch.nn import Module
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from unsee.compat.models import unwrapped
+
 NAMES: Final = ("cache", "past_key_values")
 """Names of the KV cache in `forward` and in outputs of transformers, newest first (`cache` since 5.24)."""
 
@@ -89,7 +91,7 @@ def _roomy(columns: Tensor, room: int) -> Tensor:
 
 def empty(model: Module) -> tuple[Cache, dict[str, Any]]:
     """Return an empty KV cache as arguments of `forward`."""
-    kv_cache = DynamicCache(config=_inner(model).config)
+    kv_cache = DynamicCache(config=unwrapped(model).config)
     return kv_cache, passed(model, kv_cache)
 
 
@@ -105,7 +107,7 @@ def of_layers(layers: Sequence[DynamicLayer]) -> Cache:
 
 def passed(model: Module, kv_cache: Cache) -> dict[str, Any]:
     """Return the arguments of `forward` that pass a KV cache, under the model's name for it."""
-    return {_name(type(_inner(model)).forward): kv_cache, "use_cache": True}
+    return {_name(type(unwrapped(model)).forward): kv_cache, "use_cache": True}
 
 
 def found(values: Mapping[str, Any]) -> Any | None:
@@ -117,7 +119,3 @@ def found(values: Mapping[str, Any]) -> Any | None:
 def _name(forward: Any) -> str:
     parameters = inspect.signature(forward).parameters
     return next((name for name in NAMES if name in parameters), NAMES[-1])
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

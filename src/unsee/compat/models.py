@@ -1,8 +1,13 @@
-"""Private attributes of transformers models."""
+"""What lies inside models: the one below adapters, and private attributes of transformers."""
 
 from __future__ import annotations
 
 from typing import Any
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model inside PEFT's adapters, or the model itself without them."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def attention(text_config: Any) -> str | None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,6 +25,7 @@ from torch.nn import Module
 
 from unsee.compat.fake_tensors import is_fake
 from unsee.compat.fast_paths import PATHS, RECORD, FastPath, Status
+from unsee.compat.models import unwrapped
 from unsee.errors import UnseeError
 from unsee.utils.terminal import err
 
@@ -72,7 +73,7 @@ def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
 
 def _judged(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbers) -> Status:
     """Return the result of a trial, now or earlier, and record it or warn."""
-    make_status = partial(Status, path, model=type(_inner(model)).__name__, version=_version(path.library))
+    make_status = partial(Status, path, model=type(unwrapped(model)).__name__, version=_version(path.library))
     if key in RECORD.proven:
         return make_status(state="on")
     if _sharded(model):
@@ -150,7 +151,7 @@ def _place(name: str, model: Module) -> str:
 def _key(model: Module) -> str:
     """Return what a trial is valid for: versions, class, config, precision and device."""
     if model not in _KEYS:
-        inner = _inner(model)
+        inner = unwrapped(model)
         config = inner.config.to_dict() if hasattr(inner, "config") else {}
         config = {name: value for name, value in config.items() if not name.endswith("name_or_path")}
         libraries = {name: _version(name) for name in ("unsee", "torch", "transformers", "peft")}
@@ -159,10 +160,6 @@ def _key(model: Module) -> str:
         text = json.dumps(facts, sort_keys=True, default=str)
         _KEYS[model] = hashlib.sha256(text.encode()).hexdigest()[:24]
     return _KEYS[model]
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _sharded(model: Module) -> bool:

@@ -11,8 +11,7 @@ from transformers import AutoConfig
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
 from unsee.models.checkpoint import open_model, public_files, save_model
-from unsee.models.location import ADAPTER, SIDECAR, adapter_base, folder_of
-from unsee.models.steering.hooks import is_steered
+from unsee.models.location import ADAPTER, SIDECAR, adapter_base, folder_of, is_steered
 from unsee.utils.files import atomic_write_json, atomic_write_text, is_own, require_space
 from unsee.utils.parsing import read_object
 

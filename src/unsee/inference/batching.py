@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import Any, Self
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
 
 from unsee.api import VLM, Example, Family, Session
 from unsee.api.fast_paths import FAST, PLAIN, Engine
 from unsee.api.request import Target
+from unsee.compat.models import unwrapped
 from unsee.errors import UserError, shown
 from unsee.inference.encoder import encoder
 from unsee.inference.packing import Packed, pack
@@ -188,7 +188,7 @@ def collate(
 
 def room(model: Any) -> int | None:
     """Return the model's maximum sequence length, or None if it has none."""
-    config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
+    config = unwrapped(model).config.get_text_config()
     max_length, rotary = vars(config).get("max_position_embeddings"), vars(config).get("rope_parameters") or {}
     return int(max_length) if max_length and rotary.get("rope_type") != "dynamic" else None
 

@@ -6,8 +6,9 @@ Shapes: b batch, t tokens, v vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -139,7 +140,8 @@ def generate(
             generation.plainly((index for index in plain_indices if index not in readings.tokens), sampling, seeds),
         )
         ids_by_index = dict(track(generated, progress, len(prompts), shown=bool(progress)))
-    return [_read(vlm, ids_by_index.get(i, ())) for i in range(len(prompts))]
+    stops = _stops(vlm)
+    return [completed(vlm.processor, ids_by_index.get(i, ()), stops) for i in range(len(prompts))]
 
 
 def stream(
@@ -160,10 +162,11 @@ def stream(
         on_text: Called with the whole text so far, after every token.
     """
     generation = _PlainGeneration(vlm, [prompt], max_new_tokens, 1)
-    streamer = _Said(lambda ids: on_text(_read(vlm, ids).text.rstrip("\ufffd")))  # half a character
+    read = partial(completed, vlm.processor, stops=_stops(vlm))
+    streamer = _Said(lambda ids: on_text(read(ids).text.rstrip("\ufffd")))  # half a character
     with torch.no_grad(), evaluating(vlm.model):
         (ids,) = generation.proceed(generation.rows([0]), [_Numbers([0])], streamer)
-    return _read(vlm, ids)
+    return read(ids)
 
 
 class _Said:
@@ -349,17 +352,20 @@ def _length(prompt: Prompt) -> tuple[bool, int]:
 
 
 def _stops(vlm: VLM) -> set[int]:
-    """Return the stop token ids."""
     model: Any = vlm.model
-    configured = model.generation_config.eos_token_id
+    return stop_ids(vlm.processor, model.generation_config)
+
+
+def stop_ids(processor: Any, settings: Any) -> set[int]:
+    """Return the stop token ids: the processor's EOS and those of the generation settings."""
+    configured = settings.eos_token_id
     eos_ids = configured if isinstance(configured, list) else [configured]
-    return {eos_id(vlm.processor), *(stop for stop in eos_ids if stop is not None)}
+    return {eos_id(processor), *(stop for stop in eos_ids if stop is not None)}
 
 
-def _read(vlm: VLM, ids: Sequence[int]) -> Completion:
-    """Truncate at the first EOS and decode."""
-    stops = _stops(vlm)
+def completed(processor: Any, ids: Sequence[int], stops: Collection[int]) -> Completion:
+    """Truncate generated ids at the first stop token and decode."""
     end = next((position for position, token in enumerate(ids) if token in stops), None)
     token_ids = tuple(ids[:end])
-    text = vlm.processor.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = processor.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Completion(text.strip(), token_ids, end is not None)

@@ -24,12 +24,12 @@ from functools import cache, cached_property
 from typing import Any, Final
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
 
-from unsee.compat.models import attention
+from unsee.compat.models import attention, unwrapped
+from unsee.models.auto import image_token_id
 from unsee.models.padding import IGNORE, is_sequence, merge
 from unsee.models.positions import KEYS, THREE, alike, positions
 from unsee.utils.grouping import by_key
@@ -118,16 +118,9 @@ def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_toke
     return Packed(inputs, packed, [images[group[0]] for group in groups], row_ra, place_ra, labels_ra)
 
 
-def image_token_id(model: Module) -> int | None:
-    """Return the id of the token that stands for an image, None if the config has none."""
-    config = model.config.to_dict()  # type: ignore[operator,union-attr]
-    token = config.get("image_token_id", config.get("image_token_index"))
-    return None if token is None else int(token)
-
-
 def packable(model: Module) -> int | None:
     """Return the image token id if rows of this model can be packed, else None."""
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner = unwrapped(model)
     config, text_config = inner.config, inner.config.get_text_config()
     settings = text_config.to_dict()
     image_token = image_token_id(model)
@@ -147,8 +140,7 @@ def packable(model: Module) -> int | None:
 
 def keeps_logits(model: Module) -> bool:
     """Tell whether the model can compute logits at chosen positions only."""
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    return "logits_to_keep" in _arguments(inner.__class__.forward)
+    return "logits_to_keep" in _arguments(unwrapped(model).__class__.forward)
 
 
 @cache

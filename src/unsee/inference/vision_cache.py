@@ -18,7 +18,6 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -28,6 +27,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from unsee.api import Session
 from unsee.api.fast_paths import Engine
 from unsee.compat import probes
+from unsee.compat.models import unwrapped
 from unsee.compat.tensors import raw, version
 from unsee.data import shared_cache
 from unsee.distributed import processes
@@ -210,7 +210,7 @@ def _save(cache: Kept, folder: Path) -> None:
 
 def _examine(model: Module) -> Kept | None:
     """Determine whether the model accepts features, and which weights they depend on."""
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner = unwrapped(model)
     if "mm_encoder_outputs" not in inspect.signature(inner.forward).parameters:
         return None
     weights = before_language(inner)

@@ -10,7 +10,7 @@ import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,12 +21,10 @@ from unsee.api import Example, Family
 from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
-from unsee.inference.generation import NEUTRAL
+from unsee.inference.generation import NEUTRAL, completed, stop_ids
 from unsee.models import auto
-from unsee.models.auto import eos_id
-from unsee.models.checkpoint import adapter_base, family_of, open_model, read_sidecar, save_model
-from unsee.models.location import ADAPTER, folder_of
-from unsee.models.steering.artifact import NAME
+from unsee.models.checkpoint import family_of, open_model, save_model
+from unsee.models.location import ADAPTER, adapter_chain, folder_of, is_steered, read_sidecar
 from unsee.utils.files import hash_folder
 from unsee.utils.seeds import seed_of
 
@@ -68,7 +66,7 @@ class VLLMBackend:
     def weights(self) -> str:
         """Hashes of the folder and of an adapter's bases, with hub ids unchanged."""
         return " ".join(
-            hash_folder(source) if isinstance(source, Path) else str(source) for source in _chain(self.folder)
+            hash_folder(source) if isinstance(source, Path) else str(source) for source in adapter_chain(self.folder)
         )
 
     @cached_property
@@ -120,7 +118,7 @@ def generate(
     vllm = _vllm()
     model_folder = folder_of(folder)
     decoding = _decoding(model_folder)
-    stops = sorted(_stops(decoding, processor))
+    stops = stop_ids(processor, decoding)
     engine = _engine(str(model_folder), _written(model_folder))
     images_by_id: dict[int, Any] = {}
     prompts, settings = [], []
@@ -131,13 +129,13 @@ def generate(
                 temperature=sampling.temperature if sampling else 0.0,
                 top_p=sampling.top_p if sampling else 1.0,
                 max_tokens=max_new_tokens,
-                stop_token_ids=stops,
+                stop_token_ids=sorted(stops),
                 repetition_penalty=decoding.repetition_penalty or 1.0,
                 seed=seed_of(seed, index) if sampling else None,
             )
         )
     outputs = engine.generate(prompts, settings, use_tqdm=False)
-    return [_read(processor, output.outputs[0], set(stops)) for output in outputs]
+    return [_read(processor, output.outputs[0], stops) for output in outputs]
 
 
 def _vllm() -> Any:
@@ -167,14 +165,14 @@ def _engine(folder: str, modified: float) -> Any:
 
 def _written(folder: Path | str) -> float:
     """Return the modification time of the newest file in a folder and its bases."""
-    files = [file for source in _chain(folder) if isinstance(source, Path) for file in source.glob("*")]
+    files = [file for source in adapter_chain(folder) if isinstance(source, Path) for file in source.glob("*")]
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 
 @contextmanager
 def _whole(folder: str) -> Iterator[Path | str]:
     """Yield the folder itself or, for an adapter, a temporary folder with the merged model."""
-    if (Path(folder) / f"{NAME}.json").exists():
+    if is_steered(folder):
         raise UserError(f"{folder} is steered while it answers, which vLLM cannot do; use backend='hf'.")
     if not (Path(folder) / ADAPTER).exists():
         yield folder
@@ -186,16 +184,10 @@ def _whole(folder: str) -> Iterator[Path | str]:
         yield Path(temporary)
 
 
-def _chain(folder: Path | str) -> list[Path | str]:
-    """Return the folder and, for an adapter, the folders or id of its bases."""
-    if not (Path(folder) / ADAPTER).exists():
-        return [folder]
-    return [folder, *_chain(folder_of(adapter_base(Path(folder))))]
-
-
 def _base(folder: Path | str) -> Path | str:
     """Return the folder or id of an adapter's innermost base, else the folder itself."""
-    return _chain(folder)[-1]
+    *_, base = adapter_chain(folder)
+    return base
 
 
 def _decoding(folder: Path | str) -> GenerationConfig:
@@ -217,13 +209,6 @@ def _decoding(folder: Path | str) -> GenerationConfig:
     return settings
 
 
-def _stops(decoding: GenerationConfig, processor: Any) -> set[int]:
-    """Return the stop token ids: the tokenizer's EOS and those of the generation settings."""
-    configured = decoding.eos_token_id
-    eos_ids = configured if isinstance(configured, list) else [configured]
-    return {eos_id(processor), *(stop for stop in eos_ids if stop is not None)}
-
-
 def _prompt(processor: Any, family: Family, prompt: Prompt, images_by_id: dict[int, Any]) -> dict[str, Any]:
     """Return one prompt in vLLM's form. Equal image sources are loaded once."""
     encode = encoder(processor, family)
@@ -237,9 +222,6 @@ def _prompt(processor: Any, family: Family, prompt: Prompt, images_by_id: dict[i
 
 
 def _read(processor: Any, output: Any, stops: set[int]) -> Completion:
-    """Truncate at the first stop token and decode, as `unsee.inference.generation` does."""
-    ids = list(output.token_ids)
-    end = next((index for index, token in enumerate(ids) if token in stops), None)
-    token_ids = tuple(ids[:end])
-    text = processor.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Completion(text.strip(), token_ids, end is not None or output.finish_reason == "stop")
+    """Decode vLLM's output, which may lack the stop token that ended it."""
+    completion = completed(processor, output.token_ids, stops)
+    return replace(completion, ended=completion.ended or output.finish_reason == "stop")

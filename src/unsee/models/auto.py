@@ -20,6 +20,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
 from unsee.api import Family, Part, registry
+from unsee.compat.models import unwrapped
 from unsee.compat.processors import open_processor
 from unsee.distributed import processes
 from unsee.errors import UserError, shown
@@ -271,6 +272,13 @@ def pad_id(processor: Any) -> int:
     """Return the padding token id (EOS if there is none, since padding is masked)."""
     token_id = processor.tokenizer.pad_token_id
     return eos_id(processor) if token_id is None else int(token_id)
+
+
+def image_token_id(model: Any) -> int | None:
+    """Return the id of the token that stands for an image, None if the config has none."""
+    config = unwrapped(model).config.to_dict()
+    token = config.get("image_token_id", config.get("image_token_index"))
+    return None if token is None else int(token)
 
 
 _ENDS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()

@@ -21,7 +21,16 @@ from unsee.api.fast_paths import Name, named
 from unsee.distributed import processes
 from unsee.errors import UserError, shown, unknown_name
 from unsee.models import auto, builtin, quantized_base
-from unsee.models.location import ADAPTER, SIDECAR, adapter_base, base_missing, folder_of, read_sidecar
+from unsee.models.location import (
+    ADAPTER,
+    SIDECAR,
+    adapter_base,
+    base_missing,
+    folder_of,
+    is_steered,
+    read_sidecar,
+    require_no_circle,
+)
 from unsee.models.steering import hooks
 from unsee.utils.files import atomic_folder, atomic_write_json, is_public, remove_file
 from unsee.utils.parsing import read_object, require_fetched
@@ -74,7 +83,7 @@ def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[VLM, VLM]
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         return None
     _require_weights(folder)
-    unswitchable = hooks.is_steered(folder) or _quantization(read_sidecar(folder)) != "none"
+    unswitchable = is_steered(folder) or _quantization(read_sidecar(folder)) != "none"
     if unswitchable or any(map(_EMBEDDINGS.search, _shapes(folder))):
         return None
     with _standing_on(folder, ()) as base_path:
@@ -117,8 +126,7 @@ def require_whole(folder: Path | str) -> None:
 def _standing_on(folder: Path, above: Sequence[Path]) -> Iterator[str]:
     """Open the base of an adapter. Errors name the adapter."""
     base = adapter_base(folder)
-    if folder.resolve() in above:
-        raise UserError(f"The adapter in {folder} stands on itself. Change base_model_name_or_path in {ADAPTER}.")
+    require_no_circle(folder, above)
     is_local = builtin.name_of(base) or Path(base).exists()
     try:
         yield base

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
-from unsee.models.location import ADAPTER, adapter_base, base_missing, folder_of, read_sidecar
+from unsee.models.location import adapter_base, adapter_chain, read_sidecar
 from unsee.utils.files import hash_folder
 
 
@@ -41,19 +42,11 @@ def bases(model: Path | str) -> Iterator[Base]:
     Raises:
         UserError: There is no model, a base is not here, or an adapter stands on itself.
     """
-    folder, visited = folder_of(model), set()
-    while isinstance(folder, Path) and (folder / ADAPTER).exists():
-        if folder.resolve() in visited:
-            raise UserError(f"The adapter in {folder} stands on itself. Change base_model_name_or_path in {ADAPTER}.")
-        visited.add(folder.resolve())
+    for adapter, _ in pairwise(adapter_chain(model)):
+        folder = Path(adapter)
         base = adapter_base(folder)
-        try:
-            base_folder = folder_of(base)
-        except UserError as error:
-            raise base_missing(folder, base, error) from error
         recorded_hash = read_sidecar(folder).get("base_hash") or ""
         yield Base(place=base, adapter=folder, made_from=str(recorded_hash), hash=model_hash(base))
-        folder = base_folder
 
 
 def lineage_hash(model: Path | str) -> str:

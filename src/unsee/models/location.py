@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from unsee.utils.parsing import read_object
 
 ADAPTER: Final = "adapter_config.json"
 SIDECAR: Final = "unsee.json"
+STEERING: Final = "rmuse"
+"""Stem of the files of a steering artefact."""
 
 
 def folder_of(path: Path | str) -> Path | str:
@@ -59,6 +62,38 @@ def adapter_base(folder: Path) -> str:
             f"or hub id, got {shown(base)}. Write it there."
         )
     return base
+
+
+def adapter_chain(model: Path | str) -> Iterator[Path | str]:
+    """Yield the folder of a model, then the folder or id of each base that its adapters stand on.
+
+    Raises:
+        UserError: There is no model, a base is not here, or an adapter stands on itself.
+    """
+    folder = folder_of(model)
+    above: list[Path] = []
+    yield folder
+    while isinstance(folder, Path) and (folder / ADAPTER).exists():
+        require_no_circle(folder, above)
+        above.append(folder.resolve())
+        base = adapter_base(folder)
+        try:
+            base_folder = folder_of(base)
+        except UserError as error:
+            raise base_missing(folder, base, error) from error
+        folder = base_folder
+        yield folder
+
+
+def require_no_circle(folder: Path, above: Collection[Path]) -> None:
+    """Raise if an adapter is among the resolved folders of the adapters above it."""
+    if folder.resolve() in above:
+        raise UserError(f"The adapter in {folder} stands on itself. Change base_model_name_or_path in {ADAPTER}.")
+
+
+def is_steered(folder: Path | str) -> bool:
+    """Tell whether a model's folder has a steering artefact."""
+    return (Path(folder) / f"{STEERING}.json").exists()
 
 
 def base_missing(folder: Path, base: str, error: UserError) -> UserError:

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData, metadata_load
 
 from unsee import config
 from unsee.models import builtin
+from unsee.models.location import is_steered
 from unsee.utils.files import atomic_write_text
 from unsee.utils.markdown import code, table
 from unsee.utils.parsing import read_object
@@ -200,7 +201,7 @@ def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:
 def _loading(run_settings: Mapping[str, Any], folder: Path, *, adapter: bool) -> Iterator[str]:
     yield "## How to open it"
     yield ""
-    if (folder / "rmuse.json").exists():
+    if is_steered(folder):
         yield "It is steered while it answers: open it with unsee. Any other program shows the model without it."
         yield ""
         return

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import Conv1d, Conv2d, Conv3d, Linear, Module, Parameter
 
 from unsee.api import Quantization
+from unsee.compat.models import unwrapped
 from unsee.errors import UserError
 
 PACKAGES: Final = {"nf4": "bitsandbytes", "int8": "torchao"}
@@ -63,8 +64,7 @@ def round_trip(model: Any, kind: Quantization) -> None:
 
 def kind_of(model: Any) -> Quantization:
     """Return how the layers of a model (or of an adapter's base) are held."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kind: Quantization = getattr(base, _MARK, "none")
+    kind: Quantization = getattr(unwrapped(model), _MARK, "none")
     return kind
 
 

@@ -24,7 +24,6 @@ from functools import wraps
 from typing import Any, Final
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import Node, saved_tensors_hooks
@@ -33,6 +32,7 @@ from torch.utils.hooks import RemovableHandle
 
 from unsee.api.fast_paths import Engine
 from unsee.compat import replaced, tensors
+from unsee.compat.models import unwrapped
 from unsee.compat.probes import proven
 from unsee.distributed import processes
 from unsee.inference.vision_cache import before_language
@@ -137,12 +137,12 @@ def vision_rerun(model: Module, engine: Engine, forward: Forward, loss: Callable
         forward: Context of the second pass.
         loss: Loss on one example with an image, without fast paths, for the trial of this one.
     """
-    unwrapped: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    base = unwrapped.base_model
+    inner = unwrapped(model)
+    base = inner.base_model
     if not engine.recompute or "get_image_features" not in dir(base) or processes.sharding() != "none":
         yield
         return
-    weights = before_language(unwrapped)
+    weights = before_language(inner)
 
     def trial(*, lean: bool) -> Tensor:
         with _rerun(base, weights, forward) if lean else nullcontext():

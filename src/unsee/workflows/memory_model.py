@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
 
 from unsee.api import Needs, Training
 from unsee.api.fast_paths import Engine
 from unsee.compat.fake_tensors import NEEDS_VALUES, Meter, with_values
+from unsee.compat.models import unwrapped
 from unsee.inference.answer_logits import widened
 from unsee.inference.batching import WORTH_SPLITTING, Batch
 from unsee.inference.decoding import LIKELY
@@ -101,7 +101,7 @@ class Stage:
         """Prepare the model. `half`: use bf16 autocast."""
         self.engine = engine
         self.model = model
-        self.inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.inner = unwrapped(model)
         self.training = training
         self.half = half
         self.exact = True

@@ -21,10 +21,10 @@ from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.inference.batching import Batch
 from unsee.inference.generation import generate
-from unsee.inference.packing import image_token_id
 from unsee.losses import Direction, Reduction, kl_loss
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start, weights_hash
 from unsee.metrics.matching import leaked, unreadable
+from unsee.models.auto import image_token_id
 from unsee.utils.files import atomic_write_jsonl, read_jsonl
 from unsee.utils.seeds import seed_of
 

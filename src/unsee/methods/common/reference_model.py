@@ -24,6 +24,7 @@ from torch.nn import Module
 
 from unsee.api import Session
 from unsee.api.request import Target
+from unsee.compat.models import unwrapped
 from unsee.compat.probes import trying
 from unsee.compat.tensors import raw
 from unsee.data import shared_cache
@@ -230,8 +231,7 @@ class _Head:
     """Output head of the reference model, with its input states."""
 
     def __init__(self, model: Module, *, frozen_base: bool) -> None:
-        inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        self.module: Module = inner.get_output_embeddings()
+        self.module: Module = unwrapped(model).get_output_embeddings()
         self.start: Module = self.module if frozen_base else copy.deepcopy(self.module).requires_grad_(False)
         self.plain: bool | None = None
         """Whether logits are the head's output unchanged (no cap or scale); None = unknown."""

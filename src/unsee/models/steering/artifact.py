@@ -22,11 +22,11 @@ from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from unsee.errors import UserError
+from unsee.models.location import STEERING
 from unsee.models.steering.geometry import BORDER, arc, aside, karcher_mean, outside, share_inside, turned
 from unsee.utils.files import atomic_write_json, follow_umask
 from unsee.utils.parsing import read_object
 
-NAME: Final = "rmuse"
 LEAST_NORM: Final = 1e-3
 """Directions with a smaller norm outside the reasoning subspace are not used (docs/published.md, step 5) [inferred]."""
 
@@ -186,7 +186,7 @@ def steer(states: Tensor, frame: Frame, kind: int | Tensor, rule: Rule) -> tuple
     return (moved_bcd * scale_bc1).to(states.dtype), angle_bc1
 
 
-def save(artefact: Artefact, folder: Path, name: str = NAME) -> None:
+def save(artefact: Artefact, folder: Path, name: str = STEERING) -> None:
     """Write `<name>.safetensors` and `<name>.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: tensor.float().contiguous() for key, tensor in _flat(artefact.directions).items()}
@@ -196,7 +196,7 @@ def save(artefact: Artefact, folder: Path, name: str = NAME) -> None:
     atomic_write_json(folder / f"{name}.json", facts)
 
 
-def load(folder: Path, name: str = NAME) -> Artefact:
+def load(folder: Path, name: str = STEERING) -> Artefact:
     """Read what `save` wrote."""
     try:
         facts = read_object(folder / f"{name}.json")

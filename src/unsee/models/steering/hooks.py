@@ -18,15 +18,17 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module, ModuleList
 from torch.utils.hooks import RemovableHandle
 
 from unsee.compat import cache as kv_cache
+from unsee.compat.models import unwrapped
 from unsee.compat.probes import trying
 from unsee.errors import UserError
-from unsee.models.steering.artifact import NAME, Artefact, Frame, fires, load, save, steer
+from unsee.models.auto import image_token_id
+from unsee.models.location import STEERING
+from unsee.models.steering.artifact import Artefact, Frame, fires, load, save, steer
 
 
 @dataclass
@@ -89,9 +91,8 @@ class Steering:
         self._known: WeakKeyDictionary[Any, _Turn] = WeakKeyDictionary()
         self._frames: dict[tuple[int, torch.device], Frame] = {}
         layers = decoder_layers(model)
-        outer = _outer(model)
-        config = outer.config.to_dict()
-        self._image_token = config.get("image_token_id", config.get("image_token_index"))
+        outer = unwrapped(model)
+        self._image_token = image_token_id(model)
         self._handles: list[RemovableHandle] = [
             outer.register_forward_pre_hook(self._begin, with_kwargs=True),
             outer.register_forward_hook(self._end),
@@ -243,13 +244,13 @@ def decoder_layers(model: Module) -> ModuleList:
     layers = _layers(model)
     if layers is None:
         raise UserError(
-            f"Steering needs a language model with a list `layers`; {type(_outer(model)).__name__} has none."
+            f"Steering needs a language model with a list `layers`; {type(unwrapped(model)).__name__} has none."
         )
     return layers
 
 
 def _layers(model: Module) -> ModuleList | None:
-    decoder: Any = _outer(model).get_decoder()
+    decoder: Any = unwrapped(model).get_decoder()
     layers = dict(decoder.named_children()).get("layers")
     return layers if isinstance(layers, ModuleList) else None
 
@@ -259,7 +260,7 @@ def common_layers(model: Module) -> list[int]:
 
     Mllama's cross-attention layers are skipped without an image.
     """
-    config = _outer(model).config.get_text_config().to_dict()
+    config = unwrapped(model).config.get_text_config().to_dict()
     skipped = set(config.get("cross_attention_layers") or ())
     return [layer for layer in range(len(decoder_layers(model))) if layer not in skipped]
 
@@ -267,10 +268,6 @@ def common_layers(model: Module) -> list[int]:
 def kind_of(images: Sequence[bool], device: torch.device) -> int | Tensor:
     """Return 1 for rows with an image and 0 for rows without, as one number if all are alike."""
     return int(images[0]) if len(set(images)) == 1 else torch.tensor(images, device=device).long()
-
-
-def _outer(model: Module) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 class Requests:
@@ -341,11 +338,6 @@ def save_all(model: Module, folder: Path) -> None:
         save(steering.artefact, folder, _name(number))
 
 
-def is_steered(folder: Path | str) -> bool:
-    """Tell whether a model's folder has an artefact."""
-    return (Path(folder) / f"{NAME}.json").exists()
-
-
 def attach_all(model: Module, folder: Path | str) -> None:
     """Attach the artefacts in a model's folder."""
     number = 0
@@ -355,4 +347,4 @@ def attach_all(model: Module, folder: Path | str) -> None:
 
 
 def _name(number: int) -> str:
-    return f"{NAME}-{number + 1}" if number else NAME
+    return f"{STEERING}-{number + 1}" if number else STEERING
