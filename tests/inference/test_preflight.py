@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForImageTextToText
@@ -20,8 +21,9 @@ from unsee.data.open import open_benchmark
 from unsee.inference.encoder import Encoder, answer_ids
 from unsee.inference.preflight import Preflight, of_model
 from unsee.models.auto import encode_one
+from unsee.models.checkpoint import save_model
 from unsee.models.families.llava import Llava
-from unsee.testing.tiny import save_tiny, tiny_examples, tiny_processor, tiny_vlm
+from unsee.testing.tiny import save_tiny, tiny_examples, tiny_model, tiny_processor, tiny_vlm
 from unsee.workflows.check import check
 
 __all__ = ["folder"]
@@ -146,6 +148,21 @@ def test_check_takes_a_model_and_reads_no_weights(folder, tmp_path, capsys):
     write(folder, [row(), KEPT])
     assert main.main(["check", str(folder), "--model", str(model)]) == 0
     assert of_model(model).fault(open_benchmark(folder).examples("train")[0]) == ""
+
+
+def test_a_check_goes_by_the_instruction_and_processor_of_an_adapter(folder, tmp_path):
+    base = save_tiny(tmp_path / "base")
+    tuned = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["q_proj"]))
+    processor = tiny_processor()
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<secret>"]})
+    save_model(tuned, processor, tmp_path / "tuned", instruction="Be brief. " * 9000, base=base)
+    save_model(tiny_model(), tiny_processor(), tmp_path / "whole", instruction="Be brief. " * 9000)
+    write(folder, [row(), row(id="b", answer="<secret> Ada"), KEPT])
+    short, marked = open_benchmark(folder).examples("train")[:2]
+    assert of_model(base).fault(short) == of_model(base).fault(marked) == ""
+    assert "tokens with its image and answer" in of_model(tmp_path / "whole").fault(short)
+    assert "tokens with its image and answer" in of_model(tmp_path / "tuned").fault(short)
+    assert "the answer holds '<secret>'" in of_model(tmp_path / "tuned").fault(marked)
 
 
 # pictures
@@ -291,8 +308,6 @@ def test_a_copied_run_is_where_its_run_file_lies(tmp_path):
 
 
 def test_an_adapter_with_more_embeddings_brings_its_tokenizer(tmp_path):
-    from peft import LoraConfig, get_peft_model
-
     from unsee.models.checkpoint import open_model
 
     base = save_tiny(tmp_path / "base")

@@ -63,13 +63,12 @@ def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] =
     """
     folder = folder_of(path)
     require_whole(folder)
-    sidecar = read_sidecar(folder)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
-        return _open_adapter(folder, sidecar, dtype, above, quantized=quantized)
-    family = family_of(folder)
+        return _open_adapter(folder, read_sidecar(folder), dtype, above, quantized=quantized)
+    family, instruction = family_of(folder), _instruction(folder)
     model, processor = family.load(folder, dtype=dtype)
     hooks.attach_all(model, folder)
-    return VLM(model=model, processor=processor, family=family, instruction=sidecar.get("instruction", ""))
+    return VLM(model=model, processor=processor, family=family, instruction=instruction)
 
 
 def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[VLM, VLM] | None:
@@ -103,11 +102,12 @@ def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> VLM:
     folder = folder_of(path)
     require_whole(folder)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
-        with _standing_on(folder, above) as base:
-            return open_config(base, above=(*above, folder.resolve()))
+        with _standing_on(folder, above) as base_path:
+            base = open_config(base_path, above=(*above, folder.resolve()))
+        return replace(base, **_own(folder, base))
     family = family_of(folder)
     model, processor = family.load(folder)
-    return VLM(model=model, processor=processor, family=family)
+    return VLM(model=model, processor=processor, family=family, instruction=_instruction(folder))
 
 
 def require_whole(folder: Path | str) -> None:
@@ -354,7 +354,12 @@ def _quantization(sidecar: Mapping[str, Any]) -> Quantization:
 def _own(folder: Path, base: VLM) -> dict[str, Any]:
     """Return processor and instruction of an adapter folder, the base's where it has none."""
     processor = auto.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
-    return {"processor": processor, "instruction": read_sidecar(folder).get("instruction", base.instruction)}
+    return {"processor": processor, "instruction": _instruction(folder, base.instruction)}
+
+
+def _instruction(folder: Path | str, default: str = "") -> str:
+    """Return the text that precedes every question, from the sidecar."""
+    return str(read_sidecar(folder).get("instruction", default))
 
 
 def load(model: Path | str, *, dtype: str = "auto", quantization: Quantization = "none", engine: Name = "fast") -> VLM:
