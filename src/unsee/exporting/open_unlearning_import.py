@@ -7,6 +7,7 @@ text and its models language models, so that model and data are to be given anew
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -42,8 +43,11 @@ _METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "SimNPO": {"gamma": 0.125, "alpha": 1.0},
     "UNDIAL": {"gamma": 1.0, "alpha": 0.0},
     "SatImp": {"gamma": 0.1, "alpha": 1.0},
+    "RMU": {"steering_coeff": 2.0, "trainable_params_regex": [".*"]},
 }
-"""Weights of forget and retain terms in configs/trainer/*.yaml, where they are not both 1."""
+"""Arguments in configs/trainer/*.yaml that differ from ours or, as weights of forget and retain terms, from 1."""
+_LAYER: Final = re.compile(r"model\\?\.layers\\?\.(\d+)")
+"""RMU's `module_regex` of one decoder layer."""
 _TRAINING: Final = {
     "learning_rate": "lr",
     "num_train_epochs": "epochs",
@@ -155,6 +159,8 @@ def _method(handler: str, arguments: Mapping[str, Any], remarks: list[str]) -> t
         raise unknown_name("trainer of open-unlearning", handler, METHODS)
     arguments = {**_METHOD_DEFAULTS.get(handler, {}), **arguments}
     name = METHODS[handler]
+    if name == "rmu":
+        arguments = _rmu_arguments(arguments)
     default_loss = "EMBED_DIFF" if name == "rmu" else "NLL"
     retain_loss = arguments.get("retain_loss_type", default_loss)
     if name == "grad_diff" and retain_loss == "KL":
@@ -192,6 +198,23 @@ def _settings(
         elif key not in ("gamma", "alpha", "retain_loss_type"):
             remarks.append(f"{key}={value}: {name} has no such setting; left out")
     return settings
+
+
+def _rmu_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return RMU's arguments with layer and trained weights as settings of ours, where there are such."""
+    converted = dict(arguments)
+    layer = _LAYER.fullmatch(str(arguments.get("module_regex", r"model\.layers\.7")))
+    if layer and "module_regex" in arguments:
+        converted["layer"] = int(layer[1])
+        del converted["module_regex"]
+    updates = {"['.*']": "all"}
+    if layer:
+        trained = "|".join(str(int(layer[1]) - below) for below in (2, 1, 0))
+        updates[str([rf"model\.layers\.({trained})\.mlp\.down_proj\.weight"])] = "down_proj"
+    if update := updates.get(str(arguments["trainable_params_regex"])):
+        converted["update"] = update
+        del converted["trainable_params_regex"]
+    return converted
 
 
 def _number(arguments: Mapping[str, Any], name: str) -> float:
