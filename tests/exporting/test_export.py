@@ -213,6 +213,21 @@ class TestOpenUnlearning:
         found = open_unlearning.forget_quality(logs(enumerate((1.0, 2.0, 3.0, 4.0))), open_unlearning.read(file))
         assert found["agg_value"] == pytest.approx(0.028571, abs=1e-6)
 
+    @pytest.mark.parametrize("entries", [{"0": {}}, {"0": {"score": None}}, {"0": 0.5}, [0.5], None])
+    def test_truth_ratios_that_are_damaged_are_named(self, entries):
+        retain = {"forget_truth_ratio": {"agg_value": 0.5} | ({"value_by_index": entries} if entries else {})}
+        logs = {"forget_truth_ratio": {"agg_value": 0.5, "value_by_index": {"0": {"score": 0.5}}}}
+        with pytest.raises(UserError, match="forget_truth_ratio of retain_logs_path is damaged"):
+            open_unlearning.forget_quality(logs, retain)
+
+    def test_no_truth_ratios_give_no_forget_quality(self):
+        empty = {"forget_truth_ratio": {"agg_value": None, "value_by_index": {}}}
+        logs = {"forget_truth_ratio": {"agg_value": 0.5, "value_by_index": {"0": {"score": 0.5}}}}
+        for pair, owner in (((logs, empty), "retain_logs_path"), ((empty, logs), "this run")):
+            quality = open_unlearning.forget_quality(*pair)
+            assert quality["agg_value"] is None
+            assert f"of {owner} has no value" in quality["why"]
+
     @pytest.mark.parametrize("text", ["{", '{"forget_Q_A_Prob": 0.5}', "[]"])
     def test_a_file_that_is_no_eval_json(self, tmp_path, text):
         (tmp_path / "x.json").write_text(text)

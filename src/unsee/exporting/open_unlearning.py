@@ -85,11 +85,27 @@ def forget_quality(logs: Mapping[str, Metric], retain: Mapping[str, Metric] | No
                 "agg_value": None,
                 "why": f"{owner} has no {TRUTH}: it needs perturbed answers, judged with likelihoods (unsee eval --likelihood)",
             }
-    return {"agg_value": ks_pvalue(_values(logs[TRUTH]), _values(retain[TRUTH]))}
+    own_ratios, retain_ratios = _truth_ratios(logs, "this run"), _truth_ratios(retain, "retain_logs_path")
+    if not own_ratios or not retain_ratios:
+        owner = "retain_logs_path" if own_ratios else "this run"
+        return {"agg_value": None, "why": f"{TRUTH} of {owner} has no value for any question"}
+    return {"agg_value": ks_pvalue(own_ratios, retain_ratios)}
 
 
-def _values(metric: Metric) -> list[float]:
-    return [float(entry["score"]) for entry in metric["value_by_index"].values()]
+def _truth_ratios(metrics: Mapping[str, Metric], owner: str) -> list[float]:
+    """Return the truth ratio of each question.
+
+    Raises:
+        UserError: The metric is damaged.
+    """
+    try:
+        ratios = [float(entry["score"]) for entry in metrics[TRUTH]["value_by_index"].values()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f'{TRUTH} of {owner} is damaged: expected {{"value_by_index": {{"0": {{"score": ...}}}}}} ({error!r:.100}). '
+            "Give the EVAL.json as it was written, or evaluate that model again."
+        ) from error
+    return ratios
 
 
 def _score(score: Mapping[str, Any]) -> Metric:
