@@ -604,6 +604,13 @@ class TestVLMEvalKit:
         assert [row["id"] for row in table(file)] == [row.id for row in rows[:2]]
         assert "1 multiple choices are left out" in capsys.readouterr().err
 
+    def test_choices_that_all_name_no_option_are_an_error(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(vlmevalkit, "open_benchmark", lambda *_: of_rows([replace(choices()[0], answer="nobody")]))
+        monkeypatch.setattr(vlmevalkit, "require_usable", lambda *_: None)
+        with pytest.raises(UserError, match="the 1 questions of .* are multiple choices whose answer names none"):
+            vlmevalkit.write_tables(tmp_path, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
     def test_tabs_and_lines_stay_in_their_cell(self, tmp_path):
         asked = person("ada", Role.FORGET)
         odd = replace(asked, question='What\t"is"\nthis?', answer="a\tb")

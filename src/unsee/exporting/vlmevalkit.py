@@ -34,7 +34,7 @@ def write_tables(source: Path | str, out: Path, *, benchmark: str = "") -> list[
     `source`: data or a run folder.
 
     Raises:
-        UserError: No question has an image.
+        UserError: No question has an image, or all that have one are left out.
     """
     data, layout = data_of(source, benchmark)
     dataset = open_benchmark(data, layout)
@@ -47,6 +47,11 @@ def write_tables(source: Path | str, out: Path, *, benchmark: str = "") -> list[
         )
     if not with_image:
         raise UserError(f"{source} has no question with an image, and VLMEvalKit leaves out all others.")
+    if not exportable:
+        raise UserError(
+            f"Nothing to write: the {len(with_image)} questions of {source} with an image are multiple choices whose answer names "
+            "none of the options. Correct the answers, or add questions of other kinds."
+        )
     name = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
     out.mkdir(parents=True, exist_ok=True)
     files = []
