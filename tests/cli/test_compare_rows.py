@@ -100,8 +100,14 @@ def test_what_is_no_seed_cannot_be_given_as_one(tmp_path):
     with pytest.raises(UserError, match="another model was judged"):
         report({"original": [one, other]}, tmp_path / "page")
     third = write(tmp_path / "e3", ROWS[:1], {"weights": "1"})
-    with pytest.raises(UserError, match="another questions was judged"):
+    with pytest.raises(UserError, match="other questions were asked"):
         report({"original": [one, third]}, tmp_path / "page")
+    longer, shorter = (
+        write(tmp_path / f"length-{length}", ROWS, {"weights": "1", "decoding": {"max_new_tokens": length}})
+        for length in (256, 16)
+    )
+    with pytest.raises(UserError, match="answers were generated with other settings .*256.* and .*16"):
+        report({"original": [longer, shorter]}, tmp_path / "page")
 
 
 def test_a_run_whose_output_was_no_number_is_refused(tmp_path):

@@ -777,6 +777,8 @@ def test_judged_json_tells_models_apart(tmp_path):
         read[name] = json.loads((tmp_path / name / "judged.json").read_text())
     assert read["a"]["weights"] == read["b"]["weights"] != read["c"]["weights"]
     assert read["a"]["gold"] == {}
+    assert read["a"]["decoding"]["backend"] == "hf"
+    assert read["a"]["decoding"]["max_new_tokens"] > 0
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"names": 1}', "[" * 100_000])

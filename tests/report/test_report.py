@@ -666,6 +666,16 @@ def test_seeds_stay_one_row_whatever_else_their_records_say(tmp_path):
     assert grouped(folders) == {"npo": folders}
 
 
+def test_seeds_that_answered_with_other_settings_are_rows_of_their_own(tmp_path):
+    folders = [make_run(tmp_path / str(i), "npo", seed=i) for i in range(3)]
+    for folder in folders:
+        settle(folder, method={"beta": 0.1}, eval={"max_new_tokens": 256, "batch_size": 8, "backend": "hf"})
+    assert grouped(folders) == {"npo": folders}
+    decoding = {"max_new_tokens": 16, "backend": "hf"}  # judged anew, after the run
+    (folders[2] / "judged.json").write_text(json.dumps({"decoding": decoding}))
+    assert grouped(folders) == {"npo max_new_tokens=256": folders[:2], "npo max_new_tokens=16": folders[2:]}
+
+
 def test_rows_that_differ_in_many_settings_are_named_by_folder(tmp_path):
     folders = [make_run(tmp_path / f"run-{i}", "npo", seed=i) for i in range(3)]
     for place, folder in enumerate(folders):

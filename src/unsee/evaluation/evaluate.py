@@ -109,13 +109,13 @@ def evaluate(
         settings.likelihood or gold_responses is not None or (benchmark.likelihood and settings.backend == "hf")
     )
     backend = _backend_of(model, settings.backend, likelihood, resolved_engine)
-    # raises for weights that are not finite
-    judged_facts = _judged(backend, model, gold_folder, gold_responses, vocabulary.measures)
-    if gold_folder is not None:
-        _require_other_weights(gold_folder, judged_facts["weights"])
     decoding = Decoding(
         max_new_tokens=settings.max_new_tokens, batch_size=batch_size, seed=seed, backend=settings.backend
     )
+    # raises for weights that are not finite
+    judged_facts = _judged(backend, model, gold_folder, gold_responses, vocabulary.measures, decoding)
+    if gold_folder is not None:
+        _require_other_weights(gold_folder, judged_facts["weights"])
     _require_encodable(backend, examples, progress=progress)
     images_folder = Path(images_dir) if images_dir is not None else paths.pictures_folder(out)
     with owner(out):
@@ -257,6 +257,7 @@ def _judged(
     gold: Path | str | None,
     gold_responses: Sequence[Response] | None,
     measures: Sequence[str],
+    decoding: Decoding,
 ) -> dict[str, Any]:
     """Return the content of judged.json: weights, decoding settings, gold model."""
     name = str(model) if isinstance(model, Path | str) else ""
@@ -272,6 +273,7 @@ def _judged(
         "weights": hashlib.sha256(backend.weights.encode()).hexdigest(),
         "made_by": config.plain(made_by),
         **({"plugins": plugins} if plugins else {}),
+        "decoding": {"max_new_tokens": decoding.max_new_tokens, "backend": decoding.backend},
         "gold": _gold_facts(gold, gold_responses),
         "rules": rules(),
     }

@@ -107,6 +107,18 @@ class Record:
         """Response id -> response."""
         return {response.id: response for response in self.responses}
 
+    def value_of(self, key: str, index: str) -> float | None:
+        """Return the value of a response for a score, or None without one."""
+        score = self.scores.get(key)
+        return None if score is None else score.value_by_index.get(index)
+
+    @property
+    def decoding(self) -> Mapping[str, Any]:
+        """Settings that its answers were generated with, or empty if unknown."""
+        decoding = self.judged.get("decoding") or self.settings.get("eval")
+        names = ("max_new_tokens", "backend")
+        return {name: decoding[name] for name in names if name in decoding} if isinstance(decoding, Mapping) else {}
+
     @cached_property
     def group_of(self) -> Mapping[str, str]:
         """Response id -> role for scoring (text-only questions under the role's text form)."""
@@ -322,15 +334,23 @@ def _require_seeds(stage: Stage) -> Stage:
     """Return the stage if its runs may be averaged: one model or recipe, same questions."""
     first = stage.runs[0]
     for run in stage.runs[1:]:
-        difference = "questions" if run.questions != first.questions else ""
-        if not (run.made_by or first.made_by) and run.weights and first.weights and run.weights != first.weights:
-            difference = "model"
-        if difference:
+        if difference := _difference(run, first):
             raise UserError(
-                f"{first.folder} and {run.folder} are not seeds of one row {stage.name!r}: another {difference} was judged. "
+                f"{first.folder} and {run.folder} are not seeds of one row {stage.name!r}: {difference}. "
                 "Give them as stages of their own, or compare them with `unsee compare`."
             )
     return stage
+
+
+def _difference(run: Record, other: Record) -> str:
+    """Return why two runs are no seeds of one row, or empty if they may be."""
+    if not (run.made_by or other.made_by) and run.weights and other.weights and run.weights != other.weights:
+        return "another model was judged"
+    if run.questions != other.questions:
+        return "other questions were asked"
+    if any(run.decoding[name] != other.decoding[name] for name in run.decoding.keys() & other.decoding.keys()):
+        return f"answers were generated with other settings ({dict(other.decoding)} and {dict(run.decoding)})"
+    return ""
 
 
 def beside_gold(stage: Stage, gold_stage: Stage | None) -> Stage:

@@ -22,7 +22,8 @@ MOST: Final = 3
 def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """Return row name -> run folders. Names show differing settings (`npo retain_weight=1.0`).
 
-    Runs with other weights, questions or gold model are rows of their own, named by their folders.
+    Runs that answered with other settings (max_new_tokens, backend) are rows of their own, and so are those with other
+    weights, questions or gold model, named by their folders.
     """
     records = [read_run(folder) for folder in folders]
     stages = by_key((record.stage, record) for record in records)
@@ -37,7 +38,10 @@ def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
 
 def _names(stage: str, records: Sequence[Record], golds: Collection[str]) -> list[str]:
     """Return the row name of each run. `golds`: gold stages with one row each."""
-    settings_list = [dict(flat(record.made_by)) for record in records]
+    settings_list = [
+        dict(flat(record.made_by)) | {f"eval.{name}": setting for name, setting in record.decoding.items()}
+        for record in records
+    ]
     common_keys = [key for key in settings_list[0] if all(key in settings for settings in settings_list)]
     keys = [key for key in common_keys if any(settings[key] != settings_list[0][key] for settings in settings_list)]
     identities = [_identity(record, golds) for record in records]
