@@ -693,6 +693,22 @@ def test_without_the_original_nobody_who_lost_the_others_passes_for_clean() -> N
     assert verdict.judge(stage_with("m", {"clean": 1.0}), None, "unseen").tone == "good"
 
 
+def test_answers_by_name_that_could_not_be_judged_are_not_clean() -> None:
+    stage = stage_with("m", {"clean": 1.0})
+    run = stage.runs[0]
+    by_name = [
+        replace(run.responses[0], id=f"n{index}", role=Role.FORGET_TEXT, kind=Kind.NAME, image="")
+        for index in range(10)
+    ]
+    for judged, badge in ((10, "Clean"), (8, "Partly judged"), (0, "Partly judged")):
+        score = Score(value=0.0 if judged else None, n=judged, why="" if judged == 10 else "of another script")
+        scores = {**run.scores, "forget_text.leak": score}
+        asked = replace(stage, runs=(replace(run, scores=scores, responses=(*run.responses, *by_name)),))
+        found = verdict.judge(asked, ORIGINAL, "unseen")
+        assert found.badge == badge
+        assert any("could not be seen (of another script)" in note for note in found.notes) == (judged < 10)
+
+
 @pytest.mark.parametrize(
     ("group", "promise", "tone", "badge"),
     [

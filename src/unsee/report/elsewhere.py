@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from unsee.report.read import Stage
-from unsee.report.summary import value
+from unsee.report.summary import hidden_share, value
 
 ASKED: Final[Mapping[str, str]] = {
     "unseen": "about new pictures",
@@ -30,3 +30,10 @@ def most_told(stage: Stage, role: str) -> tuple[str, float]:
     leak_by_group = {group: value(stage, f"{group}.leak") or 0.0 for group in elsewhere(stage, role)}
     group = max(leak_by_group, key=lambda name: leak_by_group[name])
     return group, leak_by_group[group]
+
+
+def most_hidden(stage: Stage, role: str) -> tuple[str, float, str]:
+    """Return the other group in which most leaks could not be seen, their share, and why."""
+    hidden_by_group = {group: hidden_share(stage, group) for group in elsewhere(stage, role)}
+    group = max(hidden_by_group, key=lambda name: hidden_by_group[name][0])
+    return group, *hidden_by_group[group]

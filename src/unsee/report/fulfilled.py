@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unsee.report.attacked import FINDS, Returned, returned, worst
-from unsee.report.elsewhere import ASKED, elsewhere, most_told
+from unsee.report.elsewhere import ASKED, most_hidden, most_told
 from unsee.report.read import Stage
-from unsee.report.summary import hidden_share, shares
-from unsee.report.verdict import LIMITS, Verdict, found_words, percent
+from unsee.report.summary import shares
+from unsee.report.verdict import LIMITS, Verdict, found_words, percent, unseen_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,5 @@ def told_elsewhere(stage: Stage, role: str) -> str:
 
 def _hidden_elsewhere(stage: Stage, role: str) -> str:
     """Return the other group in which leaks could not be detected, and why, or empty if none."""
-    for group in elsewhere(stage, role):
-        share, reason = hidden_share(stage, group)
-        if share > LIMITS.unmeasured:
-            return f"in {percent(share)} of its answers {ASKED[group]} a leak could not be seen ({reason})"
-    return ""
+    group, share, reason = most_hidden(stage, role)
+    return unseen_words(group, share, reason) if share > LIMITS.unmeasured else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from unsee.metrics.utility import harmonic_mean
 from unsee.report.attacked import FINDS, Returned, worst
-from unsee.report.elsewhere import most_told
+from unsee.report.elsewhere import ASKED, most_hidden, most_told
 from unsee.report.read import GOLD, Stage
 from unsee.report.summary import HAZARD, blank_share, cut_share, hidden_share, recalls, shares, value
 
@@ -133,20 +133,39 @@ def judge(stage: Stage, original: Stage | None, role: str, limits: Thresholds = 
     )
     tone = _tone(class_shares, collapsed=collapsed, keeping=keeping, limits=limits)
     badge = _badge(class_shares, tone, collapsed=collapsed, keeping=keeping, limits=limits)
-    group, told_share = most_told(stage, role)
-    if tone == "good" and told_share > limits.silent:
-        tone, badge = "mixed", TELLS[group]
-    above_gold = [finding.above for kind in FINDS if (finding := worst(stage, kind)) is not None]
-    if tone == "good" and max(above_gold, default=0.0) >= limits.returns:
-        tone, badge = "mixed", "Hidden"
+    if tone == "good" and (doubt := _doubt(stage, role, limits)):
+        tone, badge = "mixed", doubt
     return Verdict(
         sentence=sentence,
         tone=tone,
         badge=badge,
         collapsed=collapsed,
-        notes=_notes(stage, original, limits),
+        notes=(*_unseen_notes(stage, role, limits), *_notes(stage, original, limits)),
         points=_points(stage, original, class_shares),
     )
+
+
+def _doubt(stage: Stage, role: str, limits: Thresholds) -> str:
+    """Return the badge of a model that looks clean and is not, or was not measured; empty without a doubt."""
+    group, told_share = most_told(stage, role)
+    if told_share > limits.silent:
+        return TELLS[group]
+    above_gold = [finding.above for kind in FINDS if (finding := worst(stage, kind)) is not None]
+    if max(above_gold, default=0.0) >= limits.returns:
+        return "Hidden"
+    return "Partly judged" if most_hidden(stage, role)[1] > limits.unmeasured else ""
+
+
+def _unseen_notes(stage: Stage, role: str, limits: Thresholds) -> Iterator[str]:
+    """Yield what of the other questions about the forget set could not be judged."""
+    group, share, reason = most_hidden(stage, role)
+    if share > limits.unmeasured:
+        yield f"Not measured: {unseen_words(group, share, reason)}."
+
+
+def unseen_words(group: str, share: float, reason: str) -> str:
+    """Return in how many answers of a group a leak could not be seen, in words."""
+    return f"in {percent(share)} of its answers {ASKED[group]} a leak could not be seen ({reason})"
 
 
 def _unmeasured(
