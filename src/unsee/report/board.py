@@ -17,7 +17,7 @@ from unsee.api import Score
 from unsee.metrics.statistics import holm, mean_of_known
 from unsee.report.attacked import relearning_area, worst
 from unsee.report.read import Stage
-from unsee.report.summary import judged_role, pooled, seconds, value
+from unsee.report.summary import interval_text, judged_role, pooled, seconds, value
 from unsee.report.verdict import percent
 from unsee.scoring.gold_distance import KEY, LEFT_OUT, LEVEL, MOST_LEFT_OUT, RESAMPLES, drawn_distances
 from unsee.utils.grouping import by_key
@@ -72,7 +72,7 @@ class Row:
             return self.notes
         return (*self.notes, f"{'not judged: ' if share > MOST_LEFT_OUT else ''}{left_out_words(share)}")
 
-    @property
+    @cached_property
     def distance(self) -> Score | None:
         """Distance to gold: mean over seeds, with interval. None if it leaves out too much."""
         score = None if self.stage is None or (self.left_out or 0) > MOST_LEFT_OUT else pooled(self.stage, KEY)
@@ -258,7 +258,7 @@ def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
     return [
         "" if rank is None else str(rank),
         row.name,
-        _with_interval(row.distance),
+        interval_text(row.distance, 3),
         *(_number(shares[name]) for name in (*TOLD, "retained_names")),
         _number(row.keeps),
         _number(attack_figures["relearning_area"]),
@@ -295,14 +295,8 @@ def took(row: Row, cost: Cost) -> float | None:
 
 
 def share_of_gold(row: Row, duration: float | None) -> float | None:
-    """Return a time as a share of that of training the row's gold model."""
-    return None if duration is None or row.gold_seconds is None else duration / row.gold_seconds
-
-
-def _with_interval(score: Score | None) -> str:
-    if score is None or score.value is None:
-        return ""
-    return f"{score.value:.3f}" + (f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]" if score.interval else "")
+    """Return a time as a share of that of training the row's gold model, None if that took none."""
+    return None if duration is None or not row.gold_seconds else duration / row.gold_seconds
 
 
 def _number(number: float | None) -> str:

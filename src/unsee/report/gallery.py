@@ -86,17 +86,12 @@ def verdict_of(run: Record, response: Response) -> str:
     """
     index = response.id
     role = run.group_of.get(index, response.role.value)
-    outcomes = [name for name in CLASSES if _value(run, f"{role}.{name}", index) == 1]
+    outcomes = [name for name in CLASSES if run.value_of(f"{role}.{name}", index) == 1]
     if f"{role}.{CLASSES[-1]}" in run.scores and outcomes:
         return outcomes[0]
-    outcomes = outcomes or [name for key, name in HAZARDS.items() if _value(run, f"{role}.{key}", index) == 1]
+    outcomes = outcomes or [name for key, name in HAZARDS.items() if run.value_of(f"{role}.{key}", index) == 1]
     correctness = _rightness(run, role, index)
     return outcomes[0] if outcomes and correctness != "right" else correctness
-
-
-def _value(run: Record, key: str, index: str) -> float | None:
-    score = run.scores.get(key)
-    return None if score is None else score.value_by_index.get(index)
 
 
 KNOWN_NAME = "known_name"
@@ -104,7 +99,7 @@ KNOWN_NAME = "known_name"
 
 def _rightness(run: Record, role: str, index: str) -> str:
     for key in ("name", "fact", "visible", "chain", "choice", "cloze", "accuracy", KNOWN_NAME):
-        value = _value(run, f"{role}.{key}", index)
+        value = run.value_of(f"{role}.{key}", index)
         if value is not None:
             return "right" if (value >= 0.5) != (key == KNOWN_NAME) else "wrong"
     return ""

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from unsee.api import Score
 from unsee.report.read import REFERENCES, Stage, only
-from unsee.report.summary import judged_role, peak_gib, pooled, seconds
+from unsee.report.summary import interval_text, judged_role, peak_gib, pooled, seconds
 from unsee.report.verdict import Verdict, judge, ranked
 from unsee.utils.grouping import by_key
 from unsee.utils.markdown import cell, table
@@ -71,7 +70,7 @@ def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Seq
     rows = []
     for stage in stages:
         verdict = verdicts[stage.name]
-        cells = [stage.name, *(_cell(pooled(stage, column.key)) for column in columns)]
+        cells = [stage.name, *(interval_text(pooled(stage, column.key), 3) or "-" for column in columns)]
         cells += [_number(seconds(stage), 1), _number(peak_gib(stage), 2), str(len(stage.runs))]
         flag = "**collapsed, ranked last** - " if verdict.collapsed else ""
         rows.append([*cells, flag + verdict.sentence])
@@ -113,12 +112,6 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
         names = " / ".join(", ".join(dict.fromkeys(names)) for names in by_rules.values())
         lines.append(f"Judged by the rules of different versions: {names}. Judge the answers anew: {ANEW}.")
     return [cell(line) for line in lines]
-
-
-def _cell(score: Score | None) -> str:
-    if score is None or score.value is None:
-        return "-"
-    return f"{score.value:.3f}" + (f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]" if score.interval else "")
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -143,7 +143,7 @@ def cut_share(stage: Stage, role: str) -> float:
     probed = _probed(stage, role)
     keys = [f"{role}.{key}" for key in ("leak", "degenerate", "asr_proxy", "gibberish", HAZARD)]
     truncated = [
-        not response.ended and not any(_is_one(run, key, response.id) for key in keys) for run, response in probed
+        not response.ended and not any(run.value_of(key, response.id) == 1 for key in keys) for run, response in probed
     ]
     return sum(truncated) / len(truncated) if truncated else 0.0
 
@@ -167,8 +167,12 @@ def _probed(stage: Stage, role: str) -> list[tuple[Record, Response]]:
     ]
 
 
-def _is_one(run: Record, key: str, index: str) -> bool:
-    return key in run.scores and run.scores[key].value_by_index.get(index) == 1
+def interval_text(score: Score | None, digits: int) -> str:
+    """Return a score with its interval as text, or empty without a value."""
+    if score is None or score.value is None:
+        return ""
+    bounds = ", ".join(f"{bound:.{digits}f}" for bound in score.interval or ())
+    return f"{score.value:.{digits}f}" + (f" [{bounds}]" if bounds else "")
 
 
 def seconds(stage: Stage, clock: Literal["seconds", "cpu_seconds"] = "seconds") -> float | None:

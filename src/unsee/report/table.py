@@ -10,7 +10,7 @@ from typing import Any, Final
 from unsee.errors import UserError
 from unsee.report.read import Record, Stage, read_run
 from unsee.report.seeds import grouped
-from unsee.report.summary import pooled
+from unsee.report.summary import interval_text, pooled
 from unsee.utils import markdown
 
 RESULT: Final = "result."
@@ -44,10 +44,7 @@ def _cell(stage: Stage, key: str) -> str:
     if key.startswith(RESULT):
         numbers = [number for run in stage.runs if (number := _noted(run, key)) is not None]
         return f"{sum(numbers) / len(numbers):.3g}" if numbers else "-"
-    score = pooled(stage, key)
-    if score is None or score.value is None:
-        return "-"
-    return f"{score.value:.2f}" + (f" [{score.interval[0]:.2f}, {score.interval[1]:.2f}]" if score.interval else "")
+    return interval_text(pooled(stage, key), 2) or "-"
 
 
 def _noted(run: Record, key: str) -> float | None:
