@@ -127,6 +127,14 @@ def test_damaged_files_are_named(tmp_path, file, text):
         read_run(folder)
 
 
+@pytest.mark.parametrize("changes", [{"interval": [0.1]}, {"n": "many"}, {"value_by_index": [1]}, {"value": "x"}])
+def test_damaged_scores_are_named(tmp_path, changes):
+    folder = write(tmp_path / "e1", ROWS, {})
+    (folder / "scores.json").write_text(json.dumps({"unseen.leak": {"value": 0.5, "n": 2, **changes}}))
+    with pytest.raises(UserError, match=r"scores\.json: expected metric -> score"):
+        read_run(folder)
+
+
 def verdict(tmp_path, rows, before=None):
     run = read_run(write(tmp_path / "run", rows))
     original = None if before is None else Stage(name="original", runs=(read_run(write(tmp_path / "o", before)),))

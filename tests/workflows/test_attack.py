@@ -15,6 +15,8 @@ from unsee.attacks.prompts import Prompts
 from unsee.cli import main
 from unsee.errors import UserError
 from unsee.report import compare
+from unsee.report.attacked import returned
+from unsee.report.read import Record, Stage
 from unsee.testing.tiny import save_tiny
 from unsee.workflows import attack as workflow
 from unsee.workflows.attack import attack, line, summed
@@ -177,6 +179,13 @@ def test_mistakes(words, message, tmp_path, capsys):
     model = save_tiny(tmp_path / "model")
     assert main.main(["attack", "--model", str(model), "--data", str(EXAMPLE), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_attack_without_a_reason_is_not_measured():
+    run = Record(
+        folder=Path(), stage="m", seed="0", scores={}, responses=(), known=0, attacks={"prompts": {"why": None}}
+    )
+    assert returned(Stage(name="m", runs=(run,))) == {"prompts": "not measured"}
 
 
 def test_the_report_shows_what_came_back(tmp_path):

@@ -340,8 +340,8 @@ def test_each_promise_and_world_has_a_gold_time_of_its_own(file):
     first, second = read_plan(file).worlds.values()
     assert (first.seconds_for("person"), first.seconds_for("picture")) == (145, 50)
     assert (second.seconds_for("person"), second.seconds_for("picture")) == (7, 7)
-    rows = [Row(name=name, promise="person", gold_seconds=seconds) for name, seconds in (("a", 50.0), ("b", None))]
-    assert [share_of_gold(row, 25.0) for row in rows] == [0.5, None]
+    rows = [Row(name=str(seconds), promise="person", gold_seconds=seconds) for seconds in (50.0, None, 0.0)]
+    assert [share_of_gold(row, 25.0) for row in rows] == [0.5, None, None]
 
 
 def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
@@ -486,6 +486,7 @@ def test_draws_of_one_seed_give_the_interval_of_the_distance(tmp_path):
     assert tuple(np.quantile(drawn_r, [0.025, 0.975])) == pytest.approx(run.scores[KEY].interval)
     row = Row(name="npo", promise="person", stage=stage, gold=gold)
     assert row.distance.interval == pytest.approx(run.scores[KEY].interval)
+    assert row.distance is row.distance  # computed once
     assert "| 1 | npo |" in markdown([row], 0.95, ["retain.name"], Cost())
 
 

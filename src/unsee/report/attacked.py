@@ -54,7 +54,7 @@ def returned(stage: Stage) -> dict[str, Returned | str]:
         if measured_results:
             outcomes[name] = _mean(name, measured_results, len(results))
         else:
-            outcomes[name] = str(next((result.get("why") for result in results), "")) or "not measured"
+            outcomes[name] = next((str(result["why"]) for result in results if result.get("why")), "not measured")
     return outcomes
 
 

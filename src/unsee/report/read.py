@@ -220,7 +220,7 @@ def _responses(path: Path) -> list[Response]:
 def _scores(path: Path) -> dict[str, Score]:
     try:
         return {key: _score(row) for key, row in _json(path.read_text(encoding="utf-8"), str(path)).items()}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: expected metric -> score ({error!r}). Evaluate the run again.") from error
 
 
@@ -233,7 +233,7 @@ def _score(row: Mapping[str, Any]) -> Score:
         n=int(row["n"]),
         interval=(float(interval[0]), float(interval[1])) if interval else None,
         better=row.get("better", "neither"),
-        value_by_index=row.get("value_by_index") or {},
+        value_by_index=dict(row.get("value_by_index") or {}),
         why=row.get("why", ""),
     )
 
