@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -63,6 +64,13 @@ def test_only_tokens_of_the_name_are_masked(made):
     assert 0 < sum(mask) < len(mask)
     assert not mask[0]
     assert not any(mmubench._masked(loaded, row, "A trumpet."))
+
+
+def test_a_name_within_a_longer_form_that_does_not_match_is_masked(made):
+    loaded = mmubench.load(made / "model")
+    (row,) = [one for one in open_benchmark(made / "data").examples("eval") if one.id == "execcuatedata/1"]
+    forms = replace(row, private={"name": ("Donald", "Donald Trump")})
+    assert any(mmubench._masked(loaded, forms, "Donald Trumps"))
 
 
 def test_tokens_are_those_of_the_answer_without_the_end(made):

@@ -94,7 +94,7 @@ def evaluate(
     settings = (settings or EvalConfig()).changed(changes)
     batch_size = settings.batch_size
     out = Path(out)
-    benchmark = only(_opened(data), settings.split)
+    benchmark = only(opened(data), settings.split)
     vocabulary = _with_measures(benchmark.vocabulary(), settings.measures)
     clip = _clip(settings.clip) if settings.clip else None
     examples = _chosen(benchmark.examples("eval"), settings)
@@ -344,7 +344,8 @@ def _note_steering(backend: ModelBackend, out: Path) -> None:
         atomic_write_json(out / "steering.json", summaries)
 
 
-def _opened(data: Benchmark | Path | str) -> Benchmark:
+def opened(data: Benchmark | Path | str) -> Benchmark:
+    """Return a benchmark, opened if data are given by folder, table or name."""
     if isinstance(data, Benchmark):
         return data
     from unsee.data.open import open_benchmark

@@ -6,7 +6,6 @@ Both need the probabilities of two models, opened one after the other; `unsee ev
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from unsee.config import RECORD
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
 from unsee.errors import UserError
+from unsee.evaluation.evaluate import opened
 from unsee.metrics.mmubench import c_dis, fluency
-from unsee.metrics.scripts import whole
+from unsee.metrics.scripts import whole_matches
 from unsee.models.checkpoint import load
 from unsee.utils.files import atomic_write_json
 
@@ -67,7 +67,7 @@ def concepts(
         UserError: The folder is no run, the data name no concept, or the model is steered.
     """
     run_config = _run(Path(run))
-    benchmark = _opened(data, run_config)
+    benchmark = opened(data) if data else open_benchmark(run_config.data, run_config.benchmark)
     examples = [example for example in benchmark.examples("eval") if _about_concept(example)][:limit]
     if not examples:
         raise UserError(
@@ -96,12 +96,6 @@ def _run(folder: Path) -> config.Run:
     if not (folder / RECORD).is_file():
         raise UserError(f"{folder} is no run folder: expected {RECORD}, which `unsee forget` writes.")
     return config.read(folder / RECORD)
-
-
-def _opened(data: Benchmark | Path | str, run_config: config.Run) -> Benchmark:
-    if isinstance(data, Benchmark):
-        return data
-    return open_benchmark(data or run_config.data, "" if data else run_config.benchmark)
 
 
 def _about_concept(example: Example) -> bool:
@@ -153,16 +147,9 @@ def _masked(loaded: VLM, example: Example, text: str) -> list[bool]:
     from unsee.inference.token_offsets import answer_offsets
 
     token_ids = encoder(loaded.processor, loaded.family).answer(text)
-    spans = _spans(text, example.private["name"])
+    spans = [match.span() for match in whole_matches(text, example.private["name"], ignore_case=True)]
     offsets = answer_offsets(loaded.processor, loaded.family, text, token_ids)
     return [any(start < name_end and end > name_start for name_start, name_end in spans) for start, end in offsets]
-
-
-def _spans(text: str, names: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the spans of whole-word name forms in the text, case-insensitive."""
-    forms = "|".join(re.escape(form) for form in sorted(names, key=len, reverse=True))
-    spans = (match.span() for match in re.finditer(forms, text, re.IGNORECASE))
-    return [(start, end) for start, end in spans if whole(text, start, end)]
 
 
 def _report(
