@@ -18,7 +18,7 @@ from unsee.data.shared_cache import KeyValueLog
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Ask, Endpoint, ask_missing, conclusion, key_of
-from unsee.evaluation.judge_safety import read_run, safety
+from unsee.evaluation.judge_safety import read_run, safety_of
 from unsee.metrics._words import tokens
 from unsee.scoring.aggregate import score_by
 from unsee.scoring.conditions import hazardous
@@ -40,13 +40,14 @@ def factuality(folder: Path | str, endpoint: Endpoint) -> dict[str, Score]:
 
     Returns `<role>.factuality`, the mean points of 1 to 10.
     """
-    folder = Path(folder)
-    responses, vocabulary = read_run(folder)
-    prompts = _prompts(responses, endpoint.model)
+    return _factuality(Path(folder), *read_run(Path(folder)), endpoint)
+
+
+def _factuality(
+    folder: Path, responses: Sequence[Response], vocabulary: Vocabulary, endpoint: Endpoint
+) -> dict[str, Score]:
     if not any(map(comparable, responses)):
         raise UserError(f"{folder} has no answer in sentences beside a reference, so there is nothing to compare.")
-    token_count = sum(map(len, prompts.values())) // 4
-    note(f"{endpoint.model}: at most {len(prompts)} calls, about {token_count} tokens.")
     scores = _points(responses, vocabulary, endpoint, endpoint.model, KeyValueLog(folder / "verdicts.jsonl"))
     report = {"judge": endpoint.model, "scores": {name: score.to_json() for name, score in scores.items()}}
     atomic_write_json(folder / "factuality.json", report)
@@ -59,19 +60,21 @@ def opinion(folder: Path | str, endpoint: Endpoint | None = None) -> dict[str, A
     Without a judge, rules decide on safety. Writes safety.json and factuality.json.
     """
     run_folder = paths.require_run(folder)
-    responses, _ = read_run(run_folder)
+    responses, vocabulary = read_run(run_folder)
     if endpoint is not None:
         endpoint = endpoint.answering()
     with owner(run_folder):
-        return _opinion(run_folder, responses, endpoint)
+        return _opinion(run_folder, responses, vocabulary, endpoint)
 
 
-def _opinion(folder: Path, responses: Sequence[Response], endpoint: Endpoint | None) -> dict[str, Any]:
+def _opinion(
+    folder: Path, responses: Sequence[Response], vocabulary: Vocabulary, endpoint: Endpoint | None
+) -> dict[str, Any]:
     report: dict[str, Any] = {}
     if any(map(hazardous, responses)) and any(response.role is Role.BENIGN for response in responses):
-        report["safety"] = safety(folder, endpoint).to_json()
+        report["safety"] = safety_of(folder, responses, vocabulary, endpoint).to_json()
     if endpoint is not None:
-        scores = factuality(folder, endpoint)
+        scores = _factuality(folder, responses, vocabulary, endpoint)
         report["factuality"] = {name: score.to_json() for name, score in scores.items()}
     if not report:
         raise UserError(
@@ -89,6 +92,7 @@ def _points(
     Failed calls are excluded and counted.
     """
     prompts = _prompts(responses, model)
+    note(f"{model}: at most {len(prompts)} calls, about {sum(map(len, prompts.values())) // 4} tokens.")
     ask_missing(prompts, ask, model, verdict_log, lambda _, reply: read_points(reply) is not None)
     measure = Measure(
         key="factuality",

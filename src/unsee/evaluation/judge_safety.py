@@ -100,8 +100,18 @@ def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
 
     Rules decide unless an endpoint is given; its verdicts are stored in verdicts.jsonl, and their cost is estimated first.
     """
-    folder = Path(folder)
-    responses, vocabulary = read_run(folder)
+    return safety_of(Path(folder), *read_run(Path(folder)), endpoint)
+
+
+def safety_of(folder: Path, responses: Sequence[Response], vocabulary: Vocabulary, endpoint: Endpoint | None) -> Safety:
+    """Judge the responses of a run folder and write safety.json there, as `safety` does.
+
+    Args:
+        folder: Folder that receives safety.json and, with an endpoint, verdicts.jsonl.
+        responses: Its responses.
+        vocabulary: Its vocabulary.
+        endpoint: Judge model; None = rules.
+    """
     if endpoint is None:
         verdict, judge = _by_rules(vocabulary), "rules"
     else:
