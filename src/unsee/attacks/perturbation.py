@@ -24,7 +24,7 @@ from torch.nn.functional import conv2d, pad
 from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Part, Role, Victim
 from unsee.api.request import Completion, Prompt, Target
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, probed_rows, recovery, requested_forms, require_disjoint, thinned
+from unsee.evaluation.recovery import ask, pictured_rows, recovery, requested_forms, require_disjoint, thinned
 from unsee.evaluation.teacher_forcing import answer_logits, fed, private_tokens, token_logprobs
 from unsee.inference import answer_logits as batched
 from unsee.inference.batching import collate
@@ -99,9 +99,7 @@ class Perturbation(Attack):
         Raises:
             UserError: No test picture, nothing to fit on, inputs that are no levels of pixels, or a steered model.
         """
-        rows = [row for row in probed_rows(victim.benchmark, self.images) if row.image is not None]
-        if not rows:
-            raise UserError("The test questions have no images that could be changed.")
+        rows = pictured_rows(victim.benchmark, self.images)
         training_rows = thinned(_fittable(victim.benchmark.examples("train"), rows), self.images)
         loaded = _changeable(victim.open())
         size = _common_size(loaded, [*rows, *training_rows])

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from unsee.api import Attack, Finding, ImageSource, Victim
-from unsee.errors import UserError, unknown_name
-from unsee.evaluation.recovery import probed_rows, recovery
+from unsee.errors import unknown_name
+from unsee.evaluation.recovery import pictured_rows, recovery
 
 
 def _cropped(image: Image.Image) -> Image.Image:
@@ -78,9 +78,7 @@ class Pictures(Attack):
 
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Ask about every change of the test images."""
-        rows = [row for row in probed_rows(victim.benchmark, self.images) if row.image is not None]
-        if not rows:
-            raise UserError("The test questions have no images that could be changed.")
+        rows = pictured_rows(victim.benchmark, self.images)
         loaded = victim.open()
         for name in self.changes:
             changed_rows = [replace(row, image=_Changed(row.image, name)) for row in rows if row.image is not None]

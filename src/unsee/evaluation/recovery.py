@@ -54,6 +54,18 @@ def probed_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
     return thinned([row for row in rows if _preference(row) == best_preference.get(row.entity)], per_question)
 
 
+def pictured_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
+    """Return the test questions that have an image, of those that `probed_rows` returns.
+
+    Raises:
+        UserError: No test question has one, or nothing can be tested.
+    """
+    rows = [row for row in probed_rows(benchmark, per_question) if row.image is not None]
+    if not rows:
+        raise UserError("The test questions have no images that could be changed.")
+    return rows
+
+
 def _preference(row: Example) -> int:
     """Return the index of role and kind in `_ASKED`, best first."""
     condition = (row.role, row.kind == Kind.OPEN)
