@@ -834,12 +834,12 @@ MORE: Final = (
     Bad(
         "compared answers cut off",
         damaged("responses.jsonl", '{"id": ', "compare", "r", "--out", "c"),
-        ("responses.jsonl, line 1",),
+        ("responses.jsonl is damaged (line 1",),
     ),
     Bad(
         "compared answers nested deeply",
         damaged("responses.jsonl", "[" * DEEP, "compare", "r", "--out", "c"),
-        ("responses.jsonl, line 1",),
+        ("responses.jsonl is damaged (line 1",),
     ),
     Bad(
         "a compared record that is a list",

@@ -567,7 +567,7 @@ def test_models_alone_and_text_only_runs_can_be_shown(demo: dict[str, list[Path]
         (lambda run: [path.unlink() for path in run.glob("*.json*")], "no evaluated run"),
         (lambda run: (run / "scores.json").unlink(), "has no scores.json"),
         (lambda run: (run / "responses.jsonl").write_text(""), "is empty"),
-        (lambda run: (run / "responses.jsonl").write_text("{]"), "line 1: expected JSON"),
+        (lambda run: (run / "responses.jsonl").write_text("{]"), "is damaged (line 1:"),
         (lambda run: (run / "responses.jsonl").write_text('{"id": 1}'), "row 1 is no response"),
         (lambda run: (run / "scores.json").write_text('{"a": 3}'), "expected metric -> score"),
         (lambda run: (run / "run.yaml").write_text("a: [b"), "expected YAML"),

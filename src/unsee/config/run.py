@@ -10,13 +10,13 @@ from pathlib import Path
 from platform import python_version
 from typing import Any, Final, Literal, TypedDict
 
-from unsee.api import Method, Role, registry
+from unsee.api import Method, Response, Role, registry
 from unsee.api.fast_paths import Name
 from unsee.config.overrides import dump_yaml, merge, read_mapping
 from unsee.config.retention import KEEP, require_retention
 from unsee.config.schema import build, plain
 from unsee.errors import UserError, shown, unknown_name
-from unsee.utils.files import atomic_write_text
+from unsee.utils.files import atomic_write_text, read_jsonl
 from unsee.utils.parsing import read_object
 
 SEEDS: Final = 2**32
@@ -241,6 +241,23 @@ def require_judged(folder: Path) -> None:
             f"The evaluation in {folder} has all {total} answers, but they were not judged. Run the same `unsee eval` again: "
             "it judges them, or says why it cannot."
         )
+
+
+def read_responses(file: Path) -> list[Response]:
+    """Read the responses of an evaluated run.
+
+    Raises:
+        UserError: A row of the file is no response.
+    """
+    responses = []
+    for number, row in enumerate(read_jsonl(file), start=1):
+        try:
+            responses.append(Response.from_json(row))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{file} is damaged (row {number} is no response: {error!s:.200}). Judge the run again with `unsee eval`."
+            ) from error
+    return responses
 
 
 def _unfinished(folder: Path) -> tuple[Any, int]:

@@ -49,7 +49,7 @@ from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra
 from unsee.scoring.rules import rules
 from unsee.scoring.scores import Scores
-from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
+from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer
 from unsee.utils.grouping import by_key, evenly
 from unsee.utils.parsing import read_object
 
@@ -216,12 +216,7 @@ def read_answers(folder: Path) -> list[Response]:
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
     config.require_judged(folder)
-    try:
-        return [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{folder} cannot be scored: {RESPONSES} is damaged ({error!s:.200}). Run `unsee eval` again."
-        ) from error
+    return config.read_responses(folder / RESPONSES)
 
 
 def _gold_run(

@@ -9,7 +9,6 @@ from typing import Any
 from unsee import config
 from unsee.api import Response
 from unsee.errors import UserError
-from unsee.utils.files import read_jsonl
 
 
 def evaluated(run: Path) -> tuple[list[Response], dict[str, dict[str, Any]]]:
@@ -22,13 +21,13 @@ def evaluated(run: Path) -> tuple[list[Response], dict[str, dict[str, Any]]]:
     for name in ("responses.jsonl", "scores.json"):
         if not (run / name).is_file():
             raise UserError(f"{run} has no {name}. Judge it first: unsee eval --model {run} --data DATA --out {run}")
-    name = "responses.jsonl"
+    responses = config.read_responses(run / "responses.jsonl")
     try:
-        responses = [Response.from_json(row) for row in read_jsonl(run / name)]
-        name = "scores.json"
-        scores = json.loads((run / name).read_text(encoding="utf-8"))
+        scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
         for score in scores.values():
             score["value"], score["n"], score["interval"], dict(score["value_by_index"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{run / name} is damaged ({error!s:.200}). Judge the run again with `unsee eval`.") from error
+        raise UserError(
+            f"{run / 'scores.json'} is damaged ({error!s:.200}). Judge the run again with `unsee eval`."
+        ) from error
     return responses, scores

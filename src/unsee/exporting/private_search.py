@@ -11,12 +11,10 @@ from typing import Any, Final
 from safetensors import SafetensorError, safe_open
 
 from unsee import config
-from unsee.api import Response
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
 from unsee.metrics.scripts import spaced
-from unsee.utils.files import read_jsonl
 from unsee.utils.parsing import parse_json
 
 SHORTEST: Final = 3
@@ -51,20 +49,13 @@ def strings_of(run: Path) -> set[str]:
         problem = str(error)
         config.require_judged(run)  # incomplete responses give incomplete strings
     if (run / "responses.jsonl").is_file():
-        strings.update(_strings(_responses(run / "responses.jsonl")))
+        strings.update(_strings(config.read_responses(run / "responses.jsonl")))
     elif problem:
         raise UserError(
             f"{run} cannot be searched for private strings before it goes: its data cannot be opened ({problem:.200}), "
             f"and it has no responses.jsonl. Put the data back, or judge the run again: unsee eval --model {run} --data DATA."
         )
     return {text for text in strings if _is_telling(text)}
-
-
-def _responses(file: Path) -> list[Response]:
-    try:
-        return [Response.from_json(row) for row in read_jsonl(file)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error!s:.200}). Judge the run again with `unsee eval`.") from error
 
 
 def _strings(rows: Iterable[Any]) -> Iterator[str]:

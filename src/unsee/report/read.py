@@ -138,7 +138,7 @@ def read_run(folder: Path) -> Record:
     judged = _record(folder / "judged.json")
     config.require_answered(folder)
     _require_file(responses_path)
-    responses = tuple(_responses(responses_path))
+    responses = tuple(config.read_responses(responses_path))
     if not responses:
         raise UserError(f"{responses_path} is empty: nothing was asked. Run `unsee eval` again.")
     _require_numbers(folder, responses)  # first, as it is why they were not judged
@@ -205,16 +205,6 @@ def _json(text: str, source: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: expected JSON, got {text[:60]!r} ({error}). Evaluate the run again.") from error
-
-
-def _responses(path: Path) -> list[Response]:
-    responses = []
-    for number, row in enumerate(_rows(path), start=1):
-        try:
-            responses.append(Response.from_json(row))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}, row {number} is no response ({error}). Evaluate the run again.") from error
-    return responses
 
 
 def _scores(path: Path) -> dict[str, Score]:
