@@ -15,6 +15,7 @@ from torch.nn import Module
 from unsee.api import Method, Session, Training
 from unsee.api.request import Prompt
 from unsee.api.training import Tune
+from unsee.compat.models import unwrapped
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
@@ -82,8 +83,7 @@ def watched_images(model: Any, image_token: int) -> Iterator[list[bool]]:
         if token_ids is not None and token_ids.shape[1] > 1 and (token_ids == image_token).any():
             image_flags.append(inputs.get("pixel_values") is not None or inputs.get("mm_encoder_outputs") is not None)
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    with base.register_forward_pre_hook(watch, with_kwargs=True):
+    with unwrapped(model).register_forward_pre_hook(watch, with_kwargs=True):
         yield image_flags
 
 
