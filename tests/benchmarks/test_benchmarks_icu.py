@@ -10,6 +10,7 @@ from unsee.api import ImageFile, Kind, Role
 from unsee.benchmarks.icu import Pages
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.workflows.check import check
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,10 @@ def test_a_sequence_of_requests_reads_the_same_file(place):
     listed = tasks.tasks_of(opened(place), Course(requests=str(place / "requests.json")))
     assert [task.targets for task in listed.tasks] == opened(place).tasks()
     assert listed.retain == ("p3", "p4")
+
+
+def test_settings_that_the_file_or_the_task_leaves_without_effect_are_named(place, tmp_path):
+    for settings in ({"requests_per_task": 2}, {"retain_share": 0.2}, {"order_seed": 3}):
+        with pytest.raises(UserError, match=r"benchmark\..* has no effect: it counts only with"):
+            check(place, benchmark={"name": "icu", **settings})
+    assert check(place, benchmark={"name": "icu", "task": 1, "order_seed": 3}).usable

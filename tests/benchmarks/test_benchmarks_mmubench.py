@@ -194,3 +194,10 @@ def test_a_folder_with_one_image_or_an_unknown_concept_is_said(tmp_path):
     (tmp_path / "concepts.json").write_text("{")
     with pytest.raises(UserError, match=r"concepts\.json is no valid JSON"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"forget_rows": "ga"}, {"prompts": "Multi-hop"}, {"pairing": "product"}])
+def test_settings_of_the_released_files_have_no_effect_on_folders(folders, released, settings):
+    with pytest.raises(UserError, match=r"benchmark\..* has no effect: it counts only with the released files"):
+        check(folders, benchmark={"name": "mmubench", **settings})
+    assert not list(opened(released, **settings).idle())

@@ -435,6 +435,10 @@ def test_offside_forgets_by_the_picture(places):
     assert not any("<image>" in e.question for e in opened.examples("eval"))
     with pytest.raises(UserError, match=r"has no selective_unlearning_data/ .*there is complete_unlearning_data"):
         open_benchmark(places["offside"], {"setting": "selective"})
+    with pytest.raises(
+        UserError, match="benchmark.relearn=True has no effect: it counts only with benchmark.tasks that name"
+    ):
+        check(places["offside"], benchmark={"name": "offside", "relearn": True, "tasks": "classification"})
 
 
 def test_hub_ids_without_tables_say_what_to_do():

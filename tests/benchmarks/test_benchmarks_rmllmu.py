@@ -10,7 +10,7 @@ from fixtures.mllmu import PEOPLE, name_of
 from fixtures.mllmu import build as build_mllmu
 from fixtures.rmllmu import build, chains, write_chains
 from unsee.api import Kind, Response, Role
-from unsee.benchmarks.rmllmu import STEP_BY_STEP
+from unsee.benchmarks.rmllmu import STEP_BY_STEP, RMLLMUSettings
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.scoring.aggregate import score
@@ -140,3 +140,8 @@ def test_chains_may_lie_in_the_clone_itself_if_the_benchmark_is_named(tmp_path):
     (tmp_path / "chains.jsonl").unlink()
     with pytest.raises(UserError, match=r"has no chains\. Expected chains"):
         opened(tmp_path)
+
+
+def test_a_second_ratio_is_refused():
+    with pytest.raises(UserError, match=r"benchmark\.mllmu\.ratio has no effect: the ratio is benchmark\.ratio"):
+        RMLLMUSettings(mllmu={"ratio": 10})

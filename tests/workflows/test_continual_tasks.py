@@ -230,3 +230,12 @@ def test_a_file_of_requests_in_another_encoding_is_said(tmp_path, data):
     file.write_bytes("- id: é\n  entities: [x]\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"requests.yaml is not UTF-8 text \(byte 6\)"):
         tasks_of(data, Course(requests=str(file)))
+
+
+@pytest.mark.parametrize("setting", ["retain_rows", "retain_seed"])
+def test_a_request_file_has_no_sample_settings_without_a_sample(tmp_path, setting):
+    file = request.write(Roles(data="d", **{setting: 4}), tmp_path / f"x{request.SUFFIX}")
+    with pytest.raises(UserError, match=rf"^{setting}=4 has no effect: it counts only with retain_share: sample"):
+        request.read(file)
+    file = request.write(Roles(data="d", retain_share="sample", **{setting: 4}), tmp_path / f"x{request.SUFFIX}")
+    assert vars(request.read(file))[setting] == 4

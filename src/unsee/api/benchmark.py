@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -71,6 +71,10 @@ class Benchmark(ABC):
     def suggested(self, method: str) -> Mapping[str, Any]:
         """Return recommended `Training` fields for `method` on this data, may be empty."""
         return {}
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect on these data (`benchmark.x`), each with what it counts with."""
+        yield from ()
 
     def about(self, entities: Sequence[str]) -> Benchmark:
         """Return the same data with these entities as forget set, or itself if unsupported."""

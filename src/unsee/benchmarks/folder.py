@@ -20,7 +20,7 @@ from unsee.data.assignment import read as read_assignment
 from unsee.data.layouts import COLUMNS, MARK, OF_TARGETS, READ, ROLES, Layout, layout_of, require_pictures, role_of
 from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
-from unsee.data.sources import HELD_OUT, TRAINED, Source, fits, open_source
+from unsee.data.sources import HELD_OUT, INFO, TRAINED, Source, fits, open_source
 from unsee.data.tables import SUFFIXES, table_warnings, undecodable, unreadable
 from unsee.errors import UserError, listed, nearest, shown, some, unknown_name
 from unsee.metrics.scripts import bounded
@@ -98,6 +98,11 @@ class Folder(Benchmark):
         rows = self._all
         examples = Lazy(len(indices), lambda index: rows[indices[index]].example)
         return list(examples) if isinstance(rows, list) else examples
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect on these data."""
+        if not (self.base / INFO).is_file():
+            yield "benchmark.dataset", f"in a folder with {INFO}, and these data have none"
 
     def vocabulary(self) -> Vocabulary:
         """Return all names, private and visible values in the folder."""

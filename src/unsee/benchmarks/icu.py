@@ -118,6 +118,14 @@ class ICU(RecordBenchmark):
         """Tell whether profiles and questions exist."""
         return place.is_dir() and all(named_table(place, stem) for stem in ("profiles", "qa"))
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect on these data."""
+        if (self.place / REQUESTS).is_file():
+            for name in ("requests_per_task", "retain_share"):
+                yield f"benchmark.{name}", f"without {REQUESTS}"
+        if not self.settings.task:
+            yield "benchmark.order_seed", "with benchmark.task above 0, as all tasks are unlearned at once"
+
     def tasks(self) -> list[tuple[str, ...]]:
         """Return the profiles of each request, in order."""
         return list(self._tasks)

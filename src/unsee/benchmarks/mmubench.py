@@ -13,7 +13,7 @@ true name restored [inferred], or the answers of GA.json (`forget_rows: ga`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
@@ -94,6 +94,12 @@ class MMUBench(RecordBenchmark):
         self.require()
         released_measures = ("em.released",) if self.settings.protocol == "released" else ()
         return Vocabulary(names=self._source.known, measures=("em", "diversity", *released_measures))
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect on these data."""
+        if not self.released:
+            for name in ("forget_rows", "prompts", "pairing"):
+                yield f"benchmark.{name}", "with the released files, and these data are folders"
 
     def warnings(self) -> Sequence[str]:
         """Return what was corrected or skipped on reading."""

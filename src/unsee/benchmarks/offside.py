@@ -17,7 +17,7 @@ A player's rumour comes with one picture, the facts with the others, so an entit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -93,6 +93,11 @@ class Offside(RecordBenchmark):
     def fits(cls, place: Path) -> bool:
         """Tell whether the sets exist there, or in one of the published folders."""
         return any((folder / "forget_set.json").is_file() for folder in (place, *_inside(place).values()))
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect on these data."""
+        if "generation" not in self.settings.tasks:
+            yield "benchmark.relearn", "with benchmark.tasks that name generation"
 
     def vocabulary(self) -> Vocabulary:
         """Return the players' names found in the answers."""

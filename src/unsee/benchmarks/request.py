@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 from unsee import config
 from unsee.api import Benchmark, Example, Kind, Role, Vocabulary
 from unsee.api.benchmark import Hub, NoSettings, Place
+from unsee.api.idle import require_effect
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, did_you_mean, nearest, shown
 from unsee.utils.files import atomic_write_json
@@ -52,6 +53,12 @@ class Roles:
     """Evaluation questions per entity and kind, with and without image, evenly spread; 0 = all."""
     retain_limit: int = 0
     """Evaluation questions per retain role and kind; 0 = all."""
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others."""
+        if self.retain_share != "sample":
+            for name in ("retain_rows", "retain_seed"):
+                yield name, "with retain_share: sample"
 
 
 class Request(Benchmark):
@@ -190,6 +197,7 @@ def read(place: Path | Hub) -> Roles:
         raise UserError(f"A request is a file *{SUFFIX} here, not a data set on the hub ({place}).")
     values = config.read_mapping(place)
     roles: Roles = config.build(Roles, values, where=str(place))
+    require_effect({"": roles}, roles.idle())
     return roles
 
 

@@ -50,6 +50,13 @@ class RMLLMUSettings:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our name of a column of `chains` -> its name there."""
 
+    def __post_init__(self) -> None:
+        """Reject a second ratio."""
+        if "ratio" in self.mllmu:
+            raise UserError(
+                "benchmark.mllmu.ratio has no effect: the ratio is benchmark.ratio. Set that, or leave it out."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Chain:

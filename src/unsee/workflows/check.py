@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unsee.api.idle import require_effect
 from unsee.data.check import Report, examine
 from unsee.data.open import open_benchmark
 
@@ -27,9 +28,10 @@ def check(
         suppress: Ledger of deletion requests: also find the rows that hold somebody who was forgotten. Empty: not checked.
 
     Raises:
-        UserError: The data cannot be opened.
+        UserError: The data cannot be opened, or a setting has no effect on them.
     """
     opened_data = open_benchmark(data, benchmark)
+    require_effect({"benchmark": opened_data.settings}, opened_data.idle())
     report = examine(opened_data, str(data))
     if report.usable and suppress:
         from unsee.workflows.requests.suppression import search_data
