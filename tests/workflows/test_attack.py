@@ -188,6 +188,33 @@ def test_an_attack_without_a_reason_is_not_measured():
     assert returned(Stage(name="m", runs=(run,))) == {"prompts": "not measured"}
 
 
+IDLE = [
+    ("relearning", {"tune": "full", "rank": 4}, "rank"),
+    ("membership", {"scores": ["reference"]}, "scores"),
+    ("membership", {"scores": ["loss"], "reference": "lab"}, "reference"),
+    ("membership", {"scores": ["loss"], "lowest": 0.1}, "lowest"),
+    ("perturbation", {"variants": ["plain", "random signs"], "steps": 5}, "steps"),
+    ("perturbation", {"variants": ["plain"], "step": 0.5}, "step"),
+    ("perturbation", {"variants": ["plain"], "batch_size": 2}, "batch_size"),
+    ("perturbation", {"variants": ["per picture"], "denoiser": 0.5}, "denoiser"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "setting"), IDLE)
+def test_settings_without_effect_are_refused(name, settings, setting):
+    for quick in (False, True):
+        workflow.attack_of(name, {}, quick=quick)
+        with pytest.raises(UserError, match=rf"attack\.{setting}=.* has no effect: it counts only with"):
+            workflow.attack_of(name, {name: settings}, quick=quick)
+
+
+@pytest.mark.parametrize(("settings", "quick"), [({"prompts": {"shots": 1}}, False), ({}, True)])
+def test_an_attack_that_is_an_object_has_its_settings(settings, quick):
+    with pytest.raises(UserError, match="the attack prompts is an object and has its settings"):
+        workflow.attack_of(Prompts(), settings, quick=quick)
+    assert workflow.attack_of(Prompts(), {}, quick=False) == ("prompts", Prompts())
+
+
 def test_the_report_shows_what_came_back(tmp_path):
     original, run = make_run(tmp_path / "original", "original"), make_run(tmp_path / "pubg", "pubg")
     clean = compare([original, run], tmp_path / "before").read_text()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from unsee.api.benchmark import Benchmark
 from unsee.api.finite import require_finite
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +76,10 @@ class Attack(ABC):
         Raises:
             UserError: The data lack what the attack needs; the message says what.
         """
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others (`attack.x`), each with what it counts with."""
+        yield from ()
 
     def quick(self) -> Self:
         """Return the attack with fewer variants, for a first look."""

@@ -56,6 +56,15 @@ class Membership(Attack):
         if not 0 < self.lowest <= 1 or not 0 <= self.false_alarms < 1:
             raise UserError("attack.lowest must lie in (0, 1] and attack.false_alarms in [0, 1).")
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others."""
+        if not self.reference and set(self.scores) == {"reference"}:
+            yield "attack.scores", "with attack.reference"
+        if "reference" not in self.scores:
+            yield "attack.reference", "with attack.scores that name reference"
+        if not {"min-k", "min-k++"} & set(self.scores):
+            yield "attack.lowest", "with attack.scores that name min-k or min-k++"
+
     def quick(self) -> Self:
         """Return the scores without gradients, on two pictures."""
         return replace(self, scores=tuple(score for score in self.scores if score != "gradient"), images=2)

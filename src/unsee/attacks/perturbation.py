@@ -89,6 +89,15 @@ class Perturbation(Attack):
                 f"{self.steps}, {self.step}, {self.batch_size} and {self.bound}."
             )
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others."""
+        fitted_variants = set(self.variants) - {"plain", "random signs"}
+        if not fitted_variants:
+            for name in ("steps", "step", "batch_size"):
+                yield f"attack.{name}", "with attack.variants that are fitted: per picture or universal"
+        if "universal, denoised" not in fitted_variants:
+            yield "attack.denoiser", "with attack.variants that name 'universal, denoised'"
+
     def quick(self) -> Self:
         """Return the universal change beside its controls, with a fifth of the steps."""
         return replace(self, variants=("plain", "random signs", "universal"), steps=max(1, self.steps // 5), images=1)

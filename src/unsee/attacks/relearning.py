@@ -56,6 +56,11 @@ class Relearning(Attack):
     images: int = 2
     """Test images per entity and question."""
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others."""
+        if self.tune == "full":
+            yield "attack.rank", "with attack.tune=lora"
+
     def quick(self) -> Self:
         """Return two sources, two rates, and the start and the tenth step or the last one."""
         last_step = min(10, max(self.steps))

@@ -15,6 +15,7 @@ from typing import Any, Final
 from unsee import __version__, config
 from unsee.api import Attack, Benchmark, Finding, Victim, registry
 from unsee.api.fast_paths import PLAIN, Engine, named
+from unsee.api.idle import require_effect
 from unsee.config import RECORD, Run
 from unsee.data import shared_cache
 from unsee.data.check import fingerprint
@@ -129,7 +130,7 @@ def _by_name(
     """Return the attacks by name, or raise if two share one or settings are for none of them."""
     attacks_by_name: dict[str, Attack] = {}
     for name_or_attack in names:
-        name, chosen_attack = _made(name_or_attack, settings.get(str(name_or_attack), {}), quick=quick)
+        name, chosen_attack = attack_of(name_or_attack, settings, quick=quick)
         if attacks_by_name.setdefault(name, chosen_attack) != chosen_attack:
             raise UserError(
                 f"Two attacks with different settings are called {name}, and {ATTACKS} keeps one of each name. Call "
@@ -142,14 +143,31 @@ def _by_name(
     return attacks_by_name
 
 
-def _made(name: str | Attack, settings: Mapping[str, Any], *, quick: bool) -> tuple[str, Attack]:
-    """Return an attack with its name. Settings win over `quick`."""
+def attack_of(name: str | Attack, settings: Mapping[str, Mapping[str, Any]], *, quick: bool) -> tuple[str, Attack]:
+    """Return an attack with its name. Settings win over `quick`.
+
+    Args:
+        name: Name of the attack, or the attack itself.
+        settings: Attack -> settings that differ from its defaults.
+        quick: Whether its quick form is what they differ from.
+
+    Raises:
+        UserError: A setting can have no effect, or is given beside an attack that is an object.
+    """
     if isinstance(name, Attack):
         names_by_class = {registry.load("attacks", key): key for key in registry.names("attacks")}
-        return names_by_class.get(type(name), type(name).__name__.lower()), name
-    cls = registry.load("attacks", name)
+        attack_name = names_by_class.get(type(name), type(name).__name__.lower())
+        if quick or attack_name in settings:
+            option = "quick" if quick else f"settings of {attack_name}"
+            raise UserError(
+                f"{option}: the attack {attack_name} is an object and has its settings. Give its name, or leave them out."
+            )
+        return attack_name, name
+    cls, own_settings = registry.load("attacks", name), settings.get(name, {})
     defaults = cls().quick() if quick else cls()
-    return name, config.build(cls, {**config.plain(asdict(defaults)), **settings}, where=f"attack {name}")
+    chosen_attack = config.build(cls, {**config.plain(asdict(defaults)), **own_settings}, where=f"attack {name}")
+    require_effect({"attack": chosen_attack}, chosen_attack.idle(), only={f"attack.{key}" for key in own_settings})
+    return name, chosen_attack
 
 
 def _attacked(
