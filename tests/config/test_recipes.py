@@ -62,6 +62,22 @@ def test_published_code_gets_no_setting_that_it_would_ignore(family):
     require_unset(config.build(Training, run.training, where="mllmu"), "training", OURS_IN_TRAINING)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("pubg", {"method": "ga", "retain_weight": 1.0}, "recipe.retain_weight=1 has no effect: ga has no retain term"),
+        (
+            "safeeraser",
+            {"loss": "gd", "refusals": "x.txt"},
+            "recipe.refusals has no effect: the loss gd draws no refusals",
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(name, options, message):
+    with pytest.raises(UserError, match=message):
+        made(name, **options)
+
+
 def test_every_recipe_is_listed_with_a_line(capsys):
     assert main(["list", "recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()

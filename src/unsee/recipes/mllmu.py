@@ -72,8 +72,9 @@ def settings(method: Method, family: Family, mode: Literal["fixed", "as_released
     """Return method settings that differ from the defaults."""
     released = mode == "as_released"
     if method == "mmunlearner":
-        mask_settings = {"allow_noop_mask": True} if family == "llava" else {"p_text": "released"}
-        return {"mode": mode, "modules": ("language",), **(mask_settings if released else {})}
+        if released and family == "llava":
+            return {"mode": mode, "allow_noop_mask": True}  # with LoRA nothing is masked
+        return {"mode": mode, "modules": ("language",), **({"p_text": "released"} if released else {})}
     if method == "npo":
         return {"beta": 0.4 if released else 0.1}
     return {}

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from unsee.config import Run
+from unsee.errors import UserError
 
 Method = Literal["pubg", "ga", "npo", "random", "reject", "prompt", "bg_only"]
 
@@ -41,8 +42,15 @@ def pubg(*, model: str, data: str, out: str, method: Method = "pubg", retain_wei
         method: PUBG, its guidance term alone, or one of the baselines.
         retain_weight: Weight of the cross-entropy on retain answers, which the paper lacks; 0 = none.
         seed: Start of every random stream.
+
+    Raises:
+        UserError: `retain_weight` is given for a method without a retain term.
     """
-    retain = {"retain_weight": retain_weight} if retain_weight and method not in ("ga", "prompt") else {}
+    if retain_weight and method in ("ga", "prompt"):
+        raise UserError(
+            f"recipe.retain_weight={retain_weight:g} has no effect: {method} has no retain term. Leave it out."
+        )
+    retain = {"retain_weight": retain_weight} if retain_weight else {}
     beta = {"beta": 0.1} if method == "npo" else {}
     queries = {"queries": "open"} if method in ("pubg", "bg_only") else {}
     return Run(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from unsee.config import Run
-from unsee.errors import unknown_name
+from unsee.errors import UserError, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,16 @@ def safeeraser(*, model: str, data: str, out: str, loss: Name = "popd", refusals
         loss: Loss by the name of its configuration file, with or without Prompt Decouple (pd).
         refusals: File prompt.json of the archive, from which PO and PO+PD draw; empty = the packaged sentences.
         seed: Start of every random stream.
+
+    Raises:
+        UserError: There is no such loss, or `refusals` is given for one that draws none.
     """
     if loss not in LOSSES:
         raise unknown_name("SafeEraser loss", loss, LOSSES)
     recipe_loss = LOSSES[loss]
-    refusal_settings = {"refusals": refusals} if refusals and recipe_loss.method == "reject" else {}
+    if refusals and recipe_loss.method != "reject":
+        raise UserError(f"recipe.refusals has no effect: the loss {loss} draws no refusals. Leave it out.")
+    refusal_settings = {"refusals": refusals} if refusals else {}
     return Run(
         model=model,
         data=data,
