@@ -31,6 +31,7 @@ from unsee.training.recording import recording
 from unsee.training.targets import forget_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import prepare
+from unsee.utils import terminal
 from unsee.utils.seeds import seed_of
 
 
@@ -208,6 +209,25 @@ def test_pdu_dual_follows_the_retain_loss_through_a_run_and_a_resume(tmp_path):
     assert duals == pytest.approx([1.0, 1 + losses[0] - 0.1, 1 + losses[0] + losses[1] - 0.2])
     run(tmp_path / "cut", 2)
     assert run(tmp_path / "cut", 3, resume=True)[0] == duals
+
+
+@pytest.mark.parametrize(("warmup", "told"), [(5.0, True), (0.0, False)])
+def test_pdu_tells_that_its_dual_never_moves(tmp_path, capsys, monkeypatch, warmup, told):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    session = tiny_session(tmp_path, training=Training(max_steps=2, batch_size=2, stop="never"))
+    with recording():
+        session.model = prepare(session.model, session.family, session.training, session.seed)
+        registry.load("methods", "pdu")(dual_warmup_epochs=warmup).unlearn(session)
+    assert ("pdu: the dual variable stays 1, for the run ends after" in capsys.readouterr().err) == told
+
+
+def test_rmu_tells_of_parts_that_it_does_not_train(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    session = tiny_session(tmp_path, training=Training(max_steps=1, stop="never", parts=("vision", "language")))
+    session.model = prepare(session.model, session.family, session.training, session.seed)
+    with recording():
+        registry.load("methods", "rmu")(coefficient=3.0).unlearn(session)
+    assert "training.parts=vision is not trained: method.update=down_proj" in capsys.readouterr().err
 
 
 def states(session, target, layer, *, start=False):

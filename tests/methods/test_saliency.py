@@ -143,6 +143,13 @@ def test_norms_embeddings_and_head_when_named(tmp_path):
     assert named.keys() - maskable(session).keys() == {"lm_head.weight", "model.language_model.norm.weight"}
 
 
+def test_a_name_that_no_trained_weight_has_is_refused(tmp_path):
+    with pytest.raises(
+        UserError, match=r"method\.also=nrom\.weight has no effect: no trainable weight in .*language has a name"
+    ):
+        maskable(session_at(tmp_path / "run"), also=("lm_head.weight", "nrom.weight"))
+
+
 def test_untrained_parts_cannot_be_masked(tmp_path):
     with pytest.raises(UserError, match=r"No trainable weight lies in vision.*--parts vision"):
         maskable(session_at(tmp_path / "run", parts=("language",)), ("vision",))

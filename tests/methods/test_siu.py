@@ -33,6 +33,7 @@ from unsee.models.padding import IGNORE
 from unsee.testing.tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee.training.recording import recording
 from unsee.training.trainer import prepare
+from unsee.utils import terminal
 
 Recipe = partial(siu_targets.Recipe, substitute="listed")
 
@@ -434,6 +435,14 @@ def test_steps_are_per_concept_and_training_may_say_less(tmp_path):
     assert [call.training.max_steps for call in calls] == [12, 3, 12, -1, 7]
     assert session.notes["siu"]["rows"] == {"target_1": 8, "target_2": 8, "target_3": 4, "target_4": 8}
     assert len(session.notes["siu"]["images"]) == 2
+
+
+@pytest.mark.parametrize(("steps", "most", "told"), [(20, 3, True), (6, 3, False), (0, 3, False), (2, 50, False)])
+def test_steps_that_end_later_than_the_training_are_told(tmp_path, capsys, monkeypatch, steps, most, told):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    with recording():
+        SIU(steps=steps).unlearn(session_at(tmp_path, max_steps=most))
+    assert ("method.steps=20 has no effect: training.max_steps=3 ends before its 40" in capsys.readouterr().err) == told
 
 
 def test_six_steps_learn_target_1_and_keep_what_is_known(tmp_path):

@@ -21,6 +21,7 @@ from unsee.testing.methods import session_at
 from unsee.testing.tiny import person
 from unsee.training.recording import recording
 from unsee.training.trainable import trainable
+from unsee.utils import terminal
 from unsee.utils.seeds import seed_of
 
 TRIAL = Unsee.trial.settings
@@ -226,11 +227,13 @@ def test_it_stops_by_what_is_kept_and_not_by_forgetting(tmp_path):
     assert session.notes["kept_gap"] > 0
 
 
-def test_without_retain_rows_nothing_is_shrunk(tmp_path):
+def test_without_retain_rows_nothing_is_shrunk(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_NOTED", set())
     session = session_at(tmp_path, "full")
     session.examples = {Role.FORGET: session.examples[Role.FORGET]}
     Unsee(**TRIAL).unlearn(session)
     assert (session.notes["shrink"], session.notes["shrunk"], session.notes["steps"]) == (0.0, 0, 2)
+    assert "method.shrink has no effect: without retain rows" in capsys.readouterr().err
 
 
 def test_values_that_no_run_could_use_are_refused(tmp_path):

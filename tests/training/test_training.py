@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,11 +20,13 @@ from unsee.inference.batching import collate
 from unsee.losses import answer_nll, npo_loss
 from unsee.testing.tiny import tiny_session
 from unsee.training.batch_plan import Plan
+from unsee.training.callbacks import TrainingMonitor
 from unsee.training.loop import _Batches
 from unsee.training.precision import half
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import minimise, planned, prepare
+from unsee.utils import terminal
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
@@ -419,3 +422,35 @@ def test_batches_by_image_hold_one_image_and_miss_nothing(tmp_path):
         assert epoch != [plan.batch(index)[0] for index in range(plan.per_epoch, 2 * plan.per_epoch)]
     assert all(len(keys) == 1 for keys in orders[1])
     assert any(len(keys) > 1 for keys in orders[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_steps": 99, "epochs": 1}, "training.max_steps=99 has no effect: training.epochs=1 ends after 2 steps."),
+        ({"max_steps": 2, "check_every": 5}, "training.check_every=5 has no effect: the run has 2 steps."),
+        ({"max_steps": 2, "check_every": 5, "stop": "never"}, ""),
+        ({"max_steps": 2, "epochs": 1}, ""),
+    ],
+)
+def test_settings_that_the_number_of_steps_leaves_without_effect_are_told(
+    tmp_path, capsys, monkeypatch, settings, message
+):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    session = tiny_session(tmp_path, training=Training(**settings))
+    targets = forget_targets(session)
+    session.training = replace(session.training, batch_size=-(-len(targets) // 2))
+    planned(session, targets, ())
+    assert capsys.readouterr().err == (f"unsee: {message}\n" if message else "")
+
+
+@pytest.mark.parametrize(("private", "told"), [(True, False), (False, True)])
+def test_a_stop_rule_without_anything_to_look_for_is_told(tmp_path, capsys, monkeypatch, private, told):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    session = tiny_session(tmp_path, training=Training(max_steps=1))
+    targets = [
+        target if private else replace(target, example=replace(target.example, private={}))
+        for target in forget_targets(session)
+    ]
+    TrainingMonitor(session, planned(session, targets, ()))
+    assert ("training.stop=forgotten has no effect: no forget row" in capsys.readouterr().err) == told

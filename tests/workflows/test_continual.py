@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from helpers.continual_folder import write_people
 from unsee import continual, load
 from unsee.api import Score, Session
+from unsee.api.idle import require_effect
 from unsee.cli.commands import continual as verb
 from unsee.cli.main import main
 from unsee.config import EvalConfig, Run, read, read_mapping
@@ -56,7 +57,8 @@ def runs(place):
     """Return a function that makes a sequence once; merged and expert sequences share their adapters."""
 
     def make(name, *, method="ga", course=None, training=None):
-        shared = {"adapters": str(place / "adapters")}
+        joined = (course or {}).get("mode") in ("merge", "experts")
+        shared = {"adapters": str(place / "adapters")} if joined else {}
         return continual(
             place / "model",
             place / "people",
@@ -67,6 +69,51 @@ def runs(place):
         )
 
     return make
+
+
+IDLE = [
+    ({"requests": "x", "tasks": 0, "per_task": 2}, "per_task"),
+    ({"mode": "joint", "reference": "initial"}, "reference"),
+    ({"retain_rows": 9}, "retain_rows"),
+    ({"joint_steps": "fixed"}, "joint_steps"),
+    ({"merge": "ties"}, "merge"),
+    ({"mode": "experts", "scale": 0.5}, "scale"),
+    ({"mode": "merge", "density": 0.5}, "density"),
+    ({"mode": "merge", "merge": "ties", "drop": 0.5}, "drop"),
+    ({"mode": "merge", "merge": "mcu", "merge_rank": 4}, "merge_rank"),
+    ({"adapters": "elsewhere"}, "adapters"),
+    ({"mode": "merge", "router": "oracle"}, "router"),
+    ({"mode": "experts", "router": "oracle", "router_quantile": 0.5}, "router_quantile"),
+]
+"""Settings of a course, and the one without effect."""
+
+
+@pytest.mark.parametrize(("settings", "name"), IDLE)
+def test_settings_without_effect_are_refused(settings, name):
+    course = Course(**{"tasks": 2, **settings})
+    with pytest.raises(UserError, match=rf"continual\.{name}=.* has no effect: it counts only"):
+        require_effect({"continual": course}, course.idle())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"course": {"merge": "ties"}}, "continual.merge='ties' has no effect"),
+        ({"training": {"robust_rho": 0.5}}, "training.robust_rho=0.5 has no effect"),
+    ],
+)
+def test_nothing_is_written_where_a_setting_has_no_effect(runs, place, settings, message):
+    with pytest.raises(UserError, match=message):
+        runs("idle", **settings)
+    assert not (place / "idle").exists()
+
+
+def test_settings_of_the_evaluation_are_not_given_twice(place):
+    run = Run.of(place / "model", place / "people", "ga", place / "twice", training=SHORT)
+    with pytest.raises(
+        UserError, match="continual.max_new_tokens=4 has no effect: it counts only without eval.max_new_tokens"
+    ):
+        continual_run(replace(run, eval={"max_new_tokens": 9}), COURSE)
 
 
 @pytest.fixture(scope="module")

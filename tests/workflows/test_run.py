@@ -63,6 +63,23 @@ class TestRefusals:
     def test_unknown_setting(self):
         self.refuse("Unknown setting of method ga 'reducton'. Did you mean reduction", settings={"reducton": 1})
 
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (
+                {"settings": {"prompt_decouple_pairing": "random"}},
+                "method.prompt_decouple_pairing='random' has no effect",
+            ),
+            (
+                {"training": {"stop": "never", "check_every": 5}},
+                "training.check_every=5 has no effect: it counts only with",
+            ),
+            ({"benchmark": {"name": "folder", "dataset": "x"}}, "benchmark.dataset='x' has no effect"),
+        ],
+    )
+    def test_settings_without_effect(self, model, more, message):
+        self.refuse(message, model=model, **more)
+
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
     @pytest.mark.parametrize("name", ["lr", "clip", "weight_decay", "dropout"])
     def test_training_numbers_are_finite(self, name, value):
@@ -186,6 +203,25 @@ def test_the_written_run_can_be_run_again_with_equal_weights(done, tmp_path):
     one, two = (load_file(out / "model" / "adapter_model.safetensors") for out in (done, again))
     assert one.keys() == two.keys()
     assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_settings_that_other_runs_share_are_told_and_a_resumed_run_keeps_its_own(model, tmp_path, capsys):
+    run = config.Run.of(model, EXAMPLE, "ga", tmp_path / "x", training={**SHORT, "check_every": 7})
+    with pytest.raises(UserError, match="training.check_every=7 has no effect"):
+        workflows_forget.checked(run)
+    workflows_forget.checked(run, shared=True)
+    assert "training.check_every=7 has no effect" in capsys.readouterr().err
+    owned_folder(tmp_path / "x")
+    config.write(tmp_path / "x" / "run.yaml", run, record={})
+    workflows_forget.checked(run, resume=True)
+
+
+def test_a_method_without_training_steps_tells_of_what_it_does_not_read(model, tmp_path, capsys):
+    workflows_forget.checked(config.Run.of(model, EXAMPLE, "prompt", tmp_path / "x", training={"lr": 1e-3}))
+    assert (
+        "training.lr=0.001 has no effect: it counts only for methods that take training steps"
+        in capsys.readouterr().err
+    )
 
 
 def test_full_tuning_of_the_unlearned_model_again(done, tmp_path):

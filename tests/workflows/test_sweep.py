@@ -100,7 +100,9 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
         seen.update(how, settings=settings, model=model, data=data)
 
     monkeypatch.setattr(
-        import_module("unsee.workflows.forget"), "forget_run", lambda run, resume: seen.update(resume=resume)
+        import_module("unsee.workflows.forget"),
+        "forget_run",
+        lambda run, resume, shared: seen.update(resume=resume, shared=shared),
     )
     monkeypatch.setattr(import_module("unsee.data.open"), "open_benchmark", lambda data, layout: (data, layout))
     monkeypatch.setattr(import_module("unsee.evaluation.evaluate"), "evaluate", evaluate)
@@ -114,6 +116,7 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
         "data": ("d", run.benchmark),
         "engine": "plain",
         "resume": False,
+        "shared": True,
         "stage": "ga",
         "seed": 4,
         "images_dir": tmp_path / "images",
@@ -140,7 +143,7 @@ def test_a_cell_may_be_attacked_before_it_is_judged_or_be_a_model_as_it_is(tmp_p
     """Scores are written last: a cell that was cut off while it was attacked is not done."""
     steps = []
     forget, attack = import_module("unsee.workflows.forget"), import_module("unsee.workflows.attack")
-    monkeypatch.setattr(forget, "forget_run", lambda run, resume: steps.append("forget"))
+    monkeypatch.setattr(forget, "forget_run", lambda run, resume, shared: steps.append("forget"))
     monkeypatch.setattr(attack, "attack", lambda model, **how: steps.append("attack") or steps.append((model, how)))
     monkeypatch.setattr(import_module("unsee.data.open"), "open_benchmark", lambda data, layout: (data, layout))
     monkeypatch.setattr(
@@ -226,6 +229,29 @@ def test_the_table_part_of_a_grid_makes_a_table(grid, tmp_path):
     make_run(tmp_path / "cells" / "a", "npo")
     sweep._compare(tmp_path, ["a"], read.table)
     assert (tmp_path / "table.md").read_text().startswith("| run | gives away | seeds |\n|---|---|---|\n| npo | 0.")
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        "method.strength: [1.0, 2.0]",
+        "method: [{name: rmuse, strength: 2.0}]",
+        "method: [{name: rmuse, tau_margin: 0.05}]",
+        "training.robust_sigma: [1e-3]\n  method: [npo]",
+    ],
+)
+def test_an_axis_without_effect_is_refused_before_anything_starts(grid, tmp_path, axes):
+    base = GRID.partition("axes")[0].replace("data: lab\n", "data: lab\n  method: rmuse\n")
+    grid.write_text(f"{base}axes:\n  {axes}\n")
+    with pytest.raises(UserError, match=r"(rmuse|npo): (method|training)\..* has no effect: it counts only"):
+        sweep.sweep(grid, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_may_have_settings_that_act_in_some_cells_only(grid):
+    base = GRID.partition("axes")[0].replace("data: lab\n", "data: lab\n  method: {name: mmunlearner, p_samples: 9}\n")
+    grid.write_text(f"{base}axes:\n  method.mask: [saliency, none]\n")
+    assert len(sweep.read_grid(grid).cells) == 2
 
 
 @pytest.mark.usefixtures("stubbed")

@@ -9,10 +9,13 @@ import re
 import textwrap
 from dataclasses import MISSING, Field, dataclass, fields
 from itertools import pairwise
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from unsee.api import registry
 from unsee.api.method import Method, Needs
+
+_NO_COST: Final = ("trains", "adapters", "stops", "checks")
+"""Fields of `Needs` that say nothing about the cost of a step."""
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
@@ -116,7 +119,7 @@ def _cost(cls: type[Method]) -> list[str]:
         return ["cost of a step: none, weights are edited at once"]
     if not needs.trains:
         return ["cost of a step: none, no weight is trained"]
-    lines = [f"  {name}={value}: {docs[name]}" for name, value in vars(needs).items() if value and name != "trains"]
+    lines = [f"  {name}={value}: {docs[name]}" for name, value in vars(needs).items() if value and name not in _NO_COST]
     return ["cost of a step with the defaults:", *lines]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from unsee.api.finite import require_finite
-from unsee.api.training import Tune
+from unsee.api.training import Training, Tune
 from unsee.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ GROUPS: Final[Mapping[Group, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Requirements of a method: memory of a training step (for estimates), whole weights."""
+    """Requirements of a method: memory of a training step (for estimates), settings of `Training` that count, whole weights."""
 
     trains: bool = True
     """Whether weights change in training steps."""
@@ -45,6 +45,12 @@ class Needs:
     """Whether log-likelihoods under the reference model are needed (a second model with the plain engine)."""
     generates: bool = False
     """Whether the original model answers the forget questions before training."""
+    adapters: bool = False
+    """Whether adapters are trained with full tuning, too, so that `training.rank` and `alpha` count."""
+    stops: bool = True
+    """Whether `training.stop` is obeyed."""
+    checks: bool = False
+    """Whether the method checks something by itself every `training.check_every` steps."""
     before: float = 0.0
     """Extra bytes per trained weight before training only (sums of a saliency sweep)."""
     beside: float = 0.0
@@ -97,6 +103,14 @@ class Method(ABC):
     def tunes(self) -> tuple[Tune, ...]:
         """Return the ways of tuning that the method accepts with these settings."""
         return self.trial.tunes
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others, each with what it counts with.
+
+        `forget` refuses them where they are given: `("method.strength", "with method.update=additive")`. Settings of `training`
+        that hold for all methods follow from `needs`.
+        """
+        yield from ()
 
 
 def _require_signs(method: Method) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,6 +17,13 @@ _HIGHEST_RANK: Final = 16_384
 """Highest LoRA rank; above the narrower side of a layer it adds weights and no freedom."""
 _ROBUST: Final = ("robust_draws", "robust_attack_steps")
 """Counts of the robust wrappers."""
+_ROBUST_SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "sam": ("robust_rho",),
+    "smoothing": ("robust_sigma", "robust_draws"),
+    "averaging": ("robust_mix",),
+    "lat": ("robust_layer", "robust_radius", "robust_attack_steps"),
+}
+"""Wrapper -> its settings."""
 _MOST: Final = 10**9
 """Largest count that is accepted."""
 
@@ -125,6 +133,29 @@ class Training:
         self._require_adapters()
         if not self.parts or set(self.parts) - {"vision", "projector", "language"}:
             raise UserError(f"training.parts must name some of vision, projector, language; got {self.parts!r}.")
+
+    def idle(self, *, adapters: bool = False, checks: bool = True) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others, each with what it counts with.
+
+        Args:
+            adapters: Whether the method trains adapters of its own with full tuning, too.
+            checks: Whether anything but the guard is checked while training.
+        """
+        if self.tune == "full" and not adapters:
+            for name in ("rank", "alpha", "dropout"):
+                yield f"training.{name}", "with training.tune=lora"
+        for robust, names in _ROBUST_SETTINGS.items():
+            if self.robust != robust:
+                yield from ((f"training.{name}", f"with training.robust={robust}") for name in names)
+        if self.robust == "smoothing" and not self.robust_sigma:
+            yield "training.robust_draws", "with training.robust_sigma above 0"
+        if self.robust == "lat" and not self.robust_radius:
+            yield "training.robust_attack_steps", "with training.robust_radius above 0"
+        if self.guard == "none" and not checks:
+            yield (
+                "training.check_every",
+                "with training.stop=forgotten and a method that obeys it, or with training.guard=collapse",
+            )
 
     def _require_adapters(self) -> None:
         """Raise for settings that need LoRA."""

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal
 
-from unsee.api import Method, Needs, Session, Trial
+from unsee.api import Method, Needs, Session, Training, Trial
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import Batch, collate
 from unsee.losses import dpo_loss
-from unsee.methods.common.guidance import ANSWER, all_drawn, forget_questions, without_private
+from unsee.methods.common.guidance import ANSWER, all_drawn, forget_questions, idle_draws, without_private
 from unsee.methods.common.reference_model import StartLogprobs
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
@@ -54,6 +54,10 @@ class AltPO(Method):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return replace(super().needs(), rows=2, likelihoods=True, generates=True)
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_draws("method.alternates", self.alternates, self.temperature)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the DPO loss on pairs of alternate and forget answer."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unsee.api import Method, Session
+from unsee.api import Method, Session, Training
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import ga_loss
-from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
+from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term, idle_pairing
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
 
@@ -28,6 +28,10 @@ class GradDiff(Method):
     """Weight of Prompt Decouple, the cross-entropy on the normal answers of role benign; 0 = off, SafeEraser: 0.5 [code]."""
     prompt_decouple_pairing: Pairing = "paired"
     """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_pairing(self.prompt_decouple_weight)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the weighted difference."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unsee.api import Method, Needs, Session
+from unsee.api import Method, Needs, Session, Training
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
@@ -39,6 +39,11 @@ class JensUn(Method):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return Needs(retain=int(bool(self.retain_weight)), teacher=bool(self.retain_weight))
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        if not self.retain_weight:
+            yield "method.teacher", "with method.retain_weight above 0"
 
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""

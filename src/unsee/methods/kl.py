@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unsee.api import Method, Needs, Session
+from unsee.api import Method, Needs, Session, Training
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import Direction, ga_loss, kl_loss
-from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
+from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term, idle_pairing
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import Parts, minimise, planned, required
@@ -35,6 +35,10 @@ class KL(Method):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return Needs(retain=1, teacher=True)
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_pairing(self.prompt_decouple_weight)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the sum of both terms."""

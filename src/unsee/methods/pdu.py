@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from unsee.api import Method, Needs, Session
+from unsee.api import Method, Needs, Session, Training
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import answer_nll, logit_margin_loss
+from unsee.training.batch_plan import Plan
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.training.trainer import Parts, minimise, required
+from unsee.training.trainer import Parts, minimise, planned, required
+from unsee.utils.terminal import note_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,12 @@ class PDU(Method):
         """Return the memory requirements of a step."""
         return Needs(retain=1)
 
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        if not self.dual_step:
+            for name in ("retain_bound", "dual_warmup_epochs"):
+                yield f"method.{name}", "with method.dual_step above 0"
+
     def unlearn(self, session: Session) -> None:
         """Minimise both terms, and move the dual variable after every step."""
 
@@ -60,7 +68,17 @@ class PDU(Method):
                 "retain_dual": dual_tensor,
             }
 
-        minimise(session, objective, forget=forget_targets(session), retain=retain_targets(session))
+        targets, retain_answers = forget_targets(session), retain_targets(session)
+        self._tell_unmoved(planned(session, targets, retain_answers))
+        minimise(session, objective, forget=targets, retain=retain_answers)
+
+    def _tell_unmoved(self, plan: Plan) -> None:
+        """Tell that the dual variable never moves, where the run ends before the warm-up does."""
+        if self.dual_step and plan.forget and plan.epoch_at(plan.steps - 1) < self.dual_warmup_epochs:
+            note_once(
+                f"pdu: the dual variable stays {self.retain_weight:g}, for the run ends after {plan.epoch_at(plan.steps):.1f} epochs and "
+                f"method.dual_warmup_epochs is {self.dual_warmup_epochs:g}. Set fewer, or more steps."
+            )
 
     def _dual(self, session: Session) -> float:
         """Return the dual variable after the last logged step, so that a resumed run has the same.

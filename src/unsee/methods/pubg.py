@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from unsee.api import Needs, Session, Trial
+from unsee.api import Needs, Session, Training, Trial
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch, collate
@@ -43,6 +43,14 @@ class PUBG(Guided):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return replace(super().needs(), rows=2)
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others."""
+        yield from super().idle(training)
+        if self.undesired == "dataset":
+            yield "method.responses", "with method.undesired=self"
+        if not self.forget_weight:
+            yield "method.ga_floor", "with method.forget_weight above 0"
 
     def unlearn(self, session: Session) -> None:
         """Minimise the joint loss."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from unsee.api import Method, Session
+from unsee.api import Method, Session, Training
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import IGNORE, answer_nll
-from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
+from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term, idle_pairing
 from unsee.methods.common.refusal_targets import refusal_targets
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, required, retain_term
@@ -37,6 +37,10 @@ class Reject(Method):
         super().__post_init__()
         if self.po_reduction == "concat" and not self.retain_weight:
             raise UserError("po_reduction=concat joins refusals and retain answers; set retain_weight (SafeEraser: 1).")
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_pairing(self.prompt_decouple_weight)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the cross-entropy on refusals."""

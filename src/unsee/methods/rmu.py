@@ -26,6 +26,7 @@ from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import Parts, minimise, planned, required
 from unsee.utils.seeds import seed_of
+from unsee.utils.terminal import note_once
 
 LAYER: Final = 7
 """Layer of the published runs with 7B models [code]."""
@@ -51,6 +52,10 @@ class RMU(Method):
         layer = chosen_layer(session.model, self.layer, LAYER)
         if self.update == "down_proj":
             _freeze_others(session.model, layer)
+            if parts := [part for part in session.training.parts if part != "language"]:
+                note_once(
+                    f"training.parts={','.join(parts)} is not trained: method.update=down_proj trains decoder layers alone."
+                )
         targets, retain_answers = forget_targets(session), retain_targets(session, self.retain_weight)
         start = StartStates(session, planned(session, targets, retain_answers).met() if retain_answers else [], layer)
         control_d = self._control(session)

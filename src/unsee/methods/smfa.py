@@ -63,7 +63,7 @@ class SMFA(Method):
 
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
-        return Needs(retain=1, full_weights="adds an update to the base's weights")
+        return Needs(retain=1, adapters=True, full_weights="adds an update to the base's weights")
 
     def unlearn(self, session: Session) -> None:
         """Train both adapters, and write what the mask leaves of the first into the weights."""

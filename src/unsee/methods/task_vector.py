@@ -41,7 +41,7 @@ class TaskVector(Method):
 
     def needs(self) -> Needs:
         """Return the memory requirements: full tuning keeps the weights before it."""
-        return Needs(beside=4.0)
+        return Needs(beside=4.0, stops=False)
 
     def unlearn(self, session: Session) -> None:
         """Learn the forget answers, then negate the change.

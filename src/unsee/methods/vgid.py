@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import Module
 
-from unsee.api import Example, Family, ImageSource, Method, Needs, Part, Promise, Session, Trial
+from unsee.api import Example, Family, ImageSource, Method, Needs, Part, Promise, Session, Training, Trial
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import kl_loss
-from unsee.methods.common.guidance import INSTRUCTION, all_drawn, forget_questions, without_private
+from unsee.methods.common.guidance import INSTRUCTION, all_drawn, forget_questions, idle_draws, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, planned
@@ -70,6 +70,10 @@ class VGID(Method):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return replace(super().needs(), teacher=True, generates=True)
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_draws("method.rollouts", self.rollouts, self.temperature)
 
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""

@@ -24,6 +24,7 @@ from unsee.training.stop_rule import finite_output, seen_probes, unlearning_succ
 from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable_bytes
 from unsee.utils.files import atomic_write_text
 from unsee.utils.progress import Bar
+from unsee.utils.terminal import note_once
 
 _ROW = 4096
 """Largest size of a log row in bytes, for the message about a full disk."""
@@ -36,6 +37,10 @@ class TrainingMonitor:
         self.session = session
         self.plan = plan
         self.probes = seen_probes(plan.forget) if session.training.stop == "forgotten" else []
+        if session.training.stop == "forgotten" and not self.probes:
+            note_once(
+                "training.stop=forgotten has no effect: no forget row has a private string that an answer could give away."
+            )
         self.guard = CollapseGuard(session, plan) if session.training.guard == "collapse" else None
         self.sample = spread(plan.forget, session.training.batch_size)
         """Targets on which the model's output is checked to be finite."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from unsee.api import Session
+from unsee.api import Session, Training
 from unsee.api.request import Target
 from unsee.compat.checkpointing import checkpoint_activations, keep_activations
 from unsee.distributed import processes
@@ -26,6 +26,7 @@ from unsee.training.recompute import recomputing
 from unsee.training.recording import recorded
 from unsee.training.trainable import prepare, summary, trainable
 from unsee.utils.memory import peak_gib, reset_peak
+from unsee.utils.terminal import note_once
 
 __all__ = [
     "AnswerLogprob",
@@ -127,12 +128,24 @@ def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target]
         retain_ratio: Rows of a retain batch per row of a forget batch.
     """
     plan = Plan(forget, retain, session.training, session.seed, processes.world(), retain_ratio)
+    if forget:
+        _tell_idle(session.training, plan)
     if forget and session.training.warmup_steps >= max(1, plan.steps):
         raise UserError(
             f"training.warmup_steps is {session.training.warmup_steps}, but the run has {plan.steps} steps: the learning "
             "rate would never reach training.lr. Set fewer warm-up steps, or more epochs."
         )
     return plan
+
+
+def _tell_idle(training: Training, plan: Plan) -> None:
+    """Tell of settings that the number of steps leaves without effect."""
+    if plan.steps < training.max_steps:
+        note_once(
+            f"training.max_steps={training.max_steps} has no effect: training.epochs={training.epochs} ends after {plan.steps} steps."
+        )
+    if training.check_every > plan.steps and (training.stop != "never" or training.guard != "none"):
+        note_once(f"training.check_every={training.check_every} has no effect: the run has {plan.steps} steps.")
 
 
 def required(retain: Batch | None) -> Batch:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unsee import config
 from unsee.api import VLM, Benchmark, Method, Role, Session, Training, registry
 from unsee.api.fast_paths import PLAIN, Name
+from unsee.api.idle import idle_for_method, idle_in_run, without_effect
 from unsee.config import RECORD, Run, paths
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_specs, with_used
@@ -31,6 +32,7 @@ from unsee.models.location import folder_of
 from unsee.utils import trackers
 from unsee.utils.files import foreign, remove_folder, require_space
 from unsee.utils.parsing import read_object
+from unsee.utils.terminal import note_once
 from unsee.workflows.given import SLACK, opened_of, stored
 from unsee.workflows.run import Run as FinishedRun
 
@@ -132,7 +134,12 @@ def _free(method: str, *, resume: bool) -> Path:
 
 
 def forget_run(
-    run: Run, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = (), data: Benchmark | None = None
+    run: Run,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    data: Benchmark | None = None,
+    shared: bool = False,
 ) -> Path:
     """Run `forget` from a run configuration.
 
@@ -141,6 +148,7 @@ def forget_run(
         resume: Go on in an existing run folder; without, one is refused.
         callbacks: Called while training, beside those of unsee.
         data: What `run.data` stands for if it was given as an object. Default: opened from `run.data`.
+        shared: Whether other runs have the same settings, as the cells of a grid: those without effect are told, not refused.
 
     Returns:
         Run folder, with model and record.
@@ -151,7 +159,7 @@ def forget_run(
         callbacks = made(callbacks)
     distributed_processes.start()
     with distributed_processes.lost_peer_explained():
-        return _forget(run, callbacks, data, resume=resume)
+        return _forget(run, callbacks, data, resume=resume, shared=shared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +175,9 @@ class Checked:
     """Result of the one pass over the data."""
 
 
-def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None, hashed: bool = False) -> Checked:
+def checked(
+    run: Run, *, resume: bool = False, data: Benchmark | None = None, hashed: bool = False, shared: bool = False
+) -> Checked:
     """Return the validated run.
 
     Args:
@@ -175,13 +185,33 @@ def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None, ha
         resume: Expect an existing run folder instead of refusing one.
         data: What `run.data` stands for if it was given as an object. Default: opened from `run.data`.
         hashed: Fingerprint the data in the same pass.
+        shared: Tell of settings without effect instead of refusing them.
 
     Raises:
         UserError: The first fault.
     """
     run = with_plugins(run)
     with setting_hints(run):
-        return _checked(run, data, resume=resume, hashed=hashed)
+        checked_run = _checked(run, data, resume=resume, hashed=hashed)
+    if not (resume and (Path(run.out) / RECORD).exists()):
+        _require_effect(checked_run, shared=shared)
+    return checked_run
+
+
+def _require_effect(checked_run: Checked, *, shared: bool) -> None:
+    """Raise for a setting that can have no effect.
+
+    Those of runs with `shared` settings are told instead, and so are those of the training that the method does not read.
+    """
+    method, benchmark, training = checked_run.method, checked_run.benchmark, checked_run.training
+    suggested = config.build(Training, benchmark.suggested(checked_run.run.method), where="training")
+    parts = {"method": method, "training": training, "benchmark": getattr(benchmark, "settings", None)}
+    neutral = {"training": suggested}
+    messages = list(without_effect(parts, [*idle_in_run(method, training), *benchmark.idle()], neutral=neutral))
+    if messages and not shared:
+        raise UserError(messages[0])
+    for message in [*messages, *without_effect(parts, idle_for_method(method, training), neutral=neutral)]:
+        note_once(message)
 
 
 def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) -> Checked:
@@ -211,8 +241,10 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) ->
     return Checked(run=run, method=method, benchmark=benchmark, training=training, survey=survey)
 
 
-def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | None, *, resume: bool) -> Path:
-    checked_run = checked(run, resume=resume, data=data, hashed=True)
+def _forget(
+    run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | None, *, resume: bool, shared: bool
+) -> Path:
+    checked_run = checked(run, resume=resume, data=data, hashed=True, shared=shared)
     run, out = checked_run.run, Path(run.out)
     record = _record(run, checked_run.survey.fingerprint)
     done = resume and _already_done(out, checked_run, record)

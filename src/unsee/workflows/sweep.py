@@ -31,6 +31,7 @@ from typing import Any, Final, Literal
 
 from unsee import config
 from unsee.api import Training, registry
+from unsee.api.idle import idle_in_run, without_effect
 from unsee.config import Run
 from unsee.config.hints import setting_hints
 from unsee.config.paths import is_model, require_run
@@ -229,7 +230,10 @@ def _cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
         raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
     run = with_used(with_plugins(run), ("methods", run.method))
     method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
-    config.build(Training, run.training, where="training")
+    training = config.build(Training, run.training, where="training")
+    parts = {"method": method, "training": training}
+    for message in without_effect(parts, idle_in_run(method, training), only=set(_paths(axis_values))):
+        raise UserError(f"{run.method}: {message}")
     eval_config = config.build(config.EvalConfig, run.eval, where="eval")
     for name in eval_config.measures:
         extra(name)
@@ -247,6 +251,12 @@ def _cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
         out="",
     )
     return named(run, _label(run, axis_values))
+
+
+def _paths(axis_values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paths of the settings that the axes set. Those of the base may act in other cells alone."""
+    for path, value in axis_values.items():
+        yield from (f"{path}.{name}" for name in value) if isinstance(value, Mapping) else (path,)
 
 
 def _require_judged(gold: str, data: str) -> None:
@@ -326,7 +336,7 @@ def _work(run: Run, label: str, out: Path, attack: Mapping[str, Any] | None = No
 
     run = with_plugins(run)
     if run.method:
-        forget_run(run, resume=(Path(run.out) / RECORD).exists())
+        forget_run(run, resume=(Path(run.out) / RECORD).exists(), shared=True)
     if attack:
         attacking.attack(run.out, seed=run.seed, **attack)
     settings = config.build(config.EvalConfig, run.eval, where="eval")

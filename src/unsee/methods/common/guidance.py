@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
 from torch import Tensor
 
-from unsee.api import PROBES, Example, Kind, Method, Needs, Role, Session
+from unsee.api import PROBES, Example, Kind, Method, Needs, Role, Session, Training
 from unsee.api.request import Completion, Prompt, Sampling, Target
 from unsee.distributed import processes
 from unsee.errors import UserError
@@ -158,6 +158,18 @@ def without_private(name: str, count: int, temperature: float, instruction: str 
     return Draws(name=name, count=count if sampling else 1, sampling=sampling, revealing=False, instruction=instruction)
 
 
+def idle_draws(setting: str, count: int, temperature: float) -> Iterator[tuple[str, str]]:
+    """Yield the setting of the number of responses, where greedy decoding allows one only.
+
+    Args:
+        setting: Path of the setting.
+        count: Its value.
+        temperature: Sampling temperature of the responses.
+    """
+    if count > 1 and not temperature:
+        yield setting, "with method.temperature above 0"
+
+
 def drawn_targets(session: Session, examples: Sequence[Example], draws: Draws, message: str) -> dict[str, list[Target]]:
     """Return the kept responses of the original model as targets, by id of the example.
 
@@ -227,6 +239,13 @@ class Guided(Method):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return replace(super().needs(), teacher=True, generates=True)
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_draws("method.rollouts", self.rollouts, self.temperature)
+        if not self.guidance_weight:
+            for name in ("instruction", "kl_direction", "teacher"):
+                yield f"method.{name}", "with method.guidance_weight above 0"
 
 
 class Guide:

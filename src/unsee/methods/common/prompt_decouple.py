@@ -26,6 +26,12 @@ Partners = Mapping[str, tuple[Target, ...]]
 """Forget example id -> harmless rows to pair with; empty = no term."""
 
 
+def idle_pairing(weight: float) -> Iterator[tuple[str, str]]:
+    """Yield the setting of the pairing, where the weight of the term is 0."""
+    if not weight:
+        yield "method.prompt_decouple_pairing", "with method.prompt_decouple_weight above 0"
+
+
 def decouple_partners(
     session: Session, forget: Sequence[Target], weight: float, pairing: Pairing = "paired"
 ) -> Partners:

@@ -7,7 +7,7 @@ is marked [inferred]. Shapes: n neurons of an MLP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn import Linear, Module
 
-from unsee.api import Example, Group, Method, Needs, Part, Role, Session, Trial
+from unsee.api import Example, Group, Method, Needs, Part, Role, Session, Training, Trial
 from unsee.errors import UserError
 from unsee.methods.common.down_projections import down_projections
 from unsee.methods.manu import released
@@ -36,7 +36,7 @@ class Manu(Method):
     share: float = 0.02
     """Share of the neurons that is zeroed, of each trained part or (as_released) of all; 0.01 to 0.05 are best in the paper."""
     threshold: float = 0.1
-    """Tau: a neuron is active where its absolute activation is above it [code]; as_released: without effect, as published."""
+    """Tau: a neuron is active where its absolute activation is above it [code]; as_released ignores it, as published."""
     samples: int = 300
     """Forget and retain examples that are measured, at most each [inferred]."""
 
@@ -51,6 +51,11 @@ class Manu(Method):
     def needs(self) -> Needs:
         """Return the memory requirements: four forward sweeps, no training."""
         return Needs(trains=False, edits=True, full_weights="sets weights of the base to 0")
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        if self.mode == "as_released":
+            yield "method.threshold", "with method.mode=paper"
 
     def unlearn(self, session: Session) -> None:
         """Measure, score and prune."""

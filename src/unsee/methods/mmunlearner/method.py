@@ -45,7 +45,9 @@ OURS_IN_TRAINING: Final = (
     "precision",
     "report_to",
 )
-"""Those of `training`; `stop` and what paces its checks have no effect, the rate is constant."""
+"""Those of `training`; `stop` has no effect, the rate is constant."""
+UNREAD_IN_TRAINING: Final = ("by_image", "check_every", "checkpoint_every", "max_new_tokens")
+"""Those of `training` that the published loop does not read, and that data may suggest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +109,32 @@ class MMUnlearner(Method):
             retain=self.retain_ratio,
             before=8.0,
             beside=1 / 8 + moments,
+            stops=self.mode == "fixed",
             full_weights="takes its mask from gradients of the base's weights",
         )
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others."""
+        if self.mode == "as_released":
+            yield from self._idle_as_released(training)
+            return
+        for name in ("released_like", "released_precision", "allow_noop_mask"):
+            yield f"method.{name}", "with method.mode=as_released"
+        if self.mask == "none":
+            for name in ("gamma", "modules", "also", "p_samples", "p_text", "tolerance", "granularity"):
+                yield f"method.{name}", "with a mask (method.mask)"
+        elif "language" not in (self.modules or training.parts):
+            yield "method.p_text", "with a mask of the language part (method.modules), which alone is reached by text"
+
+    def _idle_as_released(self, training: Training) -> Iterator[tuple[str, str]]:
+        """Yield the settings that the published code does not read."""
+        if training.tune == "full":
+            yield "method.allow_noop_mask", "with training.tune=lora"
+        else:
+            for name in ("gamma", "modules", "p_text", "released_precision"):
+                yield f"method.{name}", "with training.tune=full, as nothing is masked with adapters"
+        for name in UNREAD_IN_TRAINING:
+            yield f"training.{name}", "with method.mode=fixed"
 
     def tunes(self) -> tuple[Tune, ...]:
         """Return the ways of tuning: the published code took adapters, too."""

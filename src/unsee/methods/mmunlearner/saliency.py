@@ -190,6 +190,11 @@ def maskable(session: Session, modules: Sequence[Part] = (), also: Sequence[str]
             f"No trainable weight lies in {', '.join(patterns)}, so there is nothing to mask. Train these parts too: "
             f"--parts {','.join(patterns)}."
         )
+    if unmatched := [end for end in also if not any(name.endswith(end) for name in parts)]:
+        raise UserError(
+            f"method.also={unmatched[0]} has no effect: no trainable weight in {', '.join(patterns)} has a name that ends so. "
+            "Leave it out."
+        )
     return parts
 
 

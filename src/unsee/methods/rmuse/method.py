@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unsee.api import PROBES, Example, Group, Kind, Method, Needs, Promise, Role, Session
+from unsee.api import PROBES, Example, Group, Kind, Method, Needs, Promise, Role, Session, Training
 from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
@@ -123,6 +123,35 @@ class RMuse(Method):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return Needs(trains=False, generates=True)
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        if self.update == "additive":
+            yield "method.max_rotation_deg", "with method.update=slerp"
+        else:
+            yield "method.strength", "with method.update=additive"
+        scored = self.gate not in ("always", "off")
+        if not scored:
+            for name in ("tau", "tau_margin", "score", "scoring_layer"):
+                yield f"method.{name}", "with a method.gate that is neither always nor off"
+        elif not self.calibrated:
+            yield (
+                "method.tau_margin",
+                "with method.tau=auto, the default of method.mode=safe and of method.score=contrast",
+            )
+        if not self.protect and (self.score == "contrast" or not scored):
+            for name in ("energy", "cap"):
+                yield f"method.{name}", "with method.protect=true, or in a gate with method.score=reasoning"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether tau comes from the calibration slice."""
+        return self.tau == "auto" or (self.tau is None and self.auto_by_default)
+
+    @property
+    def auto_by_default(self) -> bool:
+        """Whether an empty gate and an empty tau mean auto."""
+        return self.mode == "safe" or self.score == "contrast"
 
     def unlearn(self, session: Session) -> None:
         """Compute the artefact and attach it. No weight changes."""
@@ -326,19 +355,21 @@ class _Found:
 
     def _rule(self, forget: Sequence[_Pair], calibration: Sequence[_Pair], directions: Directions) -> Rule:
         """Return the steering rule with its gate, calibrated if requested (step 4)."""
-        settings, safe = self.settings, self.settings.mode == "safe"
-        auto_by_default = safe or settings.score == "contrast"
-        gate = settings.gate or ("auto" if auto_by_default else "below")
-        tau = settings.tau if settings.tau is not None else ("auto" if auto_by_default else 0.75)
+        settings = self.settings
+        gate = settings.gate or ("auto" if settings.auto_by_default else "below")
         sign, best_tau = self._calibrated(gate, forget, calibration, directions)
         strict_tau = best_tau - settings.tau_margin if sign == "below" else best_tau + settings.tau_margin
-        limit = settings.max_rotation_deg if settings.max_rotation_deg is not None else (30.0 if safe else 180.0)
+        limit = (
+            settings.max_rotation_deg
+            if settings.max_rotation_deg is not None
+            else (30.0 if settings.mode == "safe" else 180.0)
+        )
         return Rule(
             layers=self.steered,
             scoring_layer=self.scoring,
             gate=sign,
             score=settings.score,
-            tau=strict_tau if tau == "auto" else float(tau),
+            tau=strict_tau if settings.calibrated else float(0.75 if settings.tau is None else settings.tau),
             update=settings.update,
             strength=settings.strength,
             max_rotation_deg=limit,

@@ -28,6 +28,7 @@ from unsee.methods.siu.targets import Concept, Kept, Recipe, Row, build_siu_rows
 from unsee.models.padding import IGNORE
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Objective, Parts, minimise, retain_term
+from unsee.utils.terminal import note_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,14 @@ class SIU(Recipe, Method):
         """Return the memory requirements of a step."""
         return Needs(retain=self.retain_ratio if self.retain_weight else 0, teacher=True)
 
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        if not self.retain_weight:
+            yield "method.retain_ratio", "with method.retain_weight above 0"
+        if not self.beta:
+            for name in ("reduction", "teacher"):
+                yield f"method.{name}", "with method.beta above 0"
+
     def tunes(self) -> tuple[Tune, ...]:
         """Return the ways of tuning: the published code turns adapters off for its reference."""
         return ("lora",) if self.mode == "as_released" else self.trial.tunes
@@ -77,7 +86,12 @@ class SIU(Recipe, Method):
         concepts, rows = build_siu_rows(session, self)
         name_mask = name_tokens(session.processor, [name for concept in concepts for name in concept.names])
         session.notes["siu"] = _facts(concepts, rows, name_mask)
-        session.training = _limited(session, self.steps * len(concepts))
+        limit = self.steps * len(concepts)
+        session.training = _limited(session, limit)
+        if self.steps != SIU.steps and 0 <= session.training.max_steps < limit:
+            note_once(
+                f"method.steps={self.steps} has no effect: training.max_steps={session.training.max_steps} ends before its {limit} steps."
+            )
         objective = (
             self._released(session, rows, name_mask)
             if self.mode == "as_released"

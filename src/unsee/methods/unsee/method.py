@@ -13,18 +13,19 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from unsee.api import Method, Needs, Role, Session, Trial
+from unsee.api import Method, Needs, Role, Session, Training, Trial
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import per_sample, token_js, token_kl
-from unsee.methods.common.guidance import INSTRUCTION
+from unsee.methods.common.guidance import INSTRUCTION, idle_draws
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.methods.unsee.forms import Form
 from unsee.methods.unsee.student import KeptStop, shrink
 from unsee.methods.unsee.teacher import Law, Scope, kept_targets, lessons, with_name_share
 from unsee.training.collapse_guard import spread
 from unsee.training.trainer import Parts, minimise, planned
+from unsee.utils.terminal import note_once
 
 PROBES = 32
 """Number of retained answers that the stop rule measures."""
@@ -102,10 +103,22 @@ class Unsee(Method):
             retain=self.retain_ratio if self.retain_weight else 0,
             teacher=True,
             generates=True,
+            stops=False,
+            checks=bool(self.kept),
             full_weights="starts from singular components of the base's weights (unless method.shrink=0)"
             if self.shrink
             else "",
         )
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_draws("method.rollouts", self.rollouts, self.temperature)
+        if not self.retain_weight:
+            for name in ("shrink", "retain_ratio", "forms", "kept"):
+                yield f"method.{name}", "with method.retain_weight above 0"
+        if not (self.shrink and self.retain_weight):
+            for name in ("noise", "located"):
+                yield f"method.{name}", "with method.shrink and method.retain_weight above 0"
 
     def _require_usable(self, session: Session) -> None:
         """Raise for settings that do not go together.
@@ -145,6 +158,10 @@ class Unsee(Method):
         plan = planned(session, forget, retain_answers, self.retain_ratio)
         start = StartLogits(session, [*plan.met(), *probes], teacher=self.teacher)
         share = self.shrink if retain_answers else 0.0
+        if self.shrink and self.retain_weight and not retain_answers:
+            note_once(
+                "method.shrink has no effect: without retain rows nothing could be learnt again, so nothing is shrunk."
+            )
         shrunk_count = shrink(session.model, session.training, share, self.noise, self.located, session.seed)
         if share and not shrunk_count:
             raise UserError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from unsee import config
 from unsee.api import Method, Training, registry
+from unsee.api.idle import idle_in_run, require_effect
 from unsee.config import Run
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_used
@@ -218,6 +219,8 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
         raise UserError(f"Mode {course.mode} needs an adapter for each request: set training.tune=lora.")
     if course.mode == "sequential" and course.reference == "initial" and training.tune != "lora":
         raise UserError("continual.reference=initial goes on training one adapter: set training.tune=lora.")
+    if not (Path(run.out) / RECORD).exists():
+        _require_effect(run, course, method, training, config.build(Training, suggested, where="training"))
     run = replace(
         run,
         model=absolute_or_name(run.model),
@@ -229,6 +232,20 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
     adapters = str(Path(course.adapters).resolve()) if course.adapters else ""
     return run, replace(
         course, requests=absolute_or_name(course.requests), gold=absolute_or_name(course.gold), adapters=adapters
+    )
+
+
+def _require_effect(run: Run, course: Course, method: Method, training: Training, suggested: Training) -> None:
+    """Raise for a setting that can have no effect in any of the runs."""
+    overridden = (
+        (f"continual.{name}", f"without eval.{name}")
+        for name in ("max_new_tokens", "batch_size")
+        if name in run.eval and run.eval[name] != vars(course)[name]
+    )
+    require_effect(
+        {"continual": course, "method": method, "training": training},
+        [*course.idle(), *overridden, *idle_in_run(method, training)],
+        neutral={"training": suggested},
     )
 
 

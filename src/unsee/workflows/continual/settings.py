@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +77,40 @@ class Course:
     """Length limit of every judged answer; `eval.max_new_tokens` overrides it."""
     batch_size: int = 64
     """Prompts per batch of the evaluation; `eval.batch_size` overrides it."""
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others, each with what it counts with."""
+        uses = (
+            (not self.requests, "without continual.requests", "per_task"),
+            (self.mode == "sequential", "with continual.mode=sequential", "reference"),
+            (self.retain_policy.endswith("sample"), "with a sample as continual.retain_policy", "retain_rows"),
+            (self.mode == "joint", "with continual.mode=joint", "joint_steps"),
+            (self.mode == "merge", "with continual.mode=merge", "merge"),
+            (self.mode == "merge", "with continual.mode=merge", "scale"),
+            (
+                self.mode == "merge" and self.merge == "ties",
+                "with continual.mode=merge and continual.merge=ties",
+                "density",
+            ),
+            (
+                self.mode == "merge" and self.merge == "dare",
+                "with continual.mode=merge and continual.merge=dare",
+                "drop",
+            ),
+            (
+                self.mode == "merge" and self.merge in ("ties", "dare"),
+                "with continual.mode=merge and continual.merge=ties or dare",
+                "merge_rank",
+            ),
+            (self.mode in ("merge", "experts"), "with continual.mode=merge or experts", "adapters"),
+            (self.mode == "experts", "with continual.mode=experts", "router"),
+            (
+                self.mode == "experts" and self.router == "nearest",
+                "with continual.mode=experts and continual.router=nearest",
+                "router_quantile",
+            ),
+        )
+        yield from ((f"continual.{name}", needed) for used, needed, name in uses if not used)
 
     def __post_init__(self) -> None:
         """Reject settings that define no sequence."""

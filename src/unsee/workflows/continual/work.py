@@ -91,7 +91,7 @@ def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapp
         training={**work.run.training, **training},
     )
     with owner(folder, wait=True):  # sequences may share adapters
-        return forget_run(run, resume=(folder / RECORD).exists())
+        return forget_run(run, resume=(folder / RECORD).exists(), shared=True)
 
 
 def folder_name(request: str) -> str:
