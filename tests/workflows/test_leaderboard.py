@@ -162,7 +162,17 @@ def test_rows_without_figures_stay_with_their_reason(board):
     found = rows(board)
     assert found["simnpo"]["notes"] == ["no setting could be judged: seed 0: planted"]
     assert found["simnpo"]["gold_distance"] is None
-    assert found["ga"]["notes"] == ["no setting kept 95%; the one that kept most (0%)"]
+    assert found["ga"]["notes"] == [
+        "no setting kept 95%; the one that kept most (0%)",
+        "2 of 2 settings answered alike: what they differ in had no effect",
+    ]
+    chosen_settings = json.loads((board / "chosen.json").read_text())
+    assert {name: entry["alike"] for name, entry in chosen_settings.items()} == {
+        "npo": "",
+        "milder": "",
+        "ga": "2 of 2 settings answered alike",
+        "simnpo": "",
+    }
     text = (board / "leaderboard.md").read_text()
     assert "|  | simnpo |  |" in text
     assert "Holm's correction" in text
@@ -361,6 +371,19 @@ def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
     ("old", "new", "message"),
     [
         ("settings: 2", "settings: 1", "npo tries 2 settings"),
+        ("attacks: quick", "attack_seeds: 1", "attack_seeds=1 has no effect: it counts only with attacks"),
+        ("attacks: quick", "attacks: quick\nattack_seeds: 3", "attack_seeds=3 has no effect: it counts only up to the"),
+        ("attacks: quick", "attacks: {relearning: {tune: full, rank: 4}}", "attack.rank=4 has no effect"),
+        (
+            "  ga:",
+            "  ga: {method.prompt_decouple_pairing: random}",
+            "ga: method.prompt_decouple_pairing='random' has no",
+        ),
+        ("  ga:", "  ga: {training.lr: [], training.robust_rho: [0.01, 0.1]}", "training.robust_rho=0.1 has no effect"),
+        ("  ga:", "  ga: {training.lrs: []}", "methods.ga has training.lrs: [], which takes a shared axis away"),
+        ("base: {", "base: {seed: 4, ", "base has seed, which"),
+        ("base: {", "base: {method: npo, ", "base has method, which"),
+        ("base: {", "base: {out: runs/x, ", "base has out, which"),
         (
             "golds: {person: lab-gold}",
             "golds: {picture: lab-gold-picture}",

@@ -1,7 +1,8 @@
 """Workflow of `leaderboard`: the same search for every method, then a final evaluation.
 
     leaderboard.yaml                   copy of the leaderboard file
-    chosen.json                        every setting tried, its distance to gold, what it keeps, and the chosen one
+    chosen.json                        every setting tried, its distance to gold, what it keeps, the chosen one, and
+                                       how many answered alike
     leaderboard.md, leaderboard.json   a table per world and promise, written again after every few methods
     leaderboard.html                   the same with charts
     compare/                           report of the chosen settings in the first world
@@ -12,7 +13,10 @@ questions of the split `selection` only; figures come from `report`, attacks fro
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
@@ -21,6 +25,7 @@ from typing import Any, Final, Literal
 
 from unsee import config
 from unsee.api import registry
+from unsee.api.idle import require_effect
 from unsee.api.method import Promise
 from unsee.config import Run
 from unsee.config.plugins import with_plugins
@@ -39,6 +44,8 @@ from unsee.workflows.sweep import Cell, Launcher, State
 
 OURS: Final = ("eval.split", "eval.gold")
 """Settings that the leaderboard sets itself."""
+UNUSED: Final = ("method", "out")
+"""Settings of a run that stand elsewhere in a leaderboard."""
 WORLDLY: Final = ("model", "data", "benchmark", "seed")
 """Settings of `base` (the seed: of `search_seed` and `seeds`) that no method may have of its own, as all are compared in one world."""
 
@@ -110,6 +117,13 @@ class Board:
     worlds: Mapping[str, Any] = field(default_factory=dict)
     """Name -> further world, for the chosen settings as they are."""
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect beside the others, each with what it counts with."""
+        if self.attacks == "none":
+            yield "attack_seeds", "with attacks"
+        elif (self.attack_seeds or 0) > len(self.seeds):
+            yield "attack_seeds", f"up to the number of seeds, {len(self.seeds)}"
+
     def __post_init__(self) -> None:
         """Reject values that no leaderboard can use."""
         if not (self.methods and self.kept and self.seeds and self.settings >= 1):
@@ -136,6 +150,8 @@ class Tried:
     """Share of the questions that the distance leaves out, as an answer could not be judged."""
     why: str = ""
     """Why it was not judged."""
+    answers: str = ""
+    """Hash of all answers and log-probabilities; empty if it was not judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +234,7 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
     """Read and check a leaderboard file, and make the cells of the search."""
     board_values = config.read_mapping(file)
     board = config.build(Board, board_values, where=str(file))
+    require_effect({"": board}, board.idle())
     _require_one_world(board, file)
     first_world = {
         "golds": board.golds,
@@ -227,6 +244,7 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
     world_values = {"first": first_world, **board.worlds}
     worlds = {name: config.build(World, values, where=f"{file}, world {name}") for name, values in world_values.items()}
     search = {name: _search(board, name, file, plugins) for name in board.methods}
+    _require_attacks(board)
     for name, cells in search.items():
         promise = registry.load("methods", cells[0].run.method).promise
         for world_name, world in worlds.items():
@@ -235,6 +253,15 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
                     f"{file}: world {world_name} has no gold model for the promise {promise!r} of {name}. Name it in golds."
                 )
     return _Plan(board=board, worlds=worlds, search=search)
+
+
+def _require_attacks(board: Board) -> None:
+    """Raise if the settings of an attack cannot be used, or can have no effect."""
+    from unsee.workflows.attack import attack_of
+
+    settings_by_attack = board.attacks if isinstance(board.attacks, Mapping) else {}
+    for name in settings_by_attack:
+        attack_of(name, {name: settings_by_attack[name] or {}}, quick=True)
 
 
 def _require_one_world(board: Board, file: Path) -> None:
@@ -248,12 +275,12 @@ def _require_one_world(board: Board, file: Path) -> None:
         if isinstance(method_settings, Mapping)
     }
     for part, settings in parts.items():
-        reserved_names = OURS if part == "base" else (*OURS, *WORLDLY)
+        reserved_names = (*OURS, *UNUSED, "seed") if part == "base" else (*OURS, *WORLDLY)
         for path in _paths(settings):
             if any(path == name or path.startswith(f"{name}.") for name in reserved_names):
                 raise UserError(
                     f"{file}: {part} has {path}, which the leaderboard sets itself, alike for all methods. Leave it out: model and data "
-                    "stand in base and worlds, seeds in search_seed and seeds."
+                    "stand in base and worlds, seeds in search_seed and seeds, methods in methods."
                 )
 
 
@@ -271,6 +298,11 @@ def _search(board: Board, name: str, file: Path, plugins: Sequence[str]) -> list
     if not isinstance(method_settings, Mapping):
         raise UserError(f"{file}: methods.{name} must be a mapping of settings, or nothing.")
     axes = {"method": name, **board.axes, **method_settings}
+    if not_shared := [path for path, value in method_settings.items() if value == [] and path not in board.axes]:
+        raise UserError(
+            f"{file}: methods.{name} has {not_shared[0]}: [], which takes a shared axis away, and axes has none of that name. "
+            "Leave it out."
+        )
     axis_values = {path: value if isinstance(value, list) else [value] for path, value in axes.items() if value != []}
     if (count := math.prod(map(len, axis_values.values()))) > board.settings:
         raise UserError(
@@ -426,6 +458,7 @@ class _Judge:
             return Tried(cell=cell.name, label=cell.label, why="; ".join(notes))
         distance, keeps = stage.runs[0].scores.get(KEY), self.keeps(stage)
         arguments: dict[str, Any] = {"cell": cell.name, "label": cell.label, "promise": stage.runs[0].promise}
+        arguments["answers"] = _hash_of_answers(stage.runs[0])
         if distance is None or distance.value is None:
             why = distance.why if distance else f"there is no gold model for its promise, {stage.runs[0].promise}"
             return Tried(**arguments, why=why)
@@ -437,10 +470,37 @@ class _Judge:
         return Tried(**arguments, distance=distance.value, keeps=keeps)
 
 
+def _hash_of_answers(record: Record) -> str:
+    """Return the hash of what a model answered, and of how probable it found other answers."""
+    answers = [
+        (
+            response.id,
+            response.text,
+            response.logprob,
+            response.option_logprobs,
+            response.true_logprob,
+            response.perturbed_logprobs,
+        )
+        for response in record.responses
+    ]
+    return hashlib.sha256(json.dumps(sorted(answers, key=itemgetter(0))).encode()).hexdigest()
+
+
+def alike(trials: Sequence[Tried]) -> str:
+    """Return how many settings of a search gave equal answers, or empty if all differ."""
+    counts = Counter(trial.answers for trial in trials if trial.answers)
+    equal_count = sum(count for count in counts.values() if count > 1)
+    return f"{equal_count} of {len(trials)} settings answered alike" if equal_count else ""
+
+
 def _write_chosen(folder: Path, trials: Mapping[str, Sequence[Tried]], keep: float) -> None:
     choices = {name: chosen(method_trials, keep) for name, method_trials in trials.items()}
     rows = {
-        name: {"chosen": choice.label if choice else None, "tried": list(map(asdict, trials[name]))}
+        name: {
+            "chosen": choice.label if choice else None,
+            "alike": alike(trials[name]),
+            "tried": list(map(asdict, trials[name])),
+        }
         for name, choice in choices.items()
     }
     atomic_write_json(folder / "chosen.json", rows)
@@ -486,6 +546,8 @@ def _row(plan: _Plan, world_name: str, judge: _Judge, name: str, trials: Sequenc
     stage, notes = judge.stage(name, _final(plan, world_name, name, trials))
     if choice.keeps is not None and choice.keeps < keep:
         notes.insert(0, f"no setting kept {keep:.0%}; the one that kept most ({choice.keeps:.0%})")
+    if equal_answers := alike(trials):
+        notes.append(f"{equal_answers}: what they differ in had no effect")
     if reasons:
         notes.append(f"not judged in the search: {reasons[-1]}")
     return Row(
