@@ -14,6 +14,8 @@ from unsee.utils.files import foreign
 Format = Literal["merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit"]
 FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit")
 """Formats of `unsee export --to`."""
+_OF_DATA: Final = ("lmms-eval", "vlmevalkit")
+"""Formats whose questions come from data."""
 
 
 def export(
@@ -31,14 +33,18 @@ def export(
         benchmark: For lmms-eval and vlmevalkit: layout of the data; empty = recognise it.
 
     Raises:
-        UserError: The run lacks something that the format needs.
+        UserError: The run lacks something that the format needs, or an argument is not for it.
     """
     if to not in FORMATS:
         raise unknown_name("format", to, FORMATS)
+    if retain_logs_path and to != "open-unlearning":
+        raise UserError(f"--retain-logs-path is for open-unlearning, and {to} does not read it. Leave it out.")
+    if benchmark and to not in _OF_DATA:
+        raise UserError(f"--benchmark is for {' and '.join(_OF_DATA)}, and {to} does not read it. Leave it out.")
     folder = Path(out)
     if folder.is_file() or foreign(folder):
         raise UserError(f"The output folder {folder} is not empty. Give another --out.")
-    needs_data, needs_answers = to in ("lmms-eval", "vlmevalkit"), to in ("open-unlearning", "inspect")
+    needs_data, needs_answers = to in _OF_DATA, to in ("open-unlearning", "inspect")
     if not needs_data and (needs_answers or paths.is_here(str(run))) and str(run) not in PACKAGED:
         paths.require_run(run)
     with owner(folder):

@@ -108,6 +108,10 @@ def push(
     unknown_extras = sorted(set(extras) - set(EXTRAS))
     if unknown_extras:
         raise UserError(f"Expected extras among {', '.join(EXTRAS)}, got {', '.join(unknown_extras)}.")
+    if base and merged:
+        raise UserError(
+            "--base names the base of an adapter, and --merged uploads a whole checkpoint. Leave one of them out."
+        )
     folder = paths.require_run(run)
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no run.yaml.")

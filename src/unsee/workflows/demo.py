@@ -110,7 +110,12 @@ def demo(
         methods: Methods to compare; default: those of the quick or of the full comparison.
         fresh: Clear the folder first; otherwise finished rows are kept.
         engine: `fast`, or `plain` to do without the faster paths.
+
+    Raises:
+        UserError: `full` and `methods` are given both.
     """
+    if full and methods:
+        raise UserError("Give --full or --methods, not both: either says which rows are made.")
     named(engine)
     folder = Path(out)
     rows = plan(full=full, seeds=seeds, methods=methods)

@@ -1021,6 +1021,7 @@ def test_the_command_line(tmp_path: Path, models: Models, capsys: pytest.Capture
     assert main(["request", "add", *place, "--model", "lab", "--data", str(EXAMPLE), "--name", "Ada Lovell"]) == 0
     name = capsys.readouterr().out.strip()
     assert main(["request", "run", *place]) == 2
+    assert main(["request", "approve", name, "--all", *place]) == 2
     assert main(["request", "approve", name, *place]) == 0
     assert main(["request", "run", *place, "--operator", "op1"]) == 0
     assert f"{name}: ERASED" in capsys.readouterr().out

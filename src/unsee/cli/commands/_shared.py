@@ -119,6 +119,7 @@ def values_of(options: argparse.Namespace) -> dict[str, Any]:
             flags[section] = settings
     if benchmark := benchmark_of(arguments):
         flags["benchmark"] = benchmark
+    _require_agreement(flags, overrides)
     return config.merge(values, flags)
 
 
@@ -130,6 +131,22 @@ def run_from(values: Mapping[str, Any], options: argparse.Namespace, more: Mappi
     with setting_hints(values, more):
         run = Run.from_mapping(values, where=options.file or "the run")
     return with_plugins(replace(run, plugins=(*run.plugins, *options.plugin)))
+
+
+def _require_agreement(flags: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """Raise if an option and `--set` give a setting of training or evaluation different values."""
+    for section in ("training", "eval"):
+        set_values = overrides.get(section)
+        for name, value in flags.get(section, {}).items():
+            if isinstance(set_values, dict) and name in set_values and _as_text(set_values[name]) != _as_text(value):
+                raise UserError(
+                    f"--{name} is {_as_text(value)} and --set {section}.{name} is {_as_text(set_values[name])}. Give one of them."
+                )
+
+
+def _as_text(value: Any) -> str:
+    """Return a value as `--set` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _written(file: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unsee.api import registry
 from unsee.cli.commands._shared import OK, run_from, run_options, say, values_of
@@ -14,6 +14,8 @@ from unsee.errors import UserError
 
 FLAGS = ("requests", "tasks", "mode", "order")
 """Options that are fields of the course."""
+_OF_SEQUENCE: Final = (*FLAGS, *"file model data benchmark fields roles set engine plugin method seed".split())
+"""Arguments of a sequence that is to be run."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +46,11 @@ def action(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     if not options.out:
         raise UserError("Give --out, the folder for the page.")
+    arguments = vars(options)
+    if unread := [name for name in _OF_SEQUENCE if arguments[name] not in (None, [])]:
+        raise UserError(
+            f"--compare draws a page of finished sequences, and does not read {unread[0]}. Give --out alone."
+        )
     from unsee.workflows.continual import compare_continual
 
     with owner(Path(options.out)):

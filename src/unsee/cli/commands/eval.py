@@ -51,6 +51,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    if unread := sorted({"method", "training", "continual"} & config.parse_overrides(options.set).keys()):
+        raise UserError(
+            f"--set {unread[0]}: unsee eval trains nothing. It takes eval.NAME=VALUE and benchmark.NAME=VALUE."
+        )
     run = run_of(options)
     if not run.model:
         raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")

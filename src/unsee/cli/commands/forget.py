@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from unsee import config
 from unsee.api import registry
@@ -22,6 +23,23 @@ from unsee.cli.commands._shared import (
 from unsee.config import Run
 from unsee.distributed import processes
 from unsee.errors import UserError
+
+
+class _Once(argparse.Action):
+    """Action that stores a value, and refuses a second one that differs."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value, or the constant of an option without one."""
+        value, earlier = self.const or values, getattr(namespace, self.dest)
+        if earlier not in (None, value):
+            parser.error(f"{option_string} sets {self.dest} to {value}, and it is {earlier} already")
+        setattr(namespace, self.dest, value)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +63,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tune", metavar="HOW", help="lora or full")
     parser.add_argument("--parts", metavar="A,B", help="parts to train: vision, projector, language")
     parser.add_argument(
-        "--quantization", metavar="KIND", help="hold the frozen base in few bits: nf4 (bitsandbytes) or int8 (torchao)"
+        "--quantization",
+        action=_Once,
+        metavar="KIND",
+        help="hold the frozen base in few bits: nf4 (bitsandbytes) or int8 (torchao)",
     )
     for flag, kind in (("--load-in-4bit", "nf4"), ("--load-in-8bit", "int8")):
         parser.add_argument(
-            flag, dest="quantization", action="store_const", const=kind, help=f"same as --quantization {kind}"
+            flag, dest="quantization", action=_Once, nargs=0, const=kind, help=f"same as --quantization {kind}"
         )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, estimate memory, disk, steps and time; write nothing"
@@ -74,6 +95,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     run, remark = _chosen(run_of(options), options)
+    if options.dry_run and options.ask is not None:
+        raise UserError("--ask is about the verdict after a run, and --dry-run makes none. Leave one of them out.")
     if options.dry_run:
         return _dry_run(run, options)
     if options.ask is not None and options.ask < 0:

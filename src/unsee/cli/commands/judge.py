@@ -24,6 +24,10 @@ def action(options: argparse.Namespace) -> int:
 
     if bool(options.url) != bool(options.judge):
         raise UserError("A judge needs both: --url with its address and --judge with the name of the model there.")
+    if options.key_env and not options.url:
+        raise UserError(
+            "--key-env holds the key of a judge; without --url the rules judge. Give --url and --judge, or leave it out."
+        )
     key = os.environ.get(options.key_env, "") if options.key_env else ""
     if options.key_env and not key:
         raise UserError(f"The environment variable {options.key_env} is empty; it should hold the key of the judge.")
