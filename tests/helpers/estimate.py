@@ -8,7 +8,7 @@ from unsee import forget
 from unsee.api import registry
 from unsee.compat.fake_tensors import Meter
 
-SHORT = {"max_steps": 2, "stop": "never", "max_new_tokens": 8, "rank": 4}
+SHORT = {"max_steps": 2, "stop": "never", "max_new_tokens": 8}
 
 
 def taken(monkeypatch, method, *arguments, **settings):

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 Idle = Iterable[tuple[str, str]]
 """Path of a setting without effect (`method.strength`), and what it counts with ("with method.update=additive")."""
-
-
 _STEPS: Final = (
     "lr",
     "epochs",
@@ -82,7 +80,7 @@ def without_effect(
         if neutral and part in neutral:
             unset_values.append(getattr(neutral[part], name))
         if value not in unset_values and (only is None or path in only):
-            yield (f"{path}={shown(value)} has no effect: it counts only {needed}. Set that, or leave {path} out.")
+            yield f"{path}={shown(value)} has no effect: it counts only {needed}. Set that, or leave {path} out."
 
 
 def require_effect(
@@ -92,7 +90,13 @@ def require_effect(
     neutral: Mapping[str, Any] | None = None,
     only: Container[str] | None = None,
 ) -> None:
-    """Raise for a setting that was given and has no effect. The arguments are those of `without_effect`.
+    """Raise for a setting that was given and has no effect.
+
+    Args:
+        parts: Part of a run file -> dataclass of its settings.
+        idle: Settings without effect.
+        neutral: Part -> dataclass with further values that count as not given.
+        only: Paths of the settings to look at. Default: all.
 
     Raises:
         UserError: There is one; the message says what it counts with.
