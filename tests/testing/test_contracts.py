@@ -78,9 +78,18 @@ class Refusing(Nothing):
             raise UserError("This method needs --tune full.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Misnamed(Nothing):
+    """Name a setting without effect that does not exist."""
+
+    def idle(self, training):
+        yield "method.rat", "on Mondays"
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [
+        (Misnamed, r"idle\(\) names what is no setting: \['method.rat'\]"),
         (Nothing, r"by needs\(\) weights do change, but 0 did"),
         (Infinite, "a weight is not finite"),
         (Unfrozen, "frozen weights changed"),

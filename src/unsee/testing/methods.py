@@ -33,7 +33,7 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
 
     Weights stay finite, something changes and frozen parts do not, images reach every forward pass, two runs agree, the
     saved model answers like the one in memory, terms on retain rows have names that say so, and settings are frozen, finite
-    and documented. A way of tuning that is not in `trial.tunes` must be rejected.
+    and documented, and those that `idle` names exist. A way of tuning that is not in `trial.tunes` must be rejected.
 
     Args:
         method: The class.
@@ -44,6 +44,7 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
         AssertionError: One of these does not hold.
     """
     settings_contract(method, method.trial.settings)
+    _require_idle_settings(method, tune)
     if tune not in method.trial.tunes:
         message = refusal(lambda: _made(method).unlearn(session_at(out, tune)), f"training.tune={tune}")
         require(f"--tune {method.trial.tunes[0]}" in message, f"the refusal of {tune} must name --tune, got: {message}")
@@ -89,6 +90,15 @@ def watched_images(model: Any, image_token: int) -> Iterator[list[bool]]:
 
 def _made(method: type[Method], **overrides: Any) -> Method:
     return method(**{**method.trial.settings, **overrides})
+
+
+def _require_idle_settings(method: type[Method], tune: Tune) -> None:
+    """Raise unless what `idle` yields are settings of the method and the training."""
+    names = {f"method.{field.name}" for field in fields(method)} | {
+        f"training.{field.name}" for field in fields(Training)
+    }
+    unknown_names = {path for path, _ in _made(method).idle(Training(tune=tune))} - names
+    require(not unknown_names, f"idle() names what is no setting: {sorted(unknown_names)[:3]}")
 
 
 def _weights(session: Session) -> dict[str, Tensor]:
