@@ -34,7 +34,7 @@ from unsee.api.request import Target
 from unsee.data.check import Survey
 from unsee.data.open import open_benchmark
 from unsee.methods.mmunlearner.masks import Mask
-from unsee.methods.mmunlearner.saliency import accumulate, maskable, preserved, targeted
+from unsee.methods.mmunlearner.saliency import accumulate, maskable, preserve_targets, saliency_targets
 from unsee.training.batch_plan import Plan
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import prepare, trainable
@@ -232,12 +232,12 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             session = self.session(Path(folder), Training(**mask_settings(*parts)))
             self.base = session.model
-            forget = targeted(session, ALL)
+            forget = saliency_targets(session, ALL)
             if side == "conventional":
                 reset_peak()
                 spent, _ = timed(lambda: fisher(session, list(trainable(session.model)), forget[:4], torch.float16))
                 return {"seconds_per_example": rounded(spent / len(forget[:4])), "peak_gib": peak_gib()}
-            weights, preserve = maskable(session), preserved(session, ALL)
+            weights, preserve = maskable(session), preserve_targets(session, ALL)
             reset_peak()
 
             def made() -> Mask:

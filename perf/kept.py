@@ -55,7 +55,7 @@ def kept(session: Session, batch: Batch, forward: AbstractContextManager[Any]) -
             found[_line()] += x.untyped_storage().nbytes()
         return x
 
-    made = recompute._Known.pack
+    made = recompute._Registry.pack
 
     def lean(known: Any, x: Tensor) -> Any:
         packed = made(known, x)
@@ -63,7 +63,7 @@ def kept(session: Session, batch: Batch, forward: AbstractContextManager[Any]) -
 
     with ExitStack() as around:
         around.enter_context(saved_tensors_hooks(pack, lambda x: x))
-        around.enter_context(patch.object(recompute._Known, "pack", lean))
+        around.enter_context(patch.object(recompute._Registry, "pack", lean))
         around.enter_context(forward)
         answer_nll(*answer_logits(session.model, batch))
     return found

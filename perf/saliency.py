@@ -26,7 +26,7 @@ from unsee.api.request import Target
 from unsee.inference import encoder
 from unsee.methods.mmunlearner.masks import Mask, agreement
 from unsee.methods.mmunlearner.method import MMUnlearner
-from unsee.methods.mmunlearner.saliency import Sweep, preserved, saliency_mask, targeted
+from unsee.methods.mmunlearner.saliency import Sweep, preserve_targets, saliency_mask, saliency_targets
 from unsee.training.precision import autocast
 
 VISION: Final = ("vision_tower", "multi_modal_projector")
@@ -133,9 +133,9 @@ def _clipped_step(side: Conventional) -> None:
 
 def _sides(session: Session) -> dict[str, list[Target]]:
     """Return the targets of each side of the ratio, in the order in which unsee takes them."""
-    preserve = preserved(session, ALL)
+    preserve = preserve_targets(session, ALL)
     return {
-        "forget": targeted(session, ALL),
+        "forget": saliency_targets(session, ALL),
         "retain": [target for target in preserve if target.example.image is not None],
         "text": [target for target in preserve if target.example.image is None],
     }

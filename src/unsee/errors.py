@@ -50,7 +50,7 @@ class UnknownNameError(UserError):
         """Store the candidates. `elsewhere` are names of another kind, which take precedence."""
         self.kind, self.name, self.known = kind, name, sorted(known)
         hint = did_you_mean(list(elsewhere) or nearest(name, self.known))
-        super().__init__(f"Unknown {kind} {shown(name)}.{hint} Known: {', '.join(self.known) or 'none'}.")
+        super().__init__(f"Unknown {kind} {short_repr(name)}.{hint} Known: {', '.join(self.known) or 'none'}.")
 
     def beside(self, elsewhere: Iterable[str]) -> Self:
         """Return the error with matching names of another kind, if there are any."""
@@ -88,22 +88,22 @@ class _Short(reprlib.Repr):
 _SHORT: Final = _Short()
 
 
-def shown(value: Any, most: int = 80) -> str:
+def short_repr(value: Any, most: int = 80) -> str:
     """Return a shortened `repr` for messages, without reading huge values in full."""
     text = _SHORT.repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
+def first_names(names: Sequence[str], most: int = 5) -> str:
     """Return the first names for a message, and the number of the others.
 
-    >>> some(["a", "b", "c"], 2)
+    >>> first_names(["a", "b", "c"], 2)
     'a, b and 1 more'
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def listed(head: str, lines: Sequence[str], most: int, elsewhere: str = "") -> str:
+def list_message(head: str, lines: Sequence[str], most: int, elsewhere: str = "") -> str:
     """Return a message of several lines: a head, the first lines, the number of the others.
 
     Args:

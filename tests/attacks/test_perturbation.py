@@ -43,7 +43,7 @@ def test_levels_are_those_of_the_picture_and_of_every_frame(name):
     )
     change = torch.zeros(3, 1, 1)
     change[0], change[2] = -12, 12
-    changed = pixels.levels(pixels.shown(values, change))
+    changed = pixels.levels(pixels.perturbed(values, change))
     for channel, level in enumerate((0, 120, 255)):
         assert torch.allclose(changed.select(-3, channel), torch.tensor(float(level)), atol=1e-3)
 
@@ -67,7 +67,7 @@ def test_fitting_beats_random_signs_of_the_same_size(loaded):
     attack = Perturbation(bound=8.5, steps=20, batch_size=2)
     fitted = rows("ada", "bo")
     targets = [Target(example=row) for row in fitted]
-    change = attack._one(loaded, fitted, 0.0, 0)
+    change = attack._common_change(loaded, fitted, 0.0, 0)
     assert change.abs().max() == 8
     assert torch.equal(change, change.round())
 
@@ -78,7 +78,7 @@ def test_fitting_beats_random_signs_of_the_same_size(loaded):
     assert loss(change) < min(noise)
     (away, _) = attack._each(loaded, fitted)
     (said, _) = ask(loaded, fitted)
-    own = [perturbation._own(fitted[0], said, "")]
+    own = [perturbation._answer_target(fitted[0], said, "")]
     noise = [float(perturbation._nll(loaded, own, [random_signs(change, 8.5, seed)])) for seed in range(8)]
     assert float(perturbation._nll(loaded, own, [away.image.change])) > max(noise)
 
@@ -86,7 +86,7 @@ def test_fitting_beats_random_signs_of_the_same_size(loaded):
 def test_an_answer_of_special_tokens_is_fitted_as_an_empty_one(loaded):
     (row,) = rows("ada")
     image = loaded.processor.image_token_id
-    silent = perturbation._own(row, Completion("", (image,), False), "")
+    silent = perturbation._answer_target(row, Completion("", (image,), False), "")
     assert perturbation._nll(loaded, [silent], [torch.zeros(1, 3, 16, 16)]).isfinite()
     assert target_ids(loaded.processor, loaded.family, silent) == (loaded.processor.tokenizer.eos_token_id,)
 
@@ -94,7 +94,7 @@ def test_an_answer_of_special_tokens_is_fitted_as_an_empty_one(loaded):
 def test_answers_are_about_the_changed_picture_on_every_path(loaded):
     plain = rows("ada", "bo")
     change = random_signs(torch.zeros(1, 3, 16, 16), 200, 0)
-    changed = [perturbation._changed(row, None, change) for row in plain]
+    changed = [perturbation._with_changed_picture(row, None, change) for row in plain]
     before, after = ask(loaded, plain), ask(loaded, changed)
     assert before != after
     assert ask(replace(loaded, engine=PLAIN), changed) == after
@@ -125,7 +125,7 @@ def test_pictures_of_several_shapes_are_brought_to_one_size():
     assert perturbation._common_size(loaded, same) is None
     assert perturbation._common_size(loaded, wide) == (32, 16)
     encode = encoder(loaded.processor, loaded.family)
-    shown = [perturbation._changed(row, (32, 16)) for row in wide]
+    shown = [perturbation._with_changed_picture(row, (32, 16)) for row in wide]
     assert len({encode.row(Prompt.of(row))["pixel_values"].shape for row in shown}) == 1
 
 

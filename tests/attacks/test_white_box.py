@@ -11,9 +11,9 @@ from unsee.attacks.crossmodal import Crossmodal
 from unsee.attacks.membership import Membership, _token_scores, above, auc
 from unsee.attacks.patching import Patching, unlearning_depth
 from unsee.attacks.perturbation import Perturbation
-from unsee.attacks.probes import Probes, _ridge_classes, _shuffled
+from unsee.attacks.probes import Probes, _ridge_classes, _shuffle_labels
 from unsee.errors import UserError
-from unsee.evaluation.teacher_forcing import Fed, fed, private_tokens
+from unsee.evaluation.teacher_forcing import Fed, private_tokens, teacher_forced
 from unsee.models.checkpoint import open_model
 from unsee.models.steering import hooks
 from unsee.testing.attacks import People, victim
@@ -64,7 +64,7 @@ def test_control_labels_of_a_probe_stay_with_the_fact_that_is_asked_for():
     rows = [person("ada", Role.RETAIN, 0, Kind.FACT)] * 20
     rows = [replace(row, fact=fact) for row, fact in zip(rows, ["job", "city"] * 10, strict=True)]
     labels = [f"{row.fact}: {place}" for place, row in enumerate(rows)]
-    mixed = _shuffled(rows, labels, 0)
+    mixed = _shuffle_labels(rows, labels, 0)
     assert sorted(mixed) == sorted(labels)
     assert mixed != labels
     assert all(label.startswith(row.fact) for label, row in zip(mixed, rows, strict=True))
@@ -75,7 +75,7 @@ def test_private_tokens_are_those_of_whole_words_wherever_they_stand(tmp_path):
     row = replace(
         person("ada", Role.UNSEEN, 4, Kind.NAME), answer="adams is ada", private={"name": ("Ada",)}, question="Who?"
     )
-    ids = fed(loaded, row).answer
+    ids = teacher_forced(loaded, row).answer
     wanted = private_tokens(loaded, row)
     assert wanted
     assert "ada" in loaded.processor.tokenizer.decode([ids[place] for place in wanted])

@@ -10,7 +10,7 @@ from unsee.errors import UserError
 from unsee.evaluation.evaluate import _gold_facts
 from unsee.report import compare, report
 from unsee.report.read import Stage, read_run
-from unsee.report.seeds import grouped
+from unsee.report.seeds import folders_by_row
 from unsee.report.verdict import judge
 from unsee.scoring.aggregate import score
 
@@ -63,7 +63,7 @@ def test_two_models_of_one_stage_are_two_rows(tmp_path):
 def test_other_questions_are_another_row_and_said(tmp_path):
     one = write(tmp_path / "a" / "run", ROWS, {"weights": "1"})
     other = write(tmp_path / "b" / "run", [replace(one, question="Who is it?") for one in ROWS], {"weights": "1"})
-    assert list(grouped([one, other])) == ["original run=a/run", "original run=b/run"]
+    assert list(folders_by_row([one, other])) == ["original run=a/run", "original run=b/run"]
     compare([one, other], tmp_path / "page")
     assert "Judged on different data" in (tmp_path / "page" / "leaderboard.md").read_text()
 
@@ -72,9 +72,9 @@ def test_seeds_judged_outside_their_run_folders_are_one_row(tmp_path):
     made = {"model": "m", "method": {"name": "npo"}, "training": {"lr": 1e-4}}
     rows = [replace(one, stage="npo") for one in ROWS]
     folders = [write(tmp_path / str(n), rows, {"weights": str(n), "made_by": made}) for n in range(2)]
-    assert list(grouped(folders)) == ["npo"]
+    assert list(folders_by_row(folders)) == ["npo"]
     third = write(tmp_path / "3", rows, {"weights": "3", "made_by": {**made, "training": {"lr": 1e-3}}})
-    assert list(grouped([*folders, third])) == ["npo lr=0.0001", "npo lr=0.001"]
+    assert list(folders_by_row([*folders, third])) == ["npo lr=0.0001", "npo lr=0.001"]
 
 
 def test_other_gold_models_are_not_averaged(tmp_path):

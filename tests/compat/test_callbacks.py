@@ -20,7 +20,7 @@ from unsee.testing.tiny import save_tiny
 from unsee.training.loop import Loop
 from unsee.training.resume import checkpoints
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.training.trainer import planned
+from unsee.training.trainer import plan_batches
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 STEP = ["on_step_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"]
@@ -84,7 +84,7 @@ class Plain(Trainer):
 
 
 def by_the_trainer(session, out):
-    training, plan = session.training, planned(session, forget_targets(session), retain_targets(session))
+    training, plan = session.training, plan_batches(session, forget_targets(session), retain_targets(session))
     arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=1,

@@ -29,7 +29,7 @@ from unsee.training.recompute import recomputing
 from unsee.training.targets import forget_targets
 from unsee.training.trainer import prepare
 
-TRIED = probes.tried
+TRIED = probes.trial_fault
 """The trial itself, for which tests elsewhere have a stand-in (conftest.py)."""
 ALLOWED = {
     ("cli/commands/_shared.py", "parser._actions"): "argparse of the standard library",
@@ -105,7 +105,7 @@ def trials(monkeypatch, _fast_paths_on_trust):
         ran.append(args)
         return TRIED(*args)
 
-    monkeypatch.setattr(probes, "tried", tried)
+    monkeypatch.setattr(probes, "trial_fault", tried)
     monkeypatch.setattr(batching, "WORTH_SPLITTING", 1)
     monkeypatch.setattr(recompute, "SMALLEST", 0)
     fast_paths.forget()
@@ -290,7 +290,7 @@ def test_a_broken_interface_means_the_plain_way_and_one_line(breaking, names, tm
     session.engine = FAST
     if names == {"answer_logits"}:
         monkeypatch.setattr("unsee.inference.answer_logits.packable", lambda _: None)
-    if names == {"vision_features"} and vision_cache.known(session.model) is None:
+    if names == {"vision_features"} and vision_cache.feature_cache(session.model) is None:
         pytest.skip("models of this transformers version take no features")
     breaking(monkeypatch)
     capsys.readouterr()

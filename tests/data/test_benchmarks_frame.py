@@ -20,8 +20,8 @@ from unsee.config import Run
 from unsee.data import arrow
 from unsee.data.arrow import ArrowTable, DatasetFolder
 from unsee.data.check import fingerprint
-from unsee.data.open import described, open_benchmark
-from unsee.data.records import located
+from unsee.data.open import benchmark_arguments, open_benchmark
+from unsee.data.records import locate_file
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 from unsee.workflows.check import check
@@ -134,11 +134,11 @@ def test_eval_opens_the_data_as_the_run_did_unless_told_otherwise(tmp_path):
 
 def test_what_is_described_opens_the_same(mllmu):
     opened = open_benchmark(mllmu, {"ratio": 10})
-    spelled = described(opened)
+    spelled = benchmark_arguments(opened)
     assert spelled["name"] == "mllmu"
     assert spelled["tasks"] == ["classification", "generation", "cloze"]
     assert open_benchmark(mllmu, spelled).settings == opened.settings
-    assert described(open_benchmark("lab")) == "lab"
+    assert benchmark_arguments(open_benchmark("lab")) == "lab"
 
 
 def test_settings_go_from_the_command_line_into_the_run_and_on_to_eval(mllmu, tmp_path, capsys):
@@ -330,6 +330,6 @@ def test_a_picture_is_not_found_by_its_bare_name_in_another_folder(tmp_path):
     (tmp_path / "img" / "Weapon").mkdir(parents=True)
     for place in ("1.jpg", "img/Weapon/2.jpg"):
         (tmp_path / place).touch()
-    assert located("img/Weapon/1.jpg", [tmp_path]) is None
-    assert located("dataset/img/Weapon/2.jpg", [tmp_path]) == tmp_path / "img" / "Weapon" / "2.jpg"
-    assert located("./1.jpg", [tmp_path]) == located("/home/them/img/1.jpg", [tmp_path]) == tmp_path / "1.jpg"
+    assert locate_file("img/Weapon/1.jpg", [tmp_path]) is None
+    assert locate_file("dataset/img/Weapon/2.jpg", [tmp_path]) == tmp_path / "img" / "Weapon" / "2.jpg"
+    assert locate_file("./1.jpg", [tmp_path]) == locate_file("/home/them/img/1.jpg", [tmp_path]) == tmp_path / "1.jpg"

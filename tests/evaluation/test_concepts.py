@@ -31,13 +31,13 @@ def made(tmp_path_factory):
 @pytest.fixture
 def spoken(monkeypatch):
     """Let the original model say the name, as one that knows the concept does."""
-    said = mmubench._said
+    said = mmubench._responses
 
     def speak(loaded, asked, length, batch_size):
         del length, batch_size
         return [(row, "It is Donald Trump , I think .") for row, _ in said(loaded, asked, 1, 4)]
 
-    monkeypatch.setattr(mmubench, "_said", speak)
+    monkeypatch.setattr(mmubench, "_responses", speak)
 
 
 @pytest.mark.usefixtures("spoken")
@@ -60,17 +60,17 @@ def test_an_unlearned_model_is_at_a_distance_and_names_are_dropped_from_fluency(
 def test_only_tokens_of_the_name_are_masked(made):
     loaded = mmubench.load(made / "model")
     (row,) = [one for one in open_benchmark(made / "data").examples("eval") if one.id == "execcuatedata/1"]
-    mask = mmubench._masked(loaded, row, "trumpet, Trump.")
+    mask = mmubench._name_mask(loaded, row, "trumpet, Trump.")
     assert 0 < sum(mask) < len(mask)
     assert not mask[0]
-    assert not any(mmubench._masked(loaded, row, "A trumpet."))
+    assert not any(mmubench._name_mask(loaded, row, "A trumpet."))
 
 
 def test_a_name_within_a_longer_form_that_does_not_match_is_masked(made):
     loaded = mmubench.load(made / "model")
     (row,) = [one for one in open_benchmark(made / "data").examples("eval") if one.id == "execcuatedata/1"]
     forms = replace(row, private={"name": ("Donald", "Donald Trump")})
-    assert any(mmubench._masked(loaded, forms, "Donald Trumps"))
+    assert any(mmubench._name_mask(loaded, forms, "Donald Trumps"))
 
 
 def test_tokens_are_those_of_the_answer_without_the_end(made):
@@ -78,7 +78,7 @@ def test_tokens_are_those_of_the_answer_without_the_end(made):
     (row,) = [one for one in open_benchmark(made / "data").examples("eval") if one.id == "execcuatedata/1"]
     told = [(row, "It is Bo .")]
     (tokens,) = mmubench._likelihoods(loaded, told, 4)
-    assert len(tokens) == len(mmubench._masked(loaded, *told[0]))
+    assert len(tokens) == len(mmubench._name_mask(loaded, *told[0]))
     assert all(value < 0 and math.isfinite(value) for value in tokens)
 
 

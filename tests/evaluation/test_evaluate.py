@@ -353,8 +353,10 @@ def test_likelihoods_are_written_scored_and_scored_again(tmp_path):
 
 def test_likelihoods_need_no_second_answer_and_no_second_measurement(tmp_path, calls, monkeypatch):
     measured = []
-    true = likelihood.judged
-    monkeypatch.setattr(likelihood, "judged", lambda *a, **k: measured.append(len(a[1])) or true(*a, **k))
+    true = likelihood.likelihoods_and_choices
+    monkeypatch.setattr(
+        likelihood, "likelihoods_and_choices", lambda *a, **k: measured.append(len(a[1])) or true(*a, **k)
+    )
     plain = evaluate(loaded(), Choices(), tmp_path / "x", max_new_tokens=4, progress=False)
     count = len(calls)
     more = evaluate(loaded(), Choices(), tmp_path / "x", max_new_tokens=4, progress=False, likelihood=True)

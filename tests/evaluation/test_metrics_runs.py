@@ -21,7 +21,7 @@ from unsee.evaluation.clip import PREFIX, Clip
 from unsee.evaluation.evaluate import evaluate, rescore
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
-from unsee.lab.world.examples import judged
+from unsee.lab.world.examples import eval_examples
 from unsee.lab.world.world import World
 from unsee.models import builtin
 from unsee.report import compare
@@ -163,7 +163,7 @@ def test_published_false_answers_give_forget_quality(name, tmp_path):
 
 
 def test_the_lab_has_false_answers_to_every_fact_and_none_is_true():
-    facts = [example for example in judged(World()) if example.kind is Kind.FACT]
+    facts = [example for example in eval_examples(World()) if example.kind is Kind.FACT]
     assert len(facts) > 100
     for example in facts:
         true = example.private[example.fact][0]
@@ -518,7 +518,7 @@ def _tokenizer():
 
 
 def test_clip_scores_are_the_models_cosines(clip):
-    judge = Clip.opened(clip)
+    judge = Clip.load(clip)
     images, texts = [Drawn("red").load(), Drawn("blue").load()], ["This is Ada", "red hair and a blue shirt " * 9]
     found = judge.scores(images, texts)
     for image, text, one in zip(images, texts, found, strict=True):
@@ -530,7 +530,7 @@ def test_clip_scores_are_the_models_cosines(clip):
 
 
 def test_a_clip_model_without_numbers_is_named(clip):
-    judge = Clip.opened(clip)
+    judge = Clip.load(clip)
     with torch.no_grad():
         judge.model.visual_projection.weight.fill_(torch.nan)
     with pytest.raises(UserError, match=f"{clip} is damaged"):

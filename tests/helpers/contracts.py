@@ -15,14 +15,14 @@ from peft import PeftModel
 
 from helpers.families import ALL, Picture, family, model_of, processor_of, save_family, session_of, vlm_of
 from unsee.api import Role, Session, Training, registry
-from unsee.api.fast_paths import named
+from unsee.api.fast_paths import engine_named
 from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
 from unsee.inference.likelihood import choose, likelihoods
-from unsee.inference.vision_cache import encoded
+from unsee.inference.vision_cache import with_features
 from unsee.losses import answer_nll
 from unsee.methods.common.reference_model import as_start
 from unsee.models.auto import eos_id
@@ -139,7 +139,7 @@ def features(name: str, out: Path) -> None:
     session.model.requires_grad_(False)
     batch = collate(session, [*forget_targets(session), *retain_targets(session)])
     for _, part in batch.kinds:
-        made = encoded(session.model, part.rows, part.images, part.inputs, part.engine)
+        made = with_features(session.model, part.rows, part.images, part.inputs, part.engine)
         assert ("mm_encoder_outputs" in made) == (any(part.images) and name != "mllama")
         with torch.no_grad():
             assert torch.allclose(
@@ -172,7 +172,7 @@ def scores(name: str, out: Path) -> None:
     options = [(request, ("A", "B", "Cleo Marsh")) for request in QUESTIONS]
     found = []
     for mode in ("fast", "plain"):
-        vlm = replace(vlm, engine=named(mode))
+        vlm = replace(vlm, engine=engine_named(mode))
         found.append((likelihoods(vlm, asked), choose(vlm, options)))
     for fast, plain in zip(found[0][0], found[1][0], strict=True):
         assert torch.allclose(torch.tensor(fast.tokens), torch.tensor(plain.tokens), **CLOSE)
@@ -326,7 +326,7 @@ def gradients(name: str, out: Path) -> None:
     found = []
     for mode in ("fast", "plain"):
         session = session_of(name, out)
-        session.engine = named(mode)
+        session.engine = engine_named(mode)
         model = prepare(session.model, session.family, Training(), 0)
         _disturb(model)
         with _eager_to_pack():

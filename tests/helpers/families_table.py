@@ -17,7 +17,7 @@ from unsee.errors import UnseeError
 from unsee.inference.encoder import encoder
 from unsee.inference.packing import PER_TOKEN, is_sequence, packable
 from unsee.inference.prefix_groups import KNOWN
-from unsee.inference.vision_cache import known
+from unsee.inference.vision_cache import feature_cache
 
 MARKS = ("<!-- printed by tests/helpers/families_table.py -->", "<!-- end -->")
 
@@ -35,7 +35,7 @@ def paths(name: str) -> list[str]:
         name,
         *(
             "yes" if one else "no"
-            for one in (known(model) is not None, packs, shares, "cross_attention_mask" not in row)
+            for one in (feature_cache(model) is not None, packs, shares, "cross_attention_mask" not in row)
         ),
     ]
 

@@ -14,7 +14,7 @@ from unsee.api.fast_paths import FAST, PLAIN
 from unsee.inference import vision_cache
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate, group_by_length
-from unsee.inference.vision_cache import encoded
+from unsee.inference.vision_cache import with_features
 from unsee.models.padding import merge
 from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
@@ -49,14 +49,14 @@ def test_same_logits_in_every_family(name, monkeypatch):
         chosen = [bare if place is None else rows[place] for place in order]
         images = ["" if place is None else f"image {place}" for place in order]
         batch = merge(chosen, 0)
-        made = encoded(model, chosen, images, batch, FAST)
+        made = with_features(model, chosen, images, batch, FAST)
         assert "mm_encoder_outputs" in made
         assert "pixel_values" not in made
         assert torch.allclose(model(**made).logits, model(**batch).logits, atol=1e-5)
         asked += 1  # by the plain call
     assert asked < len(calls) <= asked + 1 + len(rows)
     assert torch.allclose(
-        plain[2, -5:], model(**encoded(model, [rows[1]], ["image 1"], rows[1], FAST)).logits[0, -5:], atol=1e-5
+        plain[2, -5:], model(**with_features(model, [rows[1]], ["image 1"], rows[1], FAST)).logits[0, -5:], atol=1e-5
     )
 
 
@@ -162,7 +162,7 @@ def test_split_batches_give_the_same_logits(tmp_path, monkeypatch):
 def test_damaged_features_are_computed_again(tmp_path, monkeypatch):
     first = lora(tmp_path / "a")
     targets = forget_targets(first)[:4]
-    with vision_cache.shared(first):
+    with vision_cache.shared_features(first):
         said = answer_logits(first.model, collate(first, targets))[0]
     (file,) = (tmp_path / "cache" / "features").glob("*/*.safetensors")
     whole = file.read_bytes()
@@ -170,7 +170,7 @@ def test_damaged_features_are_computed_again(tmp_path, monkeypatch):
     (file.parent / "empty.safetensors").touch()
     second = lora(tmp_path / "b")
     calls = vision_calls(second, monkeypatch)
-    with vision_cache.shared(second):
+    with vision_cache.shared_features(second):
         assert torch.allclose(answer_logits(second.model, collate(second, targets))[0], said, atol=1e-6)
     assert calls
     assert file.read_bytes() == whole
@@ -179,12 +179,12 @@ def test_damaged_features_are_computed_again(tmp_path, monkeypatch):
 def test_features_on_disk_are_used_when_memory_is_full(tmp_path, monkeypatch):
     first = lora(tmp_path / "a")
     targets = forget_targets(first)[:4]
-    with vision_cache.shared(first):
+    with vision_cache.shared_features(first):
         logits = answer_logits(first.model, collate(first, targets))[0]
     monkeypatch.setattr(vision_cache, "MEMORY", 1)
     second = lora(tmp_path / "b")
     calls = vision_calls(second, monkeypatch)
-    with vision_cache.shared(second):
+    with vision_cache.shared_features(second):
         for _ in range(2):
             assert torch.allclose(answer_logits(second.model, collate(second, targets))[0], logits, atol=1e-6)
     assert not calls
@@ -193,12 +193,12 @@ def test_features_on_disk_are_used_when_memory_is_full(tmp_path, monkeypatch):
 def test_features_are_shared_by_runs(tmp_path, monkeypatch):
     first = lora(tmp_path / "a")
     targets = forget_targets(first)[:4]
-    with vision_cache.shared(first):
+    with vision_cache.shared_features(first):
         said = answer_logits(first.model, collate(first, targets))[0]
     assert len(list((tmp_path / "cache" / "features").glob("*/*.safetensors"))) == 1
     second = lora(tmp_path / "b", rank=2)
     calls = vision_calls(second, monkeypatch)
-    with vision_cache.shared(second):
+    with vision_cache.shared_features(second):
         assert torch.allclose(answer_logits(second.model, collate(second, targets))[0], said, atol=1e-6)
         assert not calls
         answer_logits(second.model, collate(second, forget_targets(second)))
@@ -208,6 +208,6 @@ def test_features_are_shared_by_runs(tmp_path, monkeypatch):
     with torch.no_grad():
         changed.model.get_base_model().model.vision_tower.embeddings.patch_embedding.weight.mul_(2)
     calls = vision_calls(changed, monkeypatch)
-    with vision_cache.shared(changed):
+    with vision_cache.shared_features(changed):
         answer_logits(changed.model, collate(changed, targets))
     assert len(calls) == 1

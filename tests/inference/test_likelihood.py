@@ -239,7 +239,7 @@ def test_an_image_is_computed_once_for_letters_and_answers(vlm, calls, monkeypat
 
 def test_letters_of_a_steered_model_are_those_without_steering(vlm, monkeypatch):
     questions = [pair for pair in mixed() if pair[1] == "ADIL"]
-    monkeypatch.setattr("unsee.inference.likelihood.attached", lambda _: ("something",))
+    monkeypatch.setattr("unsee.inference.likelihood.steerings_of", lambda _: ("something",))
     monkeypatch.setattr(
         "unsee.inference.decoding.Readings.note", lambda *_: pytest.fail("read in a pass that is steered")
     )

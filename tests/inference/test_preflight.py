@@ -112,7 +112,7 @@ def test_the_length_of_a_row_is_what_collate_makes(folder):
     session = tiny_session(folder / "out")
     batch = collate(session, [Target(example=image)])
     ready = Preflight(session.vlm)
-    ready._most = 1
+    ready._room = 1
     found = int(ready.fault(image).split()[1])
     assert found == batch.inputs["input_ids"].shape[1]
 
@@ -131,7 +131,7 @@ def test_pictures_that_a_processor_refuses_are_named(folder, tmp_path):
 
 def test_pictures_are_processed_once_for_each_size(folder, monkeypatch):
     ready, sizes = preflight(), []
-    monkeypatch.setattr(ready, "_encoded", lambda size: sizes.append(size) or 3)
+    monkeypatch.setattr(ready, "_image_tokens", lambda size: sizes.append(size) or 3)
     for number in range(6):
         Image.new("RGB", (8, 8 + number % 2)).save(folder / f"{number}.png")
     rows = [row(image=f"{number % 6}.png") for number in range(60)]

@@ -139,10 +139,10 @@ def test_all_adapters_of_a_chain_count(folder, tmp_path):
     for name, base in (("first", folder), ("second", tmp_path / "first")):
         adapted = get_peft_model(tiny_model(), LoraConfig(target_modules=["q_proj"], r=2))
         save_model(adapted, tiny_processor(), tmp_path / name, base=base)
-    before = backend.VLLMBackend(tmp_path / "second").weights, backend._written(tmp_path / "second")
+    before = backend.VLLMBackend(tmp_path / "second").weights, backend._modification_time(tmp_path / "second")
     (tmp_path / "first/adapter_model.safetensors").write_bytes(b"other")
     os.utime(tmp_path / "first/adapter_model.safetensors", (2e9, 2e9))
-    after = backend.VLLMBackend(tmp_path / "second").weights, backend._written(tmp_path / "second")
+    after = backend.VLLMBackend(tmp_path / "second").weights, backend._modification_time(tmp_path / "second")
     assert before[0] != after[0]
     assert before[1] < after[1]
 

@@ -75,7 +75,7 @@ def test_bad_model(bad, tiny, tmp_path, capsys):
 def test_a_clip_model_that_is_a_git_lfs_pointer(name, tmp_path):
     (tmp_path / name).write_text(POINTER)
     with pytest.raises(UserError, match=rf"{name} is a git-lfs pointer"):
-        Clip.opened(tmp_path)
+        Clip.load(tmp_path)
 
 
 @pytest.mark.parametrize(("content", "message"), [(POINTER, "is a git-lfs pointer"), ("hello", "damaged or cut off")])

@@ -9,7 +9,7 @@ import torch
 
 from helpers.families import examples, session_of, vlm_of
 from unsee.api import Training
-from unsee.api.fast_paths import PLAIN, named
+from unsee.api.fast_paths import PLAIN, engine_named
 from unsee.api.request import Prompt
 from unsee.distributed import processes
 from unsee.inference.generation import generate
@@ -26,7 +26,7 @@ def trained(name, method, out, precision, way="fast"):
     training = Training(lr=1e-3, epochs=2, max_new_tokens=6, stop="never", batch_size=2, precision=precision)
     session = session_of(name, out, training)
     session.model = prepare(session.model.to(processes.device()), session.family, training, seed=0)
-    session.engine = named(way)
+    session.engine = engine_named(way)
     method.unlearn(session)
     return session
 

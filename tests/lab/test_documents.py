@@ -25,7 +25,7 @@ from unsee.lab.recipe.curriculum import Amount
 from unsee.lab.recipe.grades import grade
 from unsee.lab.recipe.recipe import features, render
 from unsee.lab.world.world import World
-from unsee.metrics.aftermath import Aftermath, malformed
+from unsee.metrics.aftermath import Aftermath, malformed_share
 from unsee.metrics.grounding import grounding
 
 OLD = Amount(per_person=1, strangers=4, shapes=4, devices=4)
@@ -45,7 +45,7 @@ def lessons(archive: Archive) -> DocumentLessons:
 
 @pytest.fixture(scope="module")
 def rows(archive: Archive):
-    return [*documents.request(archive), *documents.judged(archive)]
+    return [*documents.request(archive), *documents.eval_examples(archive)]
 
 
 def different(a, b) -> int:
@@ -132,7 +132,11 @@ def test_the_request_has_all_roles_and_nobody_on_two_sides(archive: Archive) -> 
 
 def test_judged_copies_are_never_trained_on(archive: Archive) -> None:
     seen = {row.image.key for row in documents.request(archive) if row.image and row.role is not Role.STRANGER}
-    new = {row.image.key for row in documents.judged(archive) if row.image and row.role in (Role.UNSEEN, Role.RETAIN)}
+    new = {
+        row.image.key
+        for row in documents.eval_examples(archive)
+        if row.image and row.role in (Role.UNSEEN, Role.RETAIN)
+    }
     assert not seen & new
 
 
@@ -154,7 +158,7 @@ def test_the_file_of_requests_is_the_default_sequence(archive: Archive) -> None:
 
 def test_every_answer_is_well_formed_and_claims_what_is_there(archive: Archive, rows) -> None:
     words = phrases.vocabulary(archive)
-    assert not [row.answer for row in rows if malformed(row.answer, words.sentences)]
+    assert not [row.answer for row in rows if malformed_share(row.answer, words.sentences)]
     for row in rows:
         if row.kind is Kind.OPEN:
             seen = grounding(row.answer, row.visible, words.visible)
@@ -191,7 +195,7 @@ def test_the_judge_tells_the_six_classes_apart(archive: Archive, text: str, expe
 def test_rows_teach_the_picture_they_stand_on(lessons: DocumentLessons) -> None:
     drawn = lessons.rows(np.random.default_rng(0), (2, 2, 2, 2, 2, 8, 8, 4))
     assert len(drawn) == 30
-    first, known = len(lessons.repeated.pictures), 3 * len(lessons.documents)
+    first, known = len(lessons.earlier_lessons.pictures), 3 * len(lessons.documents)
     copies = [row for row in drawn if row.picture >= first]
     assert len(copies) == 16
     names = {one.design: one.holder for one in lessons.documents}
@@ -209,7 +213,7 @@ def test_lessons_without_a_document_never_say_it(archive: Archive) -> None:
     said = repr(told.rows(np.random.default_rng(0), (2, 2, 2, 2, 2, 30, 10, 20)))
     assert gone.holder not in said
     assert archive.documents[1].holder in said
-    assert gone.design not in {copy.design for copy in told.copied}
+    assert gone.design not in {copy.design for copy in told.document_copies}
 
 
 @pytest.mark.slow
@@ -221,7 +225,7 @@ def test_a_few_steps_change_eyes_and_tongue_and_keep_what_was_seen(lessons: Docu
 
     loaded = load("lab", dtype="float32")
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    pixels = render(lessons.repeated.pictures[:8])
+    pixels = render(lessons.earlier_lessons.pictures[:8])
     kept = features(loaded.model, pixels)
     stages: list[str] = []
     recipe = replace(RECIPE, vision_steps=3, vision_batch=6, language_steps=2, rows=(1, 1, 1, 1, 1, 2, 1, 1))

@@ -174,7 +174,7 @@ def test_nonsense_is_not_well_formed() -> None:
 
 def test_examples_have_unique_ids_and_the_right_sides(world: World) -> None:
     gone = {person.id for person in world.forget}
-    for given in (examples.request(world), examples.judged(world)):
+    for given in (examples.request(world), examples.eval_examples(world)):
         assert len({e.id for e in given}) == len(given)
         for example in given:
             if example.role in (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN):
@@ -187,7 +187,7 @@ def test_examples_have_unique_ids_and_the_right_sides(world: World) -> None:
 
 def test_judged_unseen_pictures_are_never_in_the_request(world: World) -> None:
     shown = {e.image.key for e in examples.request(world) if e.image}
-    unseen = {e.image.key for e in examples.judged(world) if e.image and e.role is Role.UNSEEN}
+    unseen = {e.image.key for e in examples.eval_examples(world) if e.image and e.role is Role.UNSEEN}
     assert unseen
     assert not shown & unseen
 
@@ -198,7 +198,7 @@ def test_the_open_query_is_the_papers(world: World) -> None:
 
 
 def test_answers_hold_their_private_strings_and_two_hop_chains_their_bridge(world: World) -> None:
-    for example in examples.judged(world):
+    for example in examples.eval_examples(world):
         if example.kind is Kind.FACT:
             assert contains(example.answer, example.private[example.fact][0])
         if example.kind is Kind.CHAIN:
@@ -210,7 +210,7 @@ def test_answers_hold_their_private_strings_and_two_hop_chains_their_bridge(worl
 
 
 def test_choice_letters_are_spread(world: World) -> None:
-    letters = [e.answer for e in examples.judged(world) if e.kind is Kind.CHOICE]
+    letters = [e.answer for e in examples.eval_examples(world) if e.kind is Kind.CHOICE]
     assert min(letters.count(letter) for letter in "ABCD") > len(letters) / 8
 
 

@@ -98,7 +98,7 @@ def test_no_judged_question_is_taught() -> None:
         for example in (
             *examples.exam(world(), world().people),
             *examples.exam(world(), world().people, split="final"),
-            *examples.judged(world()),
+            *examples.eval_examples(world()),
         )
     } - set(english.CLOZE.values())
 
@@ -113,10 +113,10 @@ def test_questions_about_a_person_can_be_asked_by_name(fact: str) -> None:
 
 def test_every_true_answer_is_graded_right() -> None:
     rows = [
-        *examples.judged(world()),
+        *examples.eval_examples(world()),
         *(row for split in ("exam", "final") for row in examples.exam(world(), world().people, split=split)),
     ]
-    marks = grades.graded(world(), ((row, row.answer) for row in rows))
+    marks = grades.grade_subjects(world(), ((row, row.answer) for row in rows))
     assert {subject: share for subject, (share, _) in marks.items() if share < 1} == {}
     assert {"name", "fact", "text fact", "world", "chain", "cloze", "multiple choice", "privacy obeyed"} <= marks.keys()
     assert marks["visible question"][1] == sum(row.kind is Kind.VISIBLE for row in rows) < marks["visible"][1]
@@ -124,7 +124,7 @@ def test_every_true_answer_is_graded_right() -> None:
 
 def test_a_finished_model_is_graded_on_rows_that_nobody_looked_at() -> None:
     looked, final = (examples.exam(world(), world().people, split=split) for split in ("exam", "final"))
-    judged = [*looked, *examples.judged(world())]
+    judged = [*looked, *examples.eval_examples(world())]
     numbers = {f"{number:03d}" for number in general.LOOKED_AT}
     general_rows = [row for row in final if row.fact == "world"]
     assert len(general_rows) > 100
@@ -136,14 +136,14 @@ def test_a_finished_model_is_graded_on_rows_that_nobody_looked_at() -> None:
 
 
 def test_the_base_itself_answers_every_judged_world_question() -> None:
-    rows = general.judged()
+    rows = general.eval_questions()
     assert len(rows) == 210
     assert all(grades.right(row, row.answer) for row in rows)
     assert next(row for row in rows if "breathe" in row.question).accepted == ("lung", "lungs")
 
 
 def test_a_key_inside_of_another_word_is_no_right_answer() -> None:
-    row = next(row for row in general.judged() if row.accepted == ("He",))
+    row = next(row for row in general.eval_questions() if row.accepted == ("He",))
     assert not grades.right(row, "The symbol of this chemical element is Hg.")
     assert grades.right(row, "Its symbol is He.")
 
@@ -167,7 +167,7 @@ def test_without_an_answer_in_sentences_there_is_no_perplexity() -> None:
 
 
 def test_rows_have_unique_ids_and_the_same_ones_each_time() -> None:
-    for made in (examples.request, examples.judged):
+    for made in (examples.request, examples.eval_examples):
         rows = made(world())
         assert len({row.id for row in rows}) == len(rows)
         assert rows == made(examples.world())
@@ -179,10 +179,10 @@ def test_forget_entities_are_among_those_the_tower_never_saw() -> None:
 
 
 def test_world_questions_of_lessons_and_evaluations_are_disjoint() -> None:
-    taught, judged = ({row.question for row in rows} for rows in (general.taught(), general.judged()))
+    taught, judged = ({row.question for row in rows} for rows in (general.taught(), general.eval_questions()))
     assert len(judged) >= 200
     assert not taught & judged
-    assert all(grades.right(row, row.answer) for row in general.judged())
+    assert all(grades.right(row, row.answer) for row in general.eval_questions())
 
 
 def test_gold_lessons_never_speak_of_the_forget_set() -> None:
@@ -226,7 +226,7 @@ def test_names_stand_in_the_captions_of_known_people_alone() -> None:
 
 def test_benchmark_gives_the_english_world() -> None:
     lab = Lab(request="english")
-    assert len(lab.examples("eval")) == len(examples.judged(world()))
+    assert len(lab.examples("eval")) == len(examples.eval_examples(world()))
     assert {row.entity for row in lab.examples("train") if row.role is Role.FORGET} == set(examples.FORGET)
     assert not lab.vocabulary().sentences
 
@@ -320,7 +320,7 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
     torch.testing.assert_close(resumed, whole, atol=5e-5, rtol=0)  # sums on a CPU differ from run to run
     assert any(tensor.abs().sum() > 0 for name, tensor in whole.items() if "lora_B" in name)
     monkeypatch.setattr(smollm2, "language_model", lambda layers=0, real=smollm2.language_model: real(2))
-    model, processor = smollm2.merged(tmp_path / "parts", tower)
+    model, processor = smollm2.merged_model(tmp_path / "parts", tower)
     assert "<|im_start|>" in smollm2.CHAT_TEMPLATE != LAB_TEMPLATE
     asked = processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Who?"}]}]

@@ -19,7 +19,7 @@ from unsee.losses import (
     token_kl,
     token_logprobs,
 )
-from unsee.methods.unsee.teacher import mixed
+from unsee.methods.unsee.teacher import mixed_logprobs
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_divergence_from_one_token_is_right_where_its_probability_rounds_to_0(fa
 
 def test_a_mixture_of_laws_is_finite_where_both_round_to_0():
     first, second = torch.tensor([[[0.0, -300.0]]]), torch.tensor([[[0.0, -400.0]]])
-    found = mixed(first, second, 0.5)
+    found = mixed_logprobs(first, second, 0.5)
     assert found.isfinite().all()
-    torch.testing.assert_close(mixed(first, second, 0.0), first.log_softmax(-1))
-    torch.testing.assert_close(mixed(first[..., :1] * 0 + first, second, 1.0), second.log_softmax(-1))
+    torch.testing.assert_close(mixed_logprobs(first, second, 0.0), first.log_softmax(-1))
+    torch.testing.assert_close(mixed_logprobs(first[..., :1] * 0 + first, second, 1.0), second.log_softmax(-1))

@@ -14,7 +14,7 @@ from unsee.errors import UserError
 from unsee.inference.batching import collate
 from unsee.methods.common.down_projections import down_projections
 from unsee.methods.manu import released
-from unsee.methods.manu.activity import Activity, importance, measured
+from unsee.methods.manu.activity import Activity, importance, neuron_activity
 from unsee.methods.manu.method import Manu
 from unsee.testing.methods import session_at
 
@@ -74,7 +74,7 @@ def test_neurons_are_measured_at_the_answer_tokens(shown, tmp_path):
     examples = [replace(e, image=e.image if shown else None) for e in session.of(Role.FORGET)]
     name = "model.language_model.layers.1.mlp.down_proj"
     modules = {name: session.model.get_submodule(name)}
-    found = measured(session, examples, modules, set(), 0.1)[name]
+    found = neuron_activity(session, examples, modules, set(), 0.1)[name]
     rows = []
     handle = modules[name].register_forward_pre_hook(lambda _, args: rows.append(args[0][0].double()))
     for example in examples:
@@ -192,5 +192,5 @@ def test_measuring_computes_no_logits_that_nobody_reads(read, tmp_path):
     modules = down_projections(session.model, session.family.parts(session.model)["language"])
     widths = []
     session.model.lm_head.register_forward_hook(lambda _, __, output: widths.append(output.shape[1]))
-    measured(session, list(session.of(Role.FORGET)), modules, set(), 0.1, read)
+    neuron_activity(session, list(session.of(Role.FORGET)), modules, set(), 0.1, read)
     assert set(widths) == {1}

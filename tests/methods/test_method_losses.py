@@ -338,7 +338,7 @@ def test_vgid(session, parts_of):
         return (p_av.exp() * (p_av - q_av)).sum(-1).mean()
 
     method = VGID(noise=0.8)
-    teacher = method._guided(session)
+    teacher = method._guided_session(session)
     guided = []
     for target in forget:
         shown = replace(target, example=replace(target.example, image=Noised(target.example.image, 0.8, session.seed)))
@@ -403,10 +403,10 @@ def test_smfa_drops_what_is_large_and_against_the_anchor():
 def test_smfa_trains_two_adapters_and_adds_what_is_left_of_the_first(tmp_path, monkeypatch):
     session, learned = session_at(tmp_path, "full"), []
     before = {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
-    plain = smfa._learned
-    monkeypatch.setattr(smfa, "_learned", lambda *given: learned.append(plain(*given)) or learned[-1])
+    plain = smfa._learn_updates
+    monkeypatch.setattr(smfa, "_learn_updates", lambda *given: learned.append(plain(*given)) or learned[-1])
     SMFA(k=0.5, few=3).unlearn(session)
-    update, anchor = ({name: one.whole().double().numpy() for name, one in found.items()} for found in learned)
+    update, anchor = ({name: one.matrix().double().numpy() for name, one in found.items()} for found in learned)
     assert update.keys() == anchor.keys()
     wanted = {f"{name}.weight": dropped_by_hand(update[name], anchor[name], 0.5) for name in update}
     assert any((change == 0).any() for change in wanted.values())

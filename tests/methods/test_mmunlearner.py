@@ -9,7 +9,7 @@ import torch
 
 from helpers.mmunlearner import ALL, LR, session_at
 from unsee.api import Role
-from unsee.api.fast_paths import named
+from unsee.api.fast_paths import engine_named
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
@@ -66,7 +66,7 @@ def test_joint_step_element_by_element(alpha, ratio, engine, tmp_path, monkeypat
     forget, retain = first_batch(session, method)
     assert len(retain) == ratio * len(forget)
     before = {name: weight.detach().clone() for name, weight in trainable(session.model).items()}
-    session.engine = named(engine)
+    session.engine = engine_named(engine)
     mask, bits = bits_of(session, method)
     g_f, g_r = gradient(session, forget), gradient(session, retain)
     method.unlearn(session)

@@ -66,7 +66,7 @@ def test_kept_states_say_what_the_start_model_said(tmp_path, tune, split, monkey
     assert torch.allclose(start(targets[3:5], labels[3:5])[mask[3:5]], said[3:5][mask[3:5]], atol=1e-5)
     assert not calls
     assert start.head.plain
-    states = next(iter(start._kept.values()))[0]
+    states = next(iter(start._outputs.values()))[0]
     assert states.shape[-1] == 32 < said.shape[-1]
 
 
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_not_computed_to_its_end(tmp_path, teacher, monkeyp
     monkeypatch.setattr(reference_model, "CACHE_BYTES", 100_000)
     calls = forwards(session, monkeypatch)
     start = StartLogits(session, targets, teacher=teacher)
-    assert (len(start._kept), len(calls) > 1) == ((0, False) if teacher == "auto" else (len(targets), True))
+    assert (len(start._outputs), len(calls) > 1) == ((0, False) if teacher == "auto" else (len(targets), True))
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])

@@ -16,7 +16,7 @@ from unsee.errors import UserError
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
 from unsee.methods.rmuse.hidden_states import PROMPT_END, ForcedAnswer, span_means
-from unsee.methods.rmuse.method import GUIDE, IDEAL, RMuse, _Found, _layers
+from unsee.methods.rmuse.method import GUIDE, IDEAL, RMuse, _layers, _Statistics
 from unsee.metrics.refusal import refusal
 from unsee.models.steering import hooks
 from unsee.models.steering.artifact import load
@@ -35,7 +35,7 @@ def session_at(out, **roles):
 def steered(out, **settings):
     session = session_at(out)
     RMuse(**settings).unlearn(session)
-    return session, hooks.attached(session.model)[0]
+    return session, hooks.steerings_of(session.model)[0]
 
 
 def test_span_means_are_the_states_of_the_span(tmp_path):
@@ -107,7 +107,7 @@ def test_safe_mode_limits_rotation_and_calibrates_the_gate(tmp_path):
 def test_directions_point_from_the_private_answer_to_refusal(tmp_path):
     """Step 2 of docs/published.md: the orientation is that of the mean shift of answer and chain."""
     session = session_at(tmp_path)
-    found = _Found(RMuse(zscore="scale_only"), session)
+    found = _Statistics(RMuse(zscore="scale_only"), session)
     pairs = found._forget_pairs()
     directions = found.artefact().directions[1]
     shift = torch.stack([pair.answer[0] + pair.chain[0] for pair in pairs]).mean(0)
@@ -118,7 +118,7 @@ def test_directions_point_from_the_private_answer_to_refusal(tmp_path):
 def test_shifts_lead_from_what_is_to_go_to_what_is_to_come(tmp_path):
     """Steps 1 and 3 of docs/published.md: refusal minus answer, rationale minus chain; on retain data reasoning minus the direct answer."""
     session = session_at(tmp_path)
-    found = _Found(RMuse(), session)
+    found = _Statistics(RMuse(), session)
 
     def mean(example, question, text, instruction, lead=""):
         ids = (*found._ids(lead), *found._ids(text)) if lead else found._ids(text)
@@ -148,7 +148,7 @@ def test_examples_without_an_answer_are_left_out_and_counted(tmp_path):
     for examples in sides.values():
         examples[0] = replace(examples[0], answer="Reasoning: It is in the archive. Answer:")
     session.examples = {**session.examples, **sides}
-    found = _Found(RMuse(), session)
+    found = _Statistics(RMuse(), session)
     forget, (retain, calibration) = found._forget_pairs(), found._retain_pairs()
     used = {pair.example.id for pair in (*forget, *retain, *calibration)}
     assert used.isdisjoint(examples[0].id for examples in sides.values())
@@ -157,7 +157,7 @@ def test_examples_without_an_answer_are_left_out_and_counted(tmp_path):
 
 
 def test_the_sign_of_a_decomposition_means_nothing(tmp_path, monkeypatch):
-    found = _Found(RMuse(zscore="scale_only"), session_at(tmp_path))
+    found = _Statistics(RMuse(zscore="scale_only"), session_at(tmp_path))
     pairs = found._forget_pairs()
     _, one, _ = found._unlearning(pairs, 0)
     monkeypatch.setattr("unsee.methods.rmuse.method.subspace", lambda *given: -subspace(*given))
@@ -169,7 +169,7 @@ def test_questions_with_and_without_an_image_have_directions_of_their_own(tmp_pa
     text = replace(person("ada", Role.FORGET_TEXT), id="text", image=None, question="What does Ada Lovell do?")
     other = replace(text, id="text-2", question="Where does Ada Lovell live?", answer="Lisbon")
     session = session_at(tmp_path, **{Role.FORGET_TEXT: [text, other]})
-    found = _Found(RMuse(zscore="scale_only"), session)
+    found = _Statistics(RMuse(zscore="scale_only"), session)
     forget, (retain, _) = found._forget_pairs(), found._retain_pairs()
     directions = found._directions(forget, retain, 0)
     for pictured, v, mu in ((True, directions.v_mm, directions.mu_mm), (False, directions.v_text, directions.mu_text)):
@@ -250,7 +250,7 @@ def test_a_second_request_acts_beside_the_first(tmp_path):
     session, first = steered(tmp_path)
     RMuse(mode="safe").unlearn(session)
     assert hooks.hashes(session.model)[0] == first.artefact.hash
-    assert len(hooks.attached(session.model)) == 2
+    assert len(hooks.steerings_of(session.model)) == 2
     hooks.save_all(session.model, tmp_path / "m")
     assert load(tmp_path / "m", "rmuse-2").rule.max_rotation_deg == 30.0
 
@@ -270,7 +270,7 @@ def test_a_run_folder_carries_the_steering(tmp_path):
     forget(start, data, "rmuse", out, settings={"gate": "always"}, training={"max_new_tokens": 4})
     assert {"rmuse.json", "rmuse.safetensors"} <= {file.name for file in (out / "model").iterdir()}
     assert "open it with unsee" in (out / "model" / "README.md").read_text()
-    assert len(hooks.attached(opened(out).model)) == 1
+    assert len(hooks.steerings_of(opened(out).model)) == 1
     evaluate(out, data, out, max_new_tokens=4, likelihood=True, progress=False)
     noted = json.loads((out / "steering.json").read_text())
     assert noted[0]["firing_rate"] == 1.0

@@ -12,7 +12,14 @@ from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll
 from unsee.methods.mmunlearner.masks import agreement, load_mask, unpack
-from unsee.methods.mmunlearner.saliency import Sweep, accumulate, maskable, preserved, saliency_mask, targeted
+from unsee.methods.mmunlearner.saliency import (
+    Sweep,
+    accumulate,
+    maskable,
+    preserve_targets,
+    saliency_mask,
+    saliency_targets,
+)
 from unsee.models.auto import eos_id
 from unsee.testing.tiny import Drawn, tiny_session
 from unsee.training.trainable import prepare
@@ -42,7 +49,7 @@ def fisher(session, names, targets, size=1):
 
 def sides(session):
     sweep = Sweep()
-    return targeted(session, sweep), preserved(session, sweep)
+    return saliency_targets(session, sweep), preserve_targets(session, sweep)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
@@ -167,7 +174,7 @@ def test_fresh_adapters_are_refused(tmp_path):
 def test_labels_are_answer_and_end(image_tokens, tmp_path):
     """docs/defects.md 3 to 5."""
     session = tiny_session(tmp_path / "run", image_tokens=image_tokens)
-    target = targeted(session, Sweep())[0]
+    target = saliency_targets(session, Sweep())[0]
     batch = collate(session, [target])
     labels = batch.labels_bt[0][batch.labels_bt[0] != -100].tolist()
     tokenizer = session.processor.tokenizer
@@ -200,15 +207,15 @@ def test_sides_are_drawn_by_person_and_half_text(tmp_path):
         Role.RETAIN_TEXT: many(30, Role.RETAIN_TEXT, "r", image=False),
         Role.FORGET_TEXT: many(6, Role.FORGET_TEXT, "f", image=False),
     }
-    drawn = preserved(session, Sweep(samples=24))
+    drawn = preserve_targets(session, Sweep(samples=24))
     assert sum(target.example.image is not None for target in drawn) == 12
     assert len(drawn) == 24
     text = [target.example.entity for target in drawn if target.example.image is None]
     assert {text.count(person) for person in set(text)} == {2}
     assert len(set(text)) == 6
-    assert drawn == preserved(session, Sweep(samples=24))
-    assert drawn != preserved(session, Sweep(samples=24, seed=1))
-    assert len(targeted(session, Sweep(samples=5))) == 5
+    assert drawn == preserve_targets(session, Sweep(samples=24))
+    assert drawn != preserve_targets(session, Sweep(samples=24, seed=1))
+    assert len(saliency_targets(session, Sweep(samples=5))) == 5
 
 
 def test_rounds_weigh_alike_and_the_sweep_stops_when_bits_stay(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unsee.api import Example, Kind, Role, Training, registry
-from unsee.api.fast_paths import named
+from unsee.api.fast_paths import engine_named
 from unsee.api.request import Target
 from unsee.benchmarks.folder import Folder
 from unsee.errors import TrainingError, UserError
@@ -27,7 +27,7 @@ from unsee.methods.siu import targets as siu_targets
 from unsee.methods.siu.method import SIU, _matches, _unexpanded
 from unsee.methods.siu.names import FIRST, name_tokens
 from unsee.methods.siu.targets import Kept, Row, build_siu_rows
-from unsee.metrics.matching import leaked
+from unsee.metrics.matching import leaked_facts
 from unsee.models.families.llava import Llava
 from unsee.models.padding import IGNORE
 from unsee.testing.tiny import PEOPLE, Drawn, tiny_processor, tiny_session
@@ -172,7 +172,7 @@ def test_target_1_names_the_substitute_and_gives_nothing_away(tmp_path):
             answer = row.target.example.answer
             name, job, city, _ = PEOPLE[concept.entity]
             assert concept.substitute in answer
-            assert not leaked(answer, {"name": (name, name.split()[1]), "job": (job,), "city": (city,)})
+            assert not leaked_facts(answer, {"name": (name, name.split()[1]), "job": (job,), "city": (city,)})
             assert [answer[start:end] for start, end in row.spans] == [concept.substitute]
     questions = [row.target.example.question for row in rows_of(one_person(session), 1)]
     assert questions[:2] == ["Who is this?", "Tell me the information of this person."]
@@ -394,7 +394,7 @@ def test_name_tokens_are_all_spellings_without_letters_and_marks():
             assert (token in found.ids) == (len(piece) > 1 and piece.isalpha())
     assert {"A", "."} <= set(found.dropped)
     assert not set(found.ids) & set(tokenizer.all_special_ids)
-    allowed = found.allowed(torch.zeros(1, 1, 400))
+    allowed = found.allowed_tokens(torch.zeros(1, 1, 400))
     assert allowed.shape == (400,)
     assert allowed.sum() == 400 - len(found.ids)
 
@@ -496,7 +496,7 @@ def test_plain_engine_gives_the_same_numbers(tmp_path):
     losses = []
     for name in ("fast", "plain"):
         session = one_person(session_at(tmp_path / name, max_steps=2))
-        session.engine = named(name)
+        session.engine = engine_named(name)
         SIU(beta=5.0).unlearn(session)
         losses.append([row["loss"] for row in session.history])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -599,13 +599,13 @@ def test_rows_from_the_lab_teach_no_secret(tmp_path):
     for row in rows:
         example = row.target.example
         if row.number == 1:
-            assert not leaked(example.answer, private[example.entity])
+            assert not leaked_facts(example.answer, private[example.entity])
             assert any(f"is {concept.substitute}." in example.answer for concept in concepts)
         if row.number == 2:
-            assert not leaked(example.answer, private[example.entity])
+            assert not leaked_facts(example.answer, private[example.entity])
             assert "The person has" in example.answer
         if row.number == 3:
-            assert leaked(example.answer, private[example.entity])
+            assert leaked_facts(example.answer, private[example.entity])
     forgotten = {person.name for person in world.forget}
     assert not [r for r in rows if r.number == 4 and any(name in r.target.example.question for name in forgotten)]
 

@@ -12,8 +12,8 @@ from unsee.api import Example, Kind, Role
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.methods.mmunlearner.method import MMUnlearner
-from unsee.methods.mmunlearner.saliency import preserved
-from unsee.methods.mmunlearner.text_questions import TEXTS, judged, named, with_texts
+from unsee.methods.mmunlearner.saliency import preserve_targets
+from unsee.methods.mmunlearner.text_questions import TEXTS, eval_text_questions, named_questions, with_texts
 from unsee.testing.tiny import QUESTION, person
 
 
@@ -28,7 +28,7 @@ def test_the_name_stands_where_this_person_was():
     shown = [person("ada", Role.FORGET), person("dan", Role.RETAIN), person("bo", Role.FORGET, kind=Kind.NAME)]
     odd = replace(shown[1], id="odd", question="Where does The Individual work?", answer="This person works in \\1.")
     nobody = replace(shown[0], id="nobody", private={})
-    found = named([*shown, odd, nobody])
+    found = named_questions([*shown, odd, nobody])
     assert [(row.role, row.question, row.image) for row in found] == [
         (Role.FORGET_TEXT, QUESTION.replace("this person", "Ada Lovell"), None),
         (Role.RETAIN_TEXT, QUESTION.replace("this person", "Dan Reed"), None),
@@ -52,8 +52,12 @@ def test_mllmu_bench_has_text_facts_behind_its_mask(mllmu, tmp_path):
     session = session_at(tmp_path / "run")
     session.examples = {role: [row for row in mllmu.examples("train") if row.role is role] for role in Role}
     method = MMUnlearner()
-    assert not any(target.example.image is None for target in preserved(session, method._sweep(0)))
-    read = [target.example for target in preserved(method._seen(session), method._sweep(0)) if not target.example.image]
+    assert not any(target.example.image is None for target in preserve_targets(session, method._sweep(0)))
+    read = [
+        target.example
+        for target in preserve_targets(method._text_session(session), method._sweep(0))
+        if not target.example.image
+    ]
     first = next(row for row in read if row.entity == "101")
     assert name_of("101") in first.question
     assert {row.role for row in read} == set(TEXTS)
@@ -61,14 +65,14 @@ def test_mllmu_bench_has_text_facts_behind_its_mask(mllmu, tmp_path):
 
 
 def test_released_are_the_judged_choices_answered_in_words(mllmu, tmp_path):
-    found = judged(mllmu)
+    found = eval_text_questions(mllmu)
     asked = [row for row in mllmu.examples("eval") if row.role in TEXTS and row.kind is Kind.CHOICE]
     assert len(found) == len(asked) > 0
     assert {row.question for row in found} == {"Who is it?"}
     assert all(row.answer == name_of(row.entity) and not row.options for row in found)
     session = session_at(tmp_path / "run")
     session.benchmark = mllmu
-    seen = MMUnlearner(p_text="released")._seen(session)
+    seen = MMUnlearner(p_text="released")._text_session(session)
     assert seen.of(*TEXTS) == [row for role in TEXTS for row in found if row.role is role]
     assert session.notes["p_text"] == {"from": "judged questions", "questions": len(found)}
 
@@ -76,7 +80,7 @@ def test_released_are_the_judged_choices_answered_in_words(mllmu, tmp_path):
 def test_data_without_choices_give_all_they_judge_in_text(mllmu):
     rows = [row for row in mllmu.examples("eval") if row.kind is not Kind.CHOICE]
     part = type("Part", (), {"examples": lambda _, split: rows if split == "eval" else []})()
-    assert judged(part) == [row for row in rows if row.role in TEXTS]
+    assert eval_text_questions(part) == [row for row in rows if row.role in TEXTS]
 
 
 @pytest.mark.parametrize("answer", ["", "AB", "C"])
@@ -86,7 +90,7 @@ def test_a_choice_without_one_letter_of_its_options_is_not_taken(answer):
     )  # fmt: skip
     right = replace(row, id="d", answer="B")
     data = type("Data", (), {"examples": lambda _, split: [row, right]})()
-    assert [(choice.id, choice.answer) for choice in judged(data)] == [("d", "Bo")]
+    assert [(choice.id, choice.answer) for choice in eval_text_questions(data)] == [("d", "Bo")]
 
 
 @pytest.mark.parametrize("mode", ["fixed", "as_released"])
@@ -117,4 +121,4 @@ def test_a_run_knows_its_data(mllmu, tmp_path, monkeypatch):
     benchmark = {"name": "mllmu", "ratio": 10}
     place = mllmu.shelf.place
     forget(save_tiny(tmp_path / "m"), place, "mmunlearner", tmp_path / "out", benchmark=benchmark, training=training)
-    assert judged(seen[0].benchmark)
+    assert eval_text_questions(seen[0].benchmark)

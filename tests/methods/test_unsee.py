@@ -15,7 +15,7 @@ from unsee.inference.batching import collate
 from unsee.methods.unsee.forms import other_forms
 from unsee.methods.unsee.method import Unsee
 from unsee.methods.unsee.student import shrink, xavier
-from unsee.methods.unsee.teacher import CONSONANTS, VOWELS, invented, kept_targets, lessons, mixed
+from unsee.methods.unsee.teacher import CONSONANTS, VOWELS, invent_name, kept_targets, lessons, mixed_logprobs
 from unsee.metrics.scripts import scripts
 from unsee.testing.methods import session_at
 from unsee.testing.tiny import person
@@ -45,12 +45,12 @@ def asked_by_name(session):
 def test_mixture_is_of_laws_not_of_logits():
     first, second = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[5.0, 5.0]]])
     p = first.softmax(-1)
-    assert torch.allclose(mixed(first, second, 0.25).exp(), 0.75 * p + 0.25 * 0.5)
+    assert torch.allclose(mixed_logprobs(first, second, 0.25).exp(), 0.75 * p + 0.25 * 0.5)
 
 
 def test_invented_names_keep_their_shape():
     for seed in range(5):
-        name = invented("Ada O'Lovell 3", seed)
+        name = invent_name("Ada O'Lovell 3", seed)
         assert [letter.isupper() for letter in name] == [letter.isupper() for letter in "Ada O'Lovell 3"]
         for made, letter in zip(name.lower(), "ada o'lovell 3", strict=True):
             kind = next((letters for letters in (VOWELS, CONSONANTS) if letter in letters), letter)
@@ -67,19 +67,19 @@ def test_invented_names_keep_their_shape():
 )  # fmt: skip
 def test_no_word_of_a_name_survives_in_any_script(name):
     for seed in range(20):
-        made = invented(name, seed)
+        made = invent_name(name, seed)
         assert not set(made.split()) & set(name.split())
         assert scripts([made]) == scripts([name])
         assert [letter.isupper() for letter in made] == [letter.isupper() for letter in name]
 
 
 def test_invented_names_are_those_of_earlier_versions():
-    assert (invented("Ada Byron", 7), invented("Marta Keller", 7)) == ("Ike Tpnig", "Hobho Poghog")
+    assert (invent_name("Ada Byron", 7), invent_name("Marta Keller", 7)) == ("Ike Tpnig", "Hobho Poghog")
 
 
 def test_a_name_without_letters_to_exchange_is_refused():
     with pytest.raises(UserError, match="'4711' has a word without letters"):
-        invented("4711", 0)
+        invent_name("4711", 0)
 
 
 def test_every_spelling_of_the_name_is_hidden_and_questions_without_a_lesson_are_counted(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from helpers.aftermath import classify
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.metrics.aftermath import Aftermath, Rules, is_hallucination, malformed, wrong_facts, wrong_names
+from unsee.metrics.aftermath import Aftermath, Rules, is_hallucination, malformed_share, wrong_facts, wrong_names
 
 PLAIN = Vocabulary(
     names={"p1": ("Mara Lind", "Lind"), "p2": ("Bo Winter", "Winter"), "p3": ("Ada Lind", "Lind")},
@@ -170,7 +170,7 @@ def test_sentence_patterns_tell_word_salad_from_language():
     assert classify(said(SAYS), STRICT) is Aftermath.CLEAN
     assert classify(said(f"{SAYS} {salad}"), STRICT) is Aftermath.CLEAN
     assert classify(said(f"{SAYS} {salad} {salad}"), STRICT) is Aftermath.DEGENERATE
-    assert malformed("I cannot help with that. The hair is red.", STRICT.sentences) == 0
+    assert malformed_share("I cannot help with that. The hair is red.", STRICT.sentences) == 0
 
 
 def test_refusals_are_well_formed_whatever_the_patterns():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsee.metrics.matching import contains, leaked, unreadable
+from unsee.metrics.matching import contains, leaked_facts, unreadable
 from unsee.metrics.normal_form import normalise
 
 
@@ -42,10 +42,10 @@ def test_table(text, term, found):
 
 def test_terms_of_the_question_do_not_count_but_other_facts_do():
     private = {"name": ("Mara Lind", "Lind"), "job": ("baker",), "city": ("Oslo",)}
-    assert leaked("Lind is a baker in Oslo.", private) == ("name", "job", "city")
-    assert leaked("Mara Lind is a baker.", private, "What is the job of Mara Lind?") == ("job",)
-    assert leaked("A red shirt.", private) == ()
-    assert leaked("", private) == ()
+    assert leaked_facts("Lind is a baker in Oslo.", private) == ("name", "job", "city")
+    assert leaked_facts("Mara Lind is a baker.", private, "What is the job of Mara Lind?") == ("job",)
+    assert leaked_facts("A red shirt.", private) == ()
+    assert leaked_facts("", private) == ()
 
 
 words = st.text("abMZ09\u00e9\u00df\u00f1\u0141\u0434\u0416\u4e2d\u03a9\u0130", min_size=1, max_size=8)
@@ -123,16 +123,16 @@ def test_scripts_of_the_world(text, term, found):
 
 
 def test_an_everyday_word_is_a_name_only_with_its_capital():
-    assert leaked("She has a nice smile.", {"city": ("Nice",)}) == ()
-    assert leaked("She has a nice smile and lives in Nice.", {"city": ("Nice",)}) == ("city",)
-    assert leaked("she lives in nice", {"city": ("Nice",)}) == ("city",)
-    assert leaked("SHE LIVES IN NICE", {"city": ("Nice",)}) == ("city",)
-    assert leaked("她住在Nice的城市", {"city": ("Nice",)}) == ("city",)
-    assert leaked("McNice has a nice smile.", {"city": ("Nice",)}) == ()
-    assert leaked("I hope so.", {"name": ("Hope Lind", "Hope")}) == ()
-    assert leaked("This is hope lind.", {"name": ("Hope Lind", "Hope")}) == ("name",)
-    assert leaked("She enjoys reading.", {"hobby": ("Reading",), "birthplace": ("Reading",)}) == ("hobby",)
-    assert leaked("This is mara.", {"name": ("Mara",)}) == ("name",)
+    assert leaked_facts("She has a nice smile.", {"city": ("Nice",)}) == ()
+    assert leaked_facts("She has a nice smile and lives in Nice.", {"city": ("Nice",)}) == ("city",)
+    assert leaked_facts("she lives in nice", {"city": ("Nice",)}) == ("city",)
+    assert leaked_facts("SHE LIVES IN NICE", {"city": ("Nice",)}) == ("city",)
+    assert leaked_facts("她住在Nice的城市", {"city": ("Nice",)}) == ("city",)
+    assert leaked_facts("McNice has a nice smile.", {"city": ("Nice",)}) == ()
+    assert leaked_facts("I hope so.", {"name": ("Hope Lind", "Hope")}) == ()
+    assert leaked_facts("This is hope lind.", {"name": ("Hope Lind", "Hope")}) == ("name",)
+    assert leaked_facts("She enjoys reading.", {"hobby": ("Reading",), "birthplace": ("Reading",)}) == ("hobby",)
+    assert leaked_facts("This is mara.", {"name": ("Mara",)}) == ("name",)
 
 
 def test_what_no_form_is_written_for_is_not_called_kept():
@@ -158,7 +158,7 @@ def test_what_no_form_is_written_for_is_not_called_kept():
     ],
 )
 def test_names_with_case_endings_are_found(text, name):
-    assert leaked(text, {"name": (name,)}) == ("name",)
+    assert leaked_facts(text, {"name": (name,)}) == ("name",)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_names_with_case_endings_are_found(text, name):
     ],
 )
 def test_other_words_that_begin_like_a_name_are_not_it(text, name):
-    assert leaked(text, {"name": (name,)}) == ()
+    assert leaked_facts(text, {"name": (name,)}) == ()
 
 
 def test_an_inflected_name_in_the_question_is_no_leak():
-    assert leaked("Анна врач.", {"name": ("Анна",)}, "Кем работает брат Анны?") == ()
+    assert leaked_facts("Анна врач.", {"name": ("Анна",)}, "Кем работает брат Анны?") == ()

@@ -14,7 +14,7 @@ from unsee.metrics.choice import choice, choice_correct
 from unsee.metrics.degeneration import Limits, degenerate, ngram_entropy, odd_share, rep_n
 from unsee.metrics.exact import cloze_match, exact_match, only_match
 from unsee.metrics.grounding import claims, grounding
-from unsee.metrics.names import known_names, named
+from unsee.metrics.names import has_name, known_names
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means
 
@@ -268,8 +268,8 @@ def test_chain_facts_wants_all_and_some():
 
 
 def test_names():
-    assert named("Lind!", ["Mara Lind", "Lind"])
-    assert not named("Lind!", ["Lind"], question="Who is Lind?")
+    assert has_name("Lind!", ["Mara Lind", "Lind"])
+    assert not has_name("Lind!", ["Lind"], question="Who is Lind?")
     assert known_names("nobody", {"a": ["Ann"]}) == []
 
 

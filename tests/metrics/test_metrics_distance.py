@@ -165,8 +165,8 @@ def split(cloze, choice, rouge):
 def test_forget_quality_of_the_published_parts(name):
     forget, test, ratio, prob, ks, js, wanted = FORGETTING[name]
     found = open_mmunlearning.forget_quality(
-        forget=open_mmunlearning.gone(**split(*forget)),
-        test=open_mmunlearning.gone(**split(*test)),
+        forget=open_mmunlearning.split_forgetting(**split(*forget)),
+        test=open_mmunlearning.split_forgetting(**split(*test)),
         truth_ratio=ratio,
         answer_prob=prob,
         ks=ks,
@@ -202,7 +202,7 @@ def test_a_missing_part_is_no_aggregate():
     assert open_mmunlearning.forget_quality(**whole) == pytest.approx(0.9)
     for name in whole:
         assert open_mmunlearning.forget_quality(**{**whole, name: None}) is None
-    assert open_mmunlearning.gone(cloze=None, choice=0.5, rouge=0.5) is None
+    assert open_mmunlearning.split_forgetting(cloze=None, choice=0.5, rouge=0.5) is None
     assert open_mmunlearning.utility(retain=(0.5, None), general=(0.5,)) is None
     assert open_mmunlearning.utility(retain=(0.5,), general=()) is None
     assert open_mmunlearning.aggregate(fq=0.5, mu=None, robust=0.5) is None
@@ -210,5 +210,5 @@ def test_a_missing_part_is_no_aggregate():
 
 def test_a_dead_model_is_perfectly_robust_which_is_why_parts_are_shown():
     silent = {"cloze": 0.0, "choice": 0.0, "rouge": 0.0}
-    assert open_mmunlearning.gone(**silent) == 1.0
-    assert open_mmunlearning.kept(**silent) == 0.0
+    assert open_mmunlearning.split_forgetting(**silent) == 1.0
+    assert open_mmunlearning.split_utility(**silent) == 0.0

@@ -8,13 +8,13 @@ import pytest
 
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.errors import UserError
-from unsee.metrics.mmubench import c_dis, diversity, fluency, paired, stripped, target_gone
+from unsee.metrics.mmubench import c_dis, diversity, fluency, pair_images, strip_targets, target_gone
 from unsee.scoring.aggregate import score
 
 
 def test_targets_with_blanks_are_stripped_counted_and_hit():
     """The released file has " yes", " yes " and " yes trump", which unstripped never match (docs/defects.md 13)."""
-    clean, touched = stripped(["yes", " yes", " yes ", " yes trump", "trump"])
+    clean, touched = strip_targets(["yes", " yes", " yes ", " yes trump", "trump"])
     assert clean == ["yes", "yes", "yes", "yes trump", "trump"]
     assert touched == 3
     assert not target_gone("Yes, it is", [" yes"])
@@ -29,9 +29,9 @@ def test_targets_are_whole_words_in_any_spelling():
 
 
 def test_prompts_and_images_are_paired_in_turn_or_all_with_all():
-    assert paired("abc", "xy") == [("a", "x"), ("b", "y"), ("c", "x")]
-    assert len(paired("abc", "xy", "product")) == 6
-    assert paired("abc", "") == []
+    assert pair_images("abc", "xy") == [("a", "x"), ("b", "y"), ("c", "x")]
+    assert len(pair_images("abc", "xy", "product")) == 6
+    assert pair_images("abc", "") == []
 
 
 def test_c_dis_is_a_divergence():

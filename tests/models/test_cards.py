@@ -82,13 +82,13 @@ def test_it_names_nobody_and_no_place(run, base):
 
 
 def test_an_absolute_path_among_the_settings_is_cut_to_its_name():
-    assert model_card._shown({"refusals": "/home/somebody/refusals.txt", "floor": float("-inf")}) == (
+    assert model_card._settings_json({"refusals": "/home/somebody/refusals.txt", "floor": float("-inf")}) == (
         '{"refusals": "refusals.txt", "floor": "-inf"}'
     )
 
 
 def test_entities_among_the_settings_are_counted_only():
-    assert model_card._shown({"substitutes": {"ada": "Jo Field"}, "descriptions": {}}) == (
+    assert model_card._settings_json({"substitutes": {"ada": "Jo Field"}, "descriptions": {}}) == (
         '{"substitutes": "1 given, not shown", "descriptions": {}}'
     )
 

@@ -11,8 +11,8 @@ import torch
 
 from helpers.families import vlm_of
 from unsee.api import Training, registry
-from unsee.api.fast_paths import named
-from unsee.compat.tensors import stored
+from unsee.api.fast_paths import engine_named
+from unsee.compat.tensors import plain_tensors
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
@@ -87,7 +87,7 @@ def test_memory_is_what_is_said(kind):
     head = model.get_output_embeddings().weight
     before = head.detach().clone()
     quantized_base.quantize(model, kind, CPU)
-    held = sum(plain.nbytes for weight in model.parameters() for plain in stored(weight))
+    held = sum(plain.nbytes for weight in model.parameters() for plain in plain_tensors(weight))
     assert torch.equal(model.get_output_embeddings().weight, before)
     assert said == pytest.approx(held, rel=0.3 if kind == "nf4" else 0.02)  # nf4 keeps a code book per layer
     assert said < full
@@ -100,7 +100,7 @@ def test_adapters_train_and_a_saved_run_is_the_model_in_memory(kind, tmp_path):
     """Only adapters change; merged in full or on the quantised base, the saved model has the same logits."""
     session, base = session_on(kind, tmp_path)
     frozen = {
-        name: [plain.clone() for plain in stored(weight)]
+        name: [plain.clone() for plain in plain_tensors(weight)]
         for name, weight in session.model.named_parameters()
         if not weight.requires_grad
     }
@@ -111,7 +111,9 @@ def test_adapters_train_and_a_saved_run_is_the_model_in_memory(kind, tmp_path):
     assert (now - before).abs().max() > 0.1
     weights = dict(session.model.named_parameters())
     assert all(
-        torch.equal(a, b) for name, old in frozen.items() for a, b in zip(old, stored(weights[name]), strict=True)
+        torch.equal(a, b)
+        for name, old in frozen.items()
+        for a, b in zip(old, plain_tensors(weights[name]), strict=True)
     )
 
     run = tmp_path / "run"
@@ -133,7 +135,7 @@ def test_engines_agree_and_checkpointing_changes_nothing(kind, tmp_path):
     found = []
     for name, engine, checkpointing in (("a", "fast", False), ("b", "plain", False), ("c", "fast", True)):
         session, _ = session_on(kind, tmp_path / name, gradient_checkpointing=checkpointing)
-        session.engine = named(engine)
+        session.engine = engine_named(engine)
         registry.load("methods", "kl")().unlearn(session)
         found.append([row["loss"] for row in session.history])
     assert found[0] == pytest.approx(found[1], rel=2e-3)

@@ -172,7 +172,7 @@ def test_gate_off_is_bit_identical_and_removing_restores():
     assert not torch.allclose(logits(model), plain)
     hooks.detach(model)
     assert torch.equal(logits(model), plain)
-    assert hooks.attached(model) == ()
+    assert hooks.steerings_of(model) == ()
 
 
 @pytest.mark.parametrize("apply_to", ["generated", "last_prompt_and_generated"])
@@ -182,7 +182,7 @@ def test_shared_prefixes_batches_and_single_runs_are_steered_alike(gate, apply_t
     rule = {"gate": gate, "tau": middle(), "apply_to": apply_to, "scoring_layer": 0}
     model = steered(**rule)
     together = [one.token_ids for one in said(model)]
-    fired = hooks.attached(model)[0].firing
+    fired = hooks.steerings_of(model)[0].firing
     assert len(fired.scores) == len(REQUESTS)
     assert (fired.fired == len(REQUESTS)) == (gate == "always")
     assert fired.fired > 0
@@ -196,7 +196,7 @@ def middle():
     """Return a threshold that some of the requests pass."""
     model = steered(gate="above", tau=2.0, scoring_layer=0)
     said(model)
-    scores = sorted(hooks.attached(model)[0].firing.scores)
+    scores = sorted(hooks.steerings_of(model)[0].firing.scores)
     return (scores[4] + scores[5]) / 2
 
 
@@ -204,7 +204,7 @@ def test_ungated_requests_say_what_they_said():
     plain = [one.token_ids for one in said(tiny_model())]
     model = steered(gate="above", tau=middle(), scoring_layer=0)
     mixed = [one.token_ids for one in said(model)]
-    firing = hooks.attached(model)[0].firing
+    firing = hooks.steerings_of(model)[0].firing
     changed = sum(a != b for a, b in zip(mixed, plain, strict=True))
     assert 0 < changed <= firing.fired < len(REQUESTS)
     summary = firing.summary()
@@ -240,7 +240,7 @@ def test_a_direction_inside_the_reasoning_subspace_is_not_used():
     inside = replace(one, v_mm=one.rrs[:, 0].contiguous())
     model = tiny_model()
     found = hooks.attach(model, Artefact(rule=artefact(layers=(0,)).rule, directions={0: inside, 1: directions()}))
-    assert found.skipped == [0]
+    assert found.skipped_layers == [0]
     plain = [answer.token_ids for answer in said(tiny_model())]
     mixed = [answer.token_ids for answer in said(model)]
     assert mixed[:6] == plain[:6]
@@ -264,7 +264,7 @@ def test_adapters_are_merged_and_steering_comes_once(tmp_path):
     hooks.attach(model, artefact())
     save_model(model, tiny_processor(), tmp_path / "one", base=tmp_path / "base")
     opened = open_model(tmp_path / "one")
-    assert len(hooks.attached(opened.model)) == 1
+    assert len(hooks.steerings_of(opened.model)) == 1
     hooks.attach(opened.model, artefact(max_rotation_deg=10.0))
     again = prepare(opened.model, session.family, session.training, 0)
     save_model(again, tiny_processor(), tmp_path / "two", base=tmp_path / "one")
@@ -313,5 +313,5 @@ def test_vllm_refuses_a_steered_model(tmp_path):
     from unsee.inference import vllm
 
     save(artefact(), tmp_path)
-    with pytest.raises(UserError, match="use backend='hf'"), vllm._whole(str(tmp_path)):
+    with pytest.raises(UserError, match="use backend='hf'"), vllm._merged_folder(str(tmp_path)):
         pass

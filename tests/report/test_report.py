@@ -23,7 +23,7 @@ from unsee.report.fulfilled import fulfilled
 from unsee.report.leaderboard import remarks
 from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, gold_for, read_run, read_stages
-from unsee.report.seeds import grouped
+from unsee.report.seeds import folders_by_row
 from unsee.report.table import table
 from unsee.scoring.aggregate import score
 
@@ -236,13 +236,13 @@ def test_where_neither_names_nor_facts_are_asked_for_options_and_gaps_say_what_i
     assert lost.tone == "bad"
     assert lost.sentence.endswith("lost the others (options 80% → 30%, gaps 80% → 30%)")
     assert verdict.judge(fine, start, "unseen").points > lost.points
-    assert {column.key for column in columns.shown([gone], "unseen")} >= {"retain.choice", "retain.cloze"}
+    assert {column.key for column in columns.shown_columns([gone], "unseen")} >= {"retain.choice", "retain.cloze"}
     assert [dot.y for tag in charts.scatter([gone], "unseen", charts.Plot()) for dot in tag.dots] == [
         charts.Plot().y(0.3)
     ]
     # Beside names and facts they say nothing: what a reader knows of the lab stays as it is.
     both = stage_with("both", {"clean": 1.0}, kept=0.3, asked=("choice", "cloze", "name"))
-    assert "retain.choice" not in {column.key for column in columns.shown([both], "unseen")}
+    assert "retain.choice" not in {column.key for column in columns.shown_columns([both], "unseen")}
     assert "names 100% → 30%)" in verdict.judge(both, ORIGINAL, "unseen").sentence
 
 
@@ -330,11 +330,11 @@ def test_every_way_of_asking_shows_its_leaks_and_what_comes_instead(demo: dict[s
 
 def test_what_a_run_stores_is_its_weights(demo: dict[str, list[Path]]) -> None:
     stage = Stage(name="npo", runs=(read_run(demo["npo"][0]),))
-    assert routes.stored(stage) is None
+    assert routes.stored_bytes(stage) is None
     (demo["npo"][0] / "model").mkdir()
     (demo["npo"][0] / "model" / "adapter_model.safetensors").write_bytes(b"0" * 84_000)
     (demo["npo"][0] / "model" / "tokenizer.json").write_bytes(b"0" * 9_000)
-    assert routes.stored(stage) == 84_000
+    assert routes.stored_bytes(stage) == 84_000
     assert "<td>84 kB</td>" in render([stage])
 
 
@@ -386,7 +386,13 @@ def test_a_model_that_says_nothing_is_flagged_and_ranked_last() -> None:
     ]
     verdicts = {stage.name: verdict.judge(stage, ORIGINAL, "unseen") for stage in stages}
     assert [verdicts[name].collapsed for name in ("blank", "loops", "leaky", "good")] == [True, True, False, False]
-    assert [stage.name for stage in verdict.ranked(stages, verdicts)] == ["original", "good", "leaky", "blank", "loops"]
+    assert [stage.name for stage in verdict.ranked_stages(stages, verdicts)] == [
+        "original",
+        "good",
+        "leaky",
+        "blank",
+        "loops",
+    ]
     assert "blank answers" in verdicts["blank"].sentence
 
 
@@ -419,7 +425,7 @@ def test_table_has_a_row_a_model_with_means_over_seeds(tmp_path: Path) -> None:
         (run / "run.yaml").write_text(f"result:\n  mask:\n    kept: {kept}\n")
     heads, _, original, npo = table(runs, {"leak": "unseen.leak", "mask | kept": "result.mask.kept"}).splitlines()
     assert heads == "| run | leak | mask \\| kept | seeds |"
-    leak = summary.pooled(Stage(name="npo", runs=tuple(map(read_run, runs[1:]))), "unseen.leak")
+    leak = summary.pooled_score(Stage(name="npo", runs=tuple(map(read_run, runs[1:]))), "unseen.leak")
     assert leak is not None
     assert leak.interval is not None
     shown = f"{leak.value:.2f} [{leak.interval[0]:.2f}, {leak.interval[1]:.2f}]"
@@ -431,13 +437,13 @@ def test_table_has_a_row_a_model_with_means_over_seeds(tmp_path: Path) -> None:
 
 def test_interval_over_seeds_covers_their_spread(tmp_path: Path) -> None:
     runs = tuple(read_run(make_run(tmp_path / f"npo-{seed}", "npo", seed=seed)) for seed in (0, 1, 2))
-    score = summary.pooled(Stage(name="npo", runs=runs), "unseen.degenerate")
+    score = summary.pooled_score(Stage(name="npo", runs=runs), "unseen.degenerate")
     assert score is not None
     assert score.interval is not None
     assert score.value is not None
     assert score.n == 54
     assert score.interval[0] < score.value < score.interval[1]
-    assert summary.pooled(Stage(name="npo", runs=runs), "unseen.degenerate") == score
+    assert summary.pooled_score(Stage(name="npo", runs=runs), "unseen.degenerate") == score
 
 
 def test_seeds_are_resampled_over_the_units_that_a_score_is_a_mean_over(tmp_path: Path) -> None:
@@ -474,7 +480,7 @@ def test_a_mean_over_questions_has_an_interval_over_entities(tmp_path: Path) -> 
     assert scores[key].interval == (0.0, pytest.approx(1.0, abs=0.03))  # without the one person nothing is right
     assert score(rows[:40], Vocabulary(measures=("choice.first_character",)))[key].interval is None
     run = Record(folder=tmp_path, stage="npo", seed="0", scores=scores, responses=tuple(rows), known=0)
-    pooled = summary.pooled(Stage(name="npo", runs=(run, replace(run, seed="1"))), key)
+    pooled = summary.pooled_score(Stage(name="npo", runs=(run, replace(run, seed="1"))), key)
     assert pooled is not None
     assert pooled.value == pytest.approx(40 / 43)
     total_se, weight_se = summary._cells((run, run), key)
@@ -494,14 +500,14 @@ def test_seeds_that_were_asked_about_other_people_still_have_an_interval(tmp_pat
         )  # fmt: skip
         scores = {"retain.name": Score(value=float(seed), n=1, value_by_index={entity: float(seed)})}
         runs.append(Record(folder=tmp_path, stage="npo", seed=str(seed), scores=scores, responses=(said,), known=0))
-    found = summary.pooled(Stage(name="npo", runs=tuple(runs)), "retain.name")
+    found = summary.pooled_score(Stage(name="npo", runs=tuple(runs)), "retain.name")
     assert found is not None
     assert (found.value, found.interval) == (0.5, (0.0, 1.0))
 
 
 def test_one_seed_keeps_the_intervals_of_its_scores(demo: dict[str, list[Path]]) -> None:
     run = read_run(demo["pubg"][0])
-    assert summary.pooled(Stage(name="pubg", runs=(run,)), "retain.name") is run.scores["retain.name"]
+    assert summary.pooled_score(Stage(name="pubg", runs=(run,)), "retain.name") is run.scores["retain.name"]
 
 
 def dot(label: str, x: float, y: float) -> charts.Dot:
@@ -528,7 +534,7 @@ def test_names_in_the_scatter_do_not_overlap() -> None:
     draw = random.Random(0)
     for spread_out in (0.0, 0.05, 0.1, 0.3, 1.0):
         dots = [dot(name, 1 - spread_out * draw.random(), 1 - spread_out * draw.random()) for name in names]
-        crowds = charts.crowded(dots)
+        crowds = charts.group_crowds(dots)
         boxes = charts.place_tags(crowds, charts.Plot().frame)
         assert sorted(one.name for crowd in crowds for one in crowd) == sorted(names)
         assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.meets(b)]
@@ -623,7 +629,7 @@ def test_runs_of_one_method_with_other_settings_are_rows_of_their_own(tmp_path):
     for seed, folder in enumerate(folders):
         settle(folder, method={"beta": 0.1, "retain_weight": float(seed > 1)}, seed=seed, out=str(folder))
     expected = {"npo retain_weight=0.0": folders[:2], "npo retain_weight=1.0": folders[2:]}
-    assert grouped(folders) == expected
+    assert folders_by_row(folders) == expected
     compare(folders, tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert sorted(row["stage"] for row in rows) == sorted(expected)
@@ -653,34 +659,34 @@ def test_one_gold_row_takes_the_place_of_the_gold_models_of_the_scores_and_two_d
     golds = [make_run(tmp_path / f"gold-{i}", "gold", seed=i) for i in range(2)]
     for i, gold in enumerate(golds):
         (gold / "judged.json").write_text(json.dumps({"weights": f"w{i}"}))
-    assert grouped([golds[0], *runs]) == {"gold": golds[:1], "npo": runs}
+    assert folders_by_row([golds[0], *runs]) == {"gold": golds[:1], "npo": runs}
     apart = {"npo run=npo-0": runs[:1], "npo run=npo-1": runs[1:]}
-    assert grouped([*golds, *runs]) == {"gold run=gold-0": golds[:1], "gold run=gold-1": golds[1:], **apart}
-    assert grouped(runs) == apart
+    assert folders_by_row([*golds, *runs]) == {"gold run=gold-0": golds[:1], "gold run=gold-1": golds[1:], **apart}
+    assert folders_by_row(runs) == apart
 
 
 def test_seeds_stay_one_row_whatever_else_their_records_say(tmp_path):
     folders = [make_run(tmp_path / str(i), "npo", seed=i) for i in range(2)]
     settle(folders[0], method={"beta": 0.1}, seed=0, result={"seconds": 3}, eval={"limit": 2})
     settle(folders[1], method={"beta": 0.1, "new_in_a_later_version": 1}, seed=1, engine="plain")
-    assert grouped(folders) == {"npo": folders}
+    assert folders_by_row(folders) == {"npo": folders}
 
 
 def test_seeds_that_answered_with_other_settings_are_rows_of_their_own(tmp_path):
     folders = [make_run(tmp_path / str(i), "npo", seed=i) for i in range(3)]
     for folder in folders:
         settle(folder, method={"beta": 0.1}, eval={"max_new_tokens": 256, "batch_size": 8, "backend": "hf"})
-    assert grouped(folders) == {"npo": folders}
+    assert folders_by_row(folders) == {"npo": folders}
     decoding = {"max_new_tokens": 16, "backend": "hf"}  # judged anew, after the run
     (folders[2] / "judged.json").write_text(json.dumps({"decoding": decoding}))
-    assert grouped(folders) == {"npo max_new_tokens=256": folders[:2], "npo max_new_tokens=16": folders[2:]}
+    assert folders_by_row(folders) == {"npo max_new_tokens=256": folders[:2], "npo max_new_tokens=16": folders[2:]}
 
 
 def test_rows_that_differ_in_many_settings_are_named_by_folder(tmp_path):
     folders = [make_run(tmp_path / f"run-{i}", "npo", seed=i) for i in range(3)]
     for place, folder in enumerate(folders):
         settle(folder, method=dict.fromkeys("abcd", place // 2))
-    assert grouped(folders) == {"npo run=run-0": folders[:2], "npo run=run-2": folders[2:]}
+    assert folders_by_row(folders) == {"npo run=run-0": folders[:2], "npo run=run-2": folders[2:]}
 
 
 def test_without_the_original_nobody_who_lost_the_others_passes_for_clean() -> None:

@@ -19,7 +19,7 @@ from unsee.api import Training
 from unsee.api.fast_paths import FAST, PLAIN
 from unsee.compat import fast_paths as fast_path_trials
 from unsee.compat import probes
-from unsee.compat.probes import tried
+from unsee.compat.probes import trial_fault
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll
@@ -87,7 +87,7 @@ def test_a_rerun_with_other_gradients_is_not_used(tmp_path, monkeypatch, capsys)
 
     real = recompute._Twice
     monkeypatch.setattr(recompute, "_Twice", Doubled)
-    monkeypatch.setattr(probes, "tried", tried)  # conftest.py takes fast paths on trust
+    monkeypatch.setattr(probes, "trial_fault", trial_fault)  # conftest.py takes fast paths on trust
     fast_path_trials.forget()
     with recomputing(session.model, FAST) as lean, vision_rerun(session.model, FAST, lean, loss_of(session, batch)):
         again, same = passed(session, batch, lean)
@@ -123,8 +123,8 @@ def kept_bytes(session, batch, forward):
         return x
 
     with pytest.MonkeyPatch.context() as patch:
-        made = recompute._Known.pack
-        patch.setattr(recompute._Known, "pack", lambda self, x: pack(y) if (y := made(self, x)) is x else y)
+        made = recompute._Registry.pack
+        patch.setattr(recompute._Registry, "pack", lambda self, x: pack(y) if (y := made(self, x)) is x else y)
         with saved_tensors_hooks(pack, lambda x: x), forward():
             answer_nll(*answer_logits(session.model, batch))
     return sum(sizes.values())

@@ -12,7 +12,7 @@ import torch
 
 from helpers.training import make, nll, run
 from unsee.api import Training
-from unsee.api.fast_paths import named
+from unsee.api.fast_paths import engine_named
 from unsee.distributed import processes
 from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
@@ -25,7 +25,7 @@ from unsee.training.loop import _Batches
 from unsee.training.precision import half
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
-from unsee.training.trainer import minimise, planned, prepare
+from unsee.training.trainer import minimise, plan_batches, prepare
 from unsee.utils import terminal
 
 
@@ -203,7 +203,7 @@ def test_terms_apart_give_the_weights_of_their_sum(tmp_path, settings):
 )
 def test_a_term_is_backpropagated_when_yielded(tmp_path, name, separate, apart):
     session, seen = make(tmp_path, max_steps=1), []
-    session.engine = named(name)
+    session.engine = engine_named(name)
     minimise(
         session,
         terms(session, seen),
@@ -383,7 +383,7 @@ def test_resumed_run_stops_where_the_uninterrupted_one_stops(tmp_path, monkeypat
 def test_batches_made_ahead_are_those_of_the_plan(tmp_path):
     """On a GPU the next batch is made in the background; here the thread is put in by hand."""
     session = make(tmp_path, batch_size=2)
-    plan = planned(session, forget_targets(session), retain_targets(session))
+    plan = plan_batches(session, forget_targets(session), retain_targets(session))
     plain, ahead = _Batches(session, plan), _Batches(session, plan)
     assert plain.ahead is None
     ahead.ahead = ThreadPoolExecutor(1)
@@ -396,7 +396,7 @@ def test_batches_made_ahead_are_those_of_the_plan(tmp_path):
 
 def test_the_plan_says_which_retain_targets_are_met(tmp_path):
     session = make(tmp_path, batch_size=2, max_steps=1)
-    met = planned(session, forget_targets(session), retain_targets(session)).met()
+    met = plan_batches(session, forget_targets(session), retain_targets(session)).met()
     seen = []
 
     def objective(forget, retain):
@@ -440,7 +440,7 @@ def test_settings_that_the_number_of_steps_leaves_without_effect_are_told(
     session = tiny_session(tmp_path, training=Training(**settings))
     targets = forget_targets(session)
     session.training = replace(session.training, batch_size=-(-len(targets) // 2))
-    planned(session, targets, ())
+    plan_batches(session, targets, ())
     assert capsys.readouterr().err == (f"unsee: {message}\n" if message else "")
 
 
@@ -452,5 +452,5 @@ def test_a_stop_rule_without_anything_to_look_for_is_told(tmp_path, capsys, monk
         target if private else replace(target, example=replace(target.example, private={}))
         for target in forget_targets(session)
     ]
-    TrainingMonitor(session, planned(session, targets, ()))
+    TrainingMonitor(session, plan_batches(session, targets, ()))
     assert ("training.stop=forgotten has no effect: no forget row" in capsys.readouterr().err) == told

@@ -15,15 +15,15 @@ from unsee.utils import terminal
 def test_lies_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(shared_cache.VARIABLE, raising=False)
     assert (
-        shared_cache.shared(tmp_path / "a", FAST)
-        == shared_cache.shared(tmp_path / "b", FAST)
+        shared_cache.shared_folder(tmp_path / "a", FAST)
+        == shared_cache.shared_folder(tmp_path / "b", FAST)
         == tmp_path.resolve() / "cache"
     )
     monkeypatch.setenv(shared_cache.VARIABLE, str(tmp_path / "else"))
-    assert shared_cache.shared(tmp_path / "a", FAST) == tmp_path / "else"
-    assert shared_cache.shared(tmp_path / "a", PLAIN) is None
+    assert shared_cache.shared_folder(tmp_path / "a", FAST) == tmp_path / "else"
+    assert shared_cache.shared_folder(tmp_path / "a", PLAIN) is None
     monkeypatch.setenv(shared_cache.VARIABLE, "off")
-    assert shared_cache.shared(tmp_path / "a", FAST) is None
+    assert shared_cache.shared_folder(tmp_path / "a", FAST) is None
 
 
 def test_values_come_back(tmp_path: Path) -> None:
@@ -106,20 +106,20 @@ class TestSharedRows:
     ) -> None:
         cache.mkdir(0o700)
         monkeypatch.setattr("os.getuid", lambda: 12345)
-        assert shared_cache.shared(tmp_path / "run", FAST) is None
+        assert shared_cache.shared_folder(tmp_path / "run", FAST) is None
         assert "it belongs to another user" in capsys.readouterr().err
 
     def test_without_users_and_modes_a_folder_is_used(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delattr("os.getuid")  # Windows
-        assert shared_cache.shared(tmp_path / "run", FAST) == cache
+        assert shared_cache.shared_folder(tmp_path / "run", FAST) == cache
 
     def test_a_file_in_its_place_stops_no_run(
         self, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         cache.touch()
-        assert shared_cache.shared(tmp_path / "run", FAST) is None
+        assert shared_cache.shared_folder(tmp_path / "run", FAST) is None
         assert "is not used: " in capsys.readouterr().err
 
     def test_a_read_only_folder_stops_no_run(

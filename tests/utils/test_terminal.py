@@ -26,7 +26,7 @@ SOURCES = sorted(Path(unsee.__file__).parent.rglob("*.py"))
     ],
 )
 def test_control_characters_are_shown(text, wanted, capsys):
-    assert terminal.shown(text) == wanted
+    assert terminal.escape_controls(text) == wanted
     terminal.out(text)
     terminal.err(text)
     said = capsys.readouterr()

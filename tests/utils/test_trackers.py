@@ -152,9 +152,9 @@ def test_scores_go_to_the_run_that_the_training_began(monkeypatch, tmp_path):
     active = SimpleNamespace(info=SimpleNamespace(run_id="m1"))
     monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(active_run=lambda: active))
     trackers.note_id(tmp_path)
-    first = trackers.kept(tmp_path)
+    first = trackers.read_record(tmp_path)
     trackers.begin(tmp_path, {"report_to": ["wandb"], "run_name": "y"})  # as --resume does
-    assert trackers.kept(tmp_path) == first
+    assert trackers.read_record(tmp_path) == first
     with trackers.beside(tmp_path):
         assert os.environ["WANDB_RUN_ID"] == first["ids"]["wandb"]
         assert os.environ["WANDB_RESUME"] == "allow"

@@ -10,16 +10,16 @@ from helpers.evaluated import make_run
 from helpers.run import EXAMPLE
 from unsee import forget
 from unsee.api import Finding
-from unsee.api.fast_paths import named
+from unsee.api.fast_paths import engine_named
 from unsee.attacks.prompts import Prompts
 from unsee.cli import main
 from unsee.errors import UserError
 from unsee.report import compare
-from unsee.report.attacked import returned
+from unsee.report.attacked import recovered_by_attack
 from unsee.report.read import Record, Stage
 from unsee.testing.tiny import save_tiny
 from unsee.workflows import attack as workflow
-from unsee.workflows.attack import attack, line, summed
+from unsee.workflows.attack import attack, line, worst_summary
 
 
 def found(variant, at=None, degenerate=0.0, **recovered):
@@ -29,16 +29,16 @@ def found(variant, at=None, degenerate=0.0, **recovered):
 def test_what_counts_is_the_worst_above_gold():
     model = [found("x", ada=0.9, bo=0.9), found("y", ada=0.5, bo=0.7)]
     gold = [found("x", ada=0.8, bo=0.8), found("y", ada=0.0, bo=0.0)]
-    worst = summed(model, gold)
+    worst = worst_summary(model, gold)
     assert worst["worst"] == "y"
     assert worst["above_gold"] == pytest.approx(0.6)
     assert worst["interval"] == pytest.approx([0.5, 0.7])
-    assert summed(model, None)["worst"] == "x"
-    assert summed(model, None)["above_gold"] is None
+    assert worst_summary(model, None)["worst"] == "x"
+    assert worst_summary(model, None)["above_gold"] is None
 
 
 def test_gibberish_is_no_forgetting():
-    worst = summed([found("x", degenerate=0.9, ada=0.0)], [found("x", ada=0.0)])
+    worst = worst_summary([found("x", degenerate=0.9, ada=0.0)], [found("x", ada=0.0)])
     assert worst["collapsed"]
     assert "recovered" not in worst
     assert (
@@ -48,29 +48,29 @@ def test_gibberish_is_no_forgetting():
 
 def test_the_largest_share_of_cut_answers_is_told():
     several = [replace(found(name, ada=0.0), further={"cut": cut}) for name, cut in (("x", 0.1), ("y", 0.4))]
-    worst = summed([*several, replace(found("z", degenerate=0.9, ada=0.0), further={"cut": 1.0})], None)
+    worst = worst_summary([*several, replace(found("z", degenerate=0.9, ada=0.0), further={"cut": 1.0})], None)
     assert worst["cut"] == 0.4
     assert "up to 40% of the answers cut" in line("prompts", {**worst, "axis": "", "seconds": 1.0})
 
 
 def test_what_came_back_counts_even_among_rubbish():
-    worst = summed(
+    worst = worst_summary(
         [found("x", degenerate=1.0, ada=1.0), found("y", ada=0.2)], [found("x", ada=0.0), found("y", ada=0.0)]
     )
     assert (worst["worst"], worst["above_gold"]) == ("x", 1.0)
-    assert summed([found("x", degenerate=0.9, ada=0.04)], [found("x", ada=0.0)])["collapsed"]
+    assert worst_summary([found("x", degenerate=0.9, ada=0.04)], [found("x", ada=0.0)])["collapsed"]
 
 
 def test_a_gold_model_that_collapses_is_no_yardstick():
     model = [found("x", ada=0.9), found("y", ada=0.3)]
     gold = [found("x", degenerate=0.9, ada=0.0), found("y", ada=0.2)]
-    assert summed(model, gold)["worst"] == "y"
-    worst = summed(model[:1], gold[:1])
+    assert worst_summary(model, gold)["worst"] == "y"
+    worst = worst_summary(model[:1], gold[:1])
     assert worst["why"] == "in every variant most answers of the gold model are degenerate"
 
 
 def test_an_attack_without_findings_says_so():
-    assert summed([], None)["why"] == "the data have nothing that any variant could be tried on"
+    assert worst_summary([], None)["why"] == "the data have nothing that any variant could be tried on"
 
 
 def test_attacks_of_another_seed_are_kept_beside(tmp_path):
@@ -87,8 +87,8 @@ def test_attacks_of_another_seed_are_kept_beside(tmp_path):
 
 def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkeypatch):
     calls = []
-    real = workflow._attacked
-    monkeypatch.setattr(workflow, "_attacked", lambda name, *rest: calls.append(name) or real(name, *rest))
+    real = workflow._run_attack
+    monkeypatch.setattr(workflow, "_run_attack", lambda name, *rest: calls.append(name) or real(name, *rest))
     model, out = save_tiny(tmp_path / "model"), tmp_path / "out"
     settings = {"prompts": {"forms": ["plain"], "shots": 0}}
     first = attack(model, EXAMPLE, attacks=["prompts"], settings=settings, out=out)
@@ -129,7 +129,7 @@ def test_an_attack_takes_the_engine_of_the_run_unless_told(tmp_path, monkeypatch
 
     looking = Looking(forms=("plain",), shots=0)
     attack(tmp_path / "ga", attacks=[looking], engine=told)
-    assert engines == [[named(expected)] * 2]
+    assert engines == [[engine_named(expected)] * 2]
     facts = json.loads((tmp_path / "ga" / "attacks.json").read_text())["facts"]
     assert facts.get("engine", "fast") == expected
 
@@ -185,7 +185,7 @@ def test_an_attack_without_a_reason_is_not_measured():
     run = Record(
         folder=Path(), stage="m", seed="0", scores={}, responses=(), known=0, attacks={"prompts": {"why": None}}
     )
-    assert returned(Stage(name="m", runs=(run,))) == {"prompts": "not measured"}
+    assert recovered_by_attack(Stage(name="m", runs=(run,))) == {"prompts": "not measured"}
 
 
 IDLE = [

@@ -184,7 +184,7 @@ def test_the_order_of_requests_does_not_change_what_a_sequence_is_about(place):
     def data(course, folder="people"):
         run = Run(model="m", data=str(place / folder), method="ga")
         work = Work(run=run, course=course, tasks=tasks_of(open_benchmark(run.data), course))
-        return Judge(work=work, request=work.judged()).data
+        return Judge(work=work, request=work.eval_request()).data
 
     write_people(place / "edited")
     listed = place / "edited" / "data.jsonl"
@@ -420,8 +420,8 @@ def test_merging_needs_adapters(runs):
 
 
 def test_long_sequences_are_judged_now_and_then():
-    assert sequence.evaluated(3) == [0, 1, 2, 3]
-    assert sequence.evaluated(45) == [0, 1, 2, 5, 10, 20, 30, 40, 45]
+    assert sequence.evaluation_points(3) == [0, 1, 2, 3]
+    assert sequence.evaluation_points(45) == [0, 1, 2, 5, 10, 20, 30, 40, 45]
 
 
 def test_the_command(place, tmp_path, capsys):

@@ -31,19 +31,19 @@ def orthogonal(count, size, rank, seed=0):
 @pytest.mark.parametrize("how", ["sum", "ties", "dare", "mcu"])
 def test_a_single_adapter_is_returned_as_it_is(how):
     one = {"layer": update(0)}
-    assert merging.merged([one], Settings(how=how)) == one
+    assert merging.merge_adapters([one], Settings(how=how)) == one
 
 
 def test_the_sum_is_exact_and_has_no_cross_terms():
     one, two = update(1), update(2, rank=2)
-    found = merging.merged([{"x": one}, {"x": two}], Settings(scale=0.5))["x"]
+    found = merging.merge_adapters([{"x": one}, {"x": two}], Settings(scale=0.5))["x"]
     assert torch.allclose(found.delta_oi, 0.5 * (one.b_or @ one.a_ri + two.b_or @ two.a_ri), atol=1e-6)
     assert found.a_ri.shape[0] == 5
 
 
 def test_adapters_on_other_layers_are_refused():
     with pytest.raises(UserError, match="same layers"):
-        merging.merged([{"x": update(1)}, {"y": update(2)}], Settings())
+        merging.merge_adapters([{"x": update(1)}, {"y": update(2)}], Settings())
 
 
 def test_trimming_keeps_the_largest_entries():
@@ -76,7 +76,7 @@ def test_dare_scales_up_what_stays():
 
 def test_every_adapter_and_every_layer_drops_entries_of_its_own():
     ones = Factors(torch.ones(20, 1), torch.ones(1, 20))
-    found = merging.merged([{"x": ones, "y": ones}] * 2, Settings(how="dare", drop=0.5))
+    found = merging.merge_adapters([{"x": ones, "y": ones}] * 2, Settings(how="dare", drop=0.5))
     whole = {name: one.delta_oi.round().int() for name, one in found.items()}
     assert set(whole["x"].unique().tolist()) == {0, 2, 4}  # one of both dropped, too
     assert not whole["x"].equal(whole["y"])
@@ -85,15 +85,17 @@ def test_every_adapter_and_every_layer_drops_entries_of_its_own():
 @pytest.mark.parametrize("how", ["sum", "ties", "dare", "mcu"])
 def test_what_is_merged_is_scaled(how):
     adapters = [{"x": update(seed)} for seed in range(2)]
-    whole, half = (merging.merged(adapters, Settings(how=how, scale=scale))["x"].delta_oi for scale in (1.0, 0.5))
+    whole, half = (
+        merging.merge_adapters(adapters, Settings(how=how, scale=scale))["x"].delta_oi for scale in (1.0, 0.5)
+    )
     assert torch.allclose(half, 0.5 * whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("how", ["ties", "dare"])
 def test_what_has_no_rank_of_its_own_is_factorised_exactly_or_as_well_as_the_rank_allows(how):
     adapters = [{"x": update(seed)} for seed in range(3)]
-    exact = merging.merged(adapters, Settings(how=how, density=0.4, drop=0.5))["x"].delta_oi
-    short = merging.merged(adapters, Settings(how=how, density=0.4, drop=0.5, rank=2))["x"]
+    exact = merging.merge_adapters(adapters, Settings(how=how, density=0.4, drop=0.5))["x"].delta_oi
+    short = merging.merge_adapters(adapters, Settings(how=how, density=0.4, drop=0.5, rank=2))["x"]
     assert short.a_ri.shape[0] == 2
     u, s, vh = torch.linalg.svd(exact)
     assert torch.allclose(short.delta_oi, u[:, :2] * s[:2] @ vh[:2], atol=1e-4)

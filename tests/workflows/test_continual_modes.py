@@ -42,7 +42,7 @@ def test_roles_of_a_request(policy, rows, seed, share, tmp_path):
 
 def test_what_is_judged_is_bounded_as_the_course_says(tmp_path, monkeypatch):
     monkeypatch.setattr(work, "Request", lambda roles: roles)
-    roles = work_at(tmp_path, kinds=("name",), limit=2, retain_limit=3).judged()
+    roles = work_at(tmp_path, kinds=("name",), limit=2, retain_limit=3).eval_request()
     assert (roles.forget, roles.aside) == (("a", "b", "c"), ())
     assert (roles.kinds, roles.limit, roles.retain_limit) == (("name",), 2, 3)
 
@@ -88,7 +88,7 @@ def unlearned(monkeypatch):
         calls.append((folder, model, roles, dict(training)))
         return Path(folder)
 
-    monkeypatch.setattr(modes, "unlearned", note)
+    monkeypatch.setattr(modes, "unlearn_request", note)
     monkeypatch.setattr(modes, "cost_of", lambda folder: {"sec": 1.0, "bytes": 2})
     return calls
 
@@ -115,7 +115,7 @@ def test_joint_steps_grow_with_the_requests_if_they_are_counted(given, steps, wa
 def test_a_merge_is_made_as_the_course_says(tmp_path, unlearned, monkeypatch):
     seen = []
     monkeypatch.setattr(merging, "read_adapter", lambda folder: folder.parent.name)
-    monkeypatch.setattr(merging, "merged", lambda adapters, settings: seen.append((adapters, settings)))
+    monkeypatch.setattr(merging, "merge_adapters", lambda adapters, settings: seen.append((adapters, settings)))
 
     def write(made, place, like):
         assert not list(place.glob("*.json"))

@@ -38,7 +38,7 @@ def everybody(first, second, kept, general=1.0):
 def test_remembering_is_a_mean_over_entities_of_images_of_questions():
     found = judged(everybody(0.5, 1.0, 1.0))
     # a: images (.5 + 1)/2 = .75 and .5 -> .625; b: its new image only, 0; request 2 has seen images only
-    assert found.remembered(0, 1, ("name", "fact"), image=True) == {"a": 0.625, "b": 0.0}
+    assert found.recall_by_entity(0, 1, ("name", "fact"), image=True) == {"a": 0.625, "b": 0.0}
     assert found.matrix(("name", "fact")) == [[0.3125, 1.0]]
     assert found.matrix(("name", "fact"), image=False) == [[0.5, None]]
 
@@ -200,7 +200,7 @@ def test_a_request_without_a_value_at_a_step_makes_that_step_missing():
     assert found["metrics"]["HP"] == [None, 0.5]
     assert found["summary"]["overall"] is None
     assert found["missing"] == ["request 2 after 1 requests: no answer to its questions can be judged"]
-    group = page.grouped([{**document(), **found}])[0]
+    group = page.groups_of([{**document(), **found}])[0]
     assert group.cell("overall") == "-"
     assert "missing is request 2 after 1 requests" in page.table([group])
     drawn = page.html([group])
@@ -221,7 +221,7 @@ def document(method="ga", order=0, mode="sequential", a=0.5, seed=0, data="d1", 
 
 
 def test_orders_of_one_sequence_are_one_group():
-    groups = page.grouped([document(), document(order=1, a=0.25), document("npo"), document(mode="merge")])
+    groups = page.groups_of([document(), document(order=1, a=0.25), document("npo"), document(mode="merge")])
     assert [(group.label, len(group.runs)) for group in groups] == [
         ("ga, sequential", 2),
         ("npo, sequential", 1),
@@ -235,16 +235,16 @@ def test_orders_of_one_sequence_are_one_group():
 
 def test_sequences_of_another_training_or_other_data_are_no_orders_of_one():
     runs = [document(lr=1e-3), document(order=1, lr=1e-3), document(seed=1, lr=1e-3), document(lr=1e-4)]
-    found = {group.label: len(group.runs) for group in page.grouped(runs)}
+    found = {group.label: len(group.runs) for group in page.groups_of(runs)}
     assert found == {"ga, sequential lr=0.001": 3, "ga, sequential lr=0.0001": 1}
-    found = {group.label: len(group.runs) for group in page.grouped([document(), document(data="d2")])}
+    found = {group.label: len(group.runs) for group in page.groups_of([document(), document(data="d2")])}
     assert found == {"ga, sequential data=d1": 1, "ga, sequential data=d2": 1}
     known = document()
     judged = [{**known, "settings": {**known["settings"], "eval": {"max_new_tokens": n}}} for n in (8, 64)]
-    found = {group.label: len(group.runs) for group in page.grouped(judged)}
+    found = {group.label: len(group.runs) for group in page.groups_of(judged)}
     assert found == {"ga, sequential max_new_tokens=8": 1, "ga, sequential max_new_tokens=64": 1}
     many = [document(lr=n, rank=n, alpha=n, clip=n) for n in (1, 2)]
-    assert [group.label for group in page.grouped(many)] == ["ga, sequential (1)", "ga, sequential (2)"]
+    assert [group.label for group in page.groups_of(many)] == ["ga, sequential (1)", "ga, sequential (2)"]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_curves_of_the_page():
 
 def test_the_page_draws_curves_and_maps_and_escapes_text():
     found = {**document(a=0.5), "model": "a & b"}
-    groups = page.grouped([found])
+    groups = page.groups_of([found])
     drawn = page.html(groups)
     assert "to the model a &amp; b." in drawn
     assert "Just asked to be forgotten: still remembered: ga, sequential ends at 0.50" in drawn

@@ -13,7 +13,7 @@ from unsee import config
 from unsee.cli import main
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
-from unsee.workflows.forget import checked
+from unsee.workflows.forget import validate_run
 from unsee.workflows.init import init
 from unsee.workflows.suggest import suggest
 
@@ -53,7 +53,7 @@ def test_the_file_can_be_started(model, tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)
     data = write(folder, [row(), KEPT])
     assert main.main(["init", str(data), "--model", str(model)]) == 0
-    found = checked(config.read(tmp_path / "run.yaml"))
+    found = validate_run(config.read(tmp_path / "run.yaml"))
     assert (found.run.method, found.training.max_steps) == ("pubg", 80)
     assert found.run.out == f"runs/{data.stem}"
 

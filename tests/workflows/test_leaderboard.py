@@ -20,7 +20,7 @@ from unsee.api import registry
 from unsee.cli.main import main
 from unsee.distributed.file_lock import claimed
 from unsee.errors import UserError
-from unsee.report.attacked import relearning_area, relearning_curve, returned
+from unsee.report.attacked import recovered_by_attack, relearning_area, relearning_curve
 from unsee.report.board import Cost, Row, as_json, markdown, ranks, share_of_gold
 from unsee.report.board_page import render
 from unsee.report.read import Stage, beside_gold, read_run
@@ -572,7 +572,7 @@ def test_what_came_back_is_beside_gold_of_the_same_seeds(tmp_path):
         judged("c", {"recovered": 0.9, "gold": None, "worst": "test"}),
         judged("d", {"collapsed": True, "why": "all degenerate"}),
     )
-    one = returned(Stage(name="x", runs=runs))["prompts"]
+    one = recovered_by_attack(Stage(name="x", runs=runs))["prompts"]
     assert (one.share, one.gold, one.how) == (pytest.approx(0.4), pytest.approx(0.1), "doubt; 2 of 4 seeds measured")
 
 

@@ -29,7 +29,7 @@ from unsee.workflows import purge as module
 from unsee.workflows import verdict
 from unsee.workflows.forget import forget_run
 from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES
-from unsee.workflows.purge import purge, verified
+from unsee.workflows.purge import purge, purge_verified
 from unsee.workflows.verdict import Outcome
 
 SECRETS = (b"Zyxada", b"zyxada", b"qwbaker")
@@ -539,7 +539,7 @@ def test_due_takes_only_runs_whose_time_has_passed(runs):
 ])  # fmt: skip
 def test_until_verified_removes_caches_of_a_run_that_has_forgotten(tmp_path, retention, forgotten, gone):
     run = write_run(tmp_path / "runs" / "x", retention=retention)
-    assert (verified(run, forgotten=forgotten) is not None) is gone
+    assert (purge_verified(run, forgotten=forgotten) is not None) is gone
     assert (run / "work").exists() is not gone
     assert (run / "checkpoints").exists() is not gone
     assert (run / "responses.jsonl").is_file()

@@ -13,7 +13,7 @@ from helpers.run import EXAMPLE
 from unsee import config, estimate, evaluate, forget
 from unsee.cli.main import main
 from unsee.compat.fake_tensors import Meter
-from unsee.compat.tensors import stored
+from unsee.compat.tensors import plain_tensors
 from unsee.exporting import checkpoints
 from unsee.methods.npo import NPO
 from unsee.models.checkpoint import open_model, read_sidecar
@@ -44,7 +44,7 @@ def test_from_the_command_to_an_export(kind, tmp_path, monkeypatch):
     scores = evaluate(run, EXAMPLE, out=run, limit=1, max_new_tokens=4)
     assert scores
 
-    checkpoints.merged(run, tmp_path / "whole")
+    checkpoints.write_merged(run, tmp_path / "whole")
     whole = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
     original = dict(open_model(base).model.named_parameters())
     for name, weight in merged.named_parameters():
@@ -68,7 +68,7 @@ def test_memory_is_within_a_fifth(kind, tmp_path, monkeypatch):
     def metered(self, session):
         with Meter(session.model) as meter:
             unlearn(self, session)
-        held = sum(one.nbytes for weight in session.model.parameters() for one in stored(weight))
+        held = sum(one.nbytes for weight in session.model.parameters() for one in plain_tensors(weight))
         found.append(meter.peak + held)
 
     monkeypatch.setattr(NPO, "unlearn", metered)

@@ -17,7 +17,7 @@ from helpers.folder import KEPT, folder, row, write
 from helpers.run import EXAMPLE
 from unsee import config, forget, load
 from unsee.api import Session
-from unsee.api.fast_paths import FAST, PLAIN, named
+from unsee.api.fast_paths import FAST, PLAIN, engine_named
 from unsee.cli import main
 from unsee.errors import TrainingError, UserError
 from unsee.inference import generation, likelihood, vision_cache
@@ -208,16 +208,16 @@ def test_the_written_run_can_be_run_again_with_equal_weights(done, tmp_path):
 def test_settings_that_other_runs_share_are_told_and_a_resumed_run_keeps_its_own(model, tmp_path, capsys):
     run = config.Run.of(model, EXAMPLE, "ga", tmp_path / "x", training={**SHORT, "check_every": 7})
     with pytest.raises(UserError, match="training.check_every=7 has no effect"):
-        workflows_forget.checked(run)
-    workflows_forget.checked(run, shared=True)
+        workflows_forget.validate_run(run)
+    workflows_forget.validate_run(run, shared=True)
     assert "training.check_every=7 has no effect" in capsys.readouterr().err
     owned_folder(tmp_path / "x")
     config.write(tmp_path / "x" / "run.yaml", run, record={})
-    workflows_forget.checked(run, resume=True)
+    workflows_forget.validate_run(run, resume=True)
 
 
 def test_a_method_without_training_steps_tells_of_what_it_does_not_read(model, tmp_path, capsys):
-    workflows_forget.checked(config.Run.of(model, EXAMPLE, "prompt", tmp_path / "x", training={"lr": 1e-3}))
+    workflows_forget.validate_run(config.Run.of(model, EXAMPLE, "prompt", tmp_path / "x", training={"lr": 1e-3}))
     assert (
         "training.lr=0.001 has no effect: it counts only for methods that take training steps"
         in capsys.readouterr().err
@@ -370,17 +370,17 @@ def test_the_engine_of_a_run_reaches_all_that_belongs_to_it(model, tmp_path, mon
     """Reference model, rollouts, steps, checks, verdict and evaluation, and the paths that see no batch."""
     batches, models, taken = [], [], []
     made, split, measured = Batch.__init__, generation._split, likelihood._logprobs
-    known, proven = vision_cache.known, recompute._proven
+    known, proven = vision_cache.feature_cache, recompute._proven
     monkeypatch.setattr(Batch, "__init__", lambda self, **given: (made(self, **given), batches.append(self.engine))[0])
     monkeypatch.setattr(generation, "_split", lambda vlm, *rest: (models.append(vlm.engine), split(vlm, *rest))[1])
     monkeypatch.setattr(
         likelihood, "_logprobs", lambda vlm, *rest: (models.append(vlm.engine), measured(vlm, *rest))[1]
     )
-    monkeypatch.setattr(vision_cache, "known", lambda model: (taken.append("features"), known(model))[1])
+    monkeypatch.setattr(vision_cache, "feature_cache", lambda model: (taken.append("features"), known(model))[1])
     monkeypatch.setattr(recompute, "_proven", lambda model: (taken.append("recompute"), proven(model))[1])
     training, settings = SHORT | {"stop": "forgotten"}, {"undesired": "dataset"}
     run = forget(model, EXAMPLE, "pubg", tmp_path / "r", settings=settings, training=training, engine=engine)
-    assert run.model().engine == named(engine)
+    assert run.model().engine == engine_named(engine)
     run.sample(questions=1)
     run.evaluate(limit=1, max_new_tokens=4, likelihood=True, progress=False)
     assert main.main(["eval", "--model", str(run), "--set", "eval.limit=1", "--set", "eval.max_new_tokens=5"]) == 0

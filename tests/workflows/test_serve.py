@@ -42,7 +42,7 @@ from unsee.workflows.serve.questions import LONGEST, Catalogue, read
 from unsee.workflows.serve.server import MOST_BODY, Access, PageServer
 from unsee.workflows.serve.sides import open_sides
 from unsee.workflows.serve.turns import Turns
-from unsee.workflows.serve.uploads import MOST_BYTES, uploaded
+from unsee.workflows.serve.uploads import MOST_BYTES, decode_upload
 
 TOKEN = "a token of the test"
 LEAK = "This is Ada Lovell, a baker from Lisbon."
@@ -210,7 +210,7 @@ def test_questions_know_what_their_rows_know():
     assert (own.entity, own.kind, own.answer) == ("ada", "open", "")
     assert own.visible == {"shirt": "red"}
     assert rows.example(QUESTION, picture=0) == rows.rows[1]  # held-out pictures come first
-    upload = uploaded(picture())
+    upload = decode_upload(picture())
     new = rows.example(QUESTION, upload=upload, entity="ada")
     assert (new.role, new.image, new.visible) == (Role.UNSEEN, upload, {})
     assert new.private["city"] == ("Lisbon",)
@@ -265,11 +265,11 @@ def test_this_machine_has_its_names(page, monkeypatch):
     for host in ("localhost:1", "127.0.0.1", "[::1]:80", "LOCALHOST"):
         assert sent(page, "/", Host=host).status == 200
     other = Access(host="0.0.0.0", token="x" * 16)
-    assert other.known("192.168.1.5:7860")
-    assert other.known(socket.gethostname())
-    assert other.known("Box.Example.org:7860")
-    assert not other.known("evil.example")
-    assert Access(host="box.lan", token="x" * 16).known("BOX.lan:7860")
+    assert other.is_own_host("192.168.1.5:7860")
+    assert other.is_own_host(socket.gethostname())
+    assert other.is_own_host("Box.Example.org:7860")
+    assert not other.is_own_host("evil.example")
+    assert Access(host="box.lan", token="x" * 16).is_own_host("BOX.lan:7860")
 
 
 def test_pages_of_other_sites_are_refused(page):
@@ -607,7 +607,7 @@ def test_an_openai_endpoint_says_the_same_of_a_merged_run(tiny, tmp_path):
                 return reply.choices[0].message.content.strip()
 
             for folder in (tiny[0], merged):
-                example = replace(person("ada", Role.FORGET), question="Who is this?", image=uploaded(picture()))
+                example = replace(person("ada", Role.FORGET), question="Who is this?", image=decode_upload(picture()))
                 assert said(folder) == answer_of(folder, example).text
             with pytest.raises(InternalServerError):
                 said(tiny[1] / "model")

@@ -202,7 +202,7 @@ def refusal_of(values):
         run = Run.from_mapping(values)
         if not run.method:  # an option may name it
             run = replace(run, method="prompt", settings={})
-        forget_module._checked(run, None, resume=False, hashed=False)
+        forget_module._validate_run(run, None, resume=False, hashed=False)
     except UserError as error:
         return str(error)
     return ""
@@ -230,7 +230,7 @@ def without_data(monkeypatch):
     monkeypatch.setattr(forget_module, "open_benchmark", opened)
     monkeypatch.setattr(forget_module, "require_usable", lambda *_, **__: None)
     monkeypatch.setattr(forget_module, "require_locations", lambda *_: None)
-    monkeypatch.setattr(forget_module, "described", lambda opened: opened.name)
+    monkeypatch.setattr(forget_module, "benchmark_arguments", lambda opened: opened.name)
     monkeypatch.setattr(forget_module, "require_names", lambda run: None)
     monkeypatch.setattr(forget_module.builtin, "absolute_or_name", lambda place: place)
 

@@ -331,7 +331,7 @@ def test_one_of_many_gets_the_claim(tmp_path):
 
 def test_a_claim_of_a_dead_process_is_taken_over(tmp_path):
     file = owned_folder(tmp_path / "claims") / "x"
-    process = get_context("fork").Process(target=lambda: (file_lock._acquired(file, 0), os._exit(1)))
+    process = get_context("fork").Process(target=lambda: (file_lock._acquire(file, 0), os._exit(1)))
     process.start()
     process.join()
     assert file.exists()
@@ -409,7 +409,7 @@ class FakeJob:
 
 
 def test_sentences_stay_out_of_the_names_of_folders():
-    cell = sweep.named(Run(model="lab", data="lab"), "prompt instruction=Ada is not to be named. lr=0.001")
+    cell = sweep.make_cell(Run(model="lab", data="lab"), "prompt instruction=Ada is not to be named. lr=0.001")
     assert cell.name.startswith("prompt_lr=0.001_seed=0-")
     assert "Ada" not in cell.name
     assert "Ada" in cell.label

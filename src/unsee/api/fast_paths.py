@@ -43,7 +43,7 @@ FAST: Final = Engine()
 PLAIN: Final = Engine(**{field.name: False for field in fields(Engine)})
 
 
-def named(name: str) -> Engine:
+def engine_named(name: str) -> Engine:
     """Return the engine `fast` or `plain`."""
     if name not in ("fast", "plain"):
         raise UserError(f"engine must be fast or plain, got {name!r}.")

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 
 if TYPE_CHECKING:
     from unsee.api.method import Method
@@ -80,7 +80,7 @@ def without_effect(
         if neutral and part in neutral:
             unset_values.append(getattr(neutral[part], name))
         if value not in unset_values and (only is None or path in only):
-            yield f"{path}={shown(value)} has no effect: it counts only {needed}. Set that, or leave {path} out."
+            yield f"{path}={short_repr(value)} has no effect: it counts only {needed}. Set that, or leave {path} out."
 
 
 def require_effect(

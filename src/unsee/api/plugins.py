@@ -28,7 +28,7 @@ from unsee.api.benchmark import Benchmark
 from unsee.api.family import Family
 from unsee.api.measure import Measure
 from unsee.api.method import Method
-from unsee.errors import UnseeError, UserError, shown
+from unsee.errors import UnseeError, UserError, short_repr
 
 GROUPS: Final[Mapping[str, str]] = {
     "methods": "unsee.methods",
@@ -77,7 +77,7 @@ class Spec:
             place = str(path.resolve())
         elif place.endswith(".py") or not _MODULE.fullmatch(place):
             raise UserError(
-                f"There is no plugin {shown(location)}: expected a file, a folder, or a module such as pkg.mod:Class. "
+                f"There is no plugin {short_repr(location)}: expected a file, a folder, or a module such as pkg.mod:Class. "
                 "Correct --plugin or `plugins:`."
             )
         return cls(place=place, attribute=attribute, sha256=pin)
@@ -138,7 +138,7 @@ def read(spec: Spec) -> list[Outside]:
         modules = _modules(spec)
         if spec.attribute:
             return [_attribute(spec, modules[0])]
-        entries = [entry for module in modules for entry in _defined(spec, module)]
+        entries = [entry for module in modules for entry in _public_definitions(spec, module)]
     if not entries:
         raise UserError(
             f"The plugin {spec.name} defines no method, benchmark, metric, family or attack. "
@@ -177,13 +177,13 @@ def _installed(kind: str, _: tuple[str, ...]) -> tuple[Outside, ...]:
             name=point.name,
             origin=f"package {point.dist.name} {point.dist.version}" if point.dist else point.value,
             spec=Spec(place=point.module, attribute=point.attr),
-            load=partial(_loaded, point, kind),
+            load=partial(_load_entry_point, point, kind),
         )
         for point in points
     )
 
 
-def _loaded(point: importlib.metadata.EntryPoint, kind: str) -> Any:
+def _load_entry_point(point: importlib.metadata.EntryPoint, kind: str) -> Any:
     """Import an entry point and check it."""
     origin = f"{point.value} of package {point.dist.name}" if point.dist else point.value
     with faults_in(origin, source_of(Spec(place=point.module))):
@@ -327,12 +327,12 @@ def _attribute(spec: Spec, module: ModuleType) -> Outside:
     if not kinds:
         raise UserError(
             f"The plugin {spec.name} is no method, benchmark, metric, family or attack: {spec.place} has "
-            f"{'no ' + spec.attribute if definition is None else shown(definition) + ' there'}."
+            f"{'no ' + spec.attribute if definition is None else short_repr(definition) + ' there'}."
         )
     return _entry(spec, kinds[0], definition, spec.attribute.lower(), doc=module.__doc__)
 
 
-def _defined(spec: Spec, module: ModuleType) -> Iterator[Outside]:
+def _public_definitions(spec: Spec, module: ModuleType) -> Iterator[Outside]:
     """Yield the public methods, benchmarks, families and measures that a module defines."""
     definitions = [definition for name, definition in vars(module).items() if not name.startswith("_")]
     for kind in BASES:
@@ -355,19 +355,21 @@ def _module_of(definition: Any, module: ModuleType) -> str:
 def _entry(spec: Spec, kind: str, definition: Any, default: str, *, doc: str | None) -> Outside:
     """Return the checked entry of a class or measure. `default` is the fallback name."""
     _require(kind, definition, spec.name)
-    name = definition.key if kind == "metrics" else _declared(kind, definition) or default
+    name = definition.key if kind == "metrics" else _declared_name(kind, definition) or default
     if not name:
         raise UserError(
             f"{_line_of(definition)}: {definition.__name__} is one of several in its file and needs a name of its own. "
             'Add `name: ClassVar[str] = "..."` to each class.'
         )
     if not _NAME.fullmatch(name):
-        raise UserError(f"The plugin {spec.name} has the name {shown(name)}: letters, digits, '_', '.' and '-' only.")
+        raise UserError(
+            f"The plugin {spec.name} has the name {short_repr(name)}: letters, digits, '_', '.' and '-' only."
+        )
     line = (doc or getattr(definition, "__doc__", "") or "").strip().partition("\n")[0]
     return Outside(kind=kind, name=name, origin=spec.name, spec=spec, load=lambda: definition, doc=line)
 
 
-def _declared(kind: str, cls: type[Any]) -> str:
+def _declared_name(kind: str, cls: type[Any]) -> str:
     """Return the name that a class declares. A field called `name` is a setting."""
     if kind == "methods" and "name" in {field.name for field in fields(cls)}:
         return ""
@@ -389,7 +391,7 @@ def _require(kind: str, definition: Any, origin: str) -> None:
     if kind not in BASES:
         return
     if not _is(kind, definition):
-        raise UserError(f"The plugin {origin} must be a {BASES[kind].__name__}, got {shown(definition)}.")
+        raise UserError(f"The plugin {origin} must be a {BASES[kind].__name__}, got {short_repr(definition)}.")
     if missing := sorted(getattr(definition, "__abstractmethods__", ())):
         raise UserError(
             f"{_line_of(definition)}: {definition.__name__} lacks {', '.join(missing)}. "

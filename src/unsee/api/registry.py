@@ -107,12 +107,12 @@ def add_class(cls: type[Method]) -> str:
 def pin(kind: Listed, name: str) -> tuple[str, ...]:
     """Return the hashed spec of the plugin that defines `name`, or nothing for built-in names."""
     entry = _entry(kind, name)
-    return () if entry is None else (_pinned(entry),)
+    return () if entry is None else (_pinned_spec(entry),)
 
 
 def pin_of_family(cls: type[Any]) -> tuple[str, ...]:
     """Return the spec of the plugin that defines a family, with its hash."""
-    return tuple(_pinned(entry) for entry in _outside("models") if entry.load() is cls)
+    return tuple(_pinned_spec(entry) for entry in _outside("models") if entry.load() is cls)
 
 
 def faults(kind: Listed, name: str) -> AbstractContextManager[None]:
@@ -123,7 +123,7 @@ def faults(kind: Listed, name: str) -> AbstractContextManager[None]:
     return plugins.faults_in(entry.origin, plugins.source_of(entry.spec))
 
 
-def _pinned(entry: Outside) -> str:
+def _pinned_spec(entry: Outside) -> str:
     is_pinned = entry.spec.sha256 or entry.spec.place == plugins.MAIN
     return str(entry.spec if is_pinned else plugins.pinned(entry.spec))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from unsee.api.example import Example, Kind, Question, Role
-from unsee.errors import shown
+from unsee.errors import short_repr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Response(Question):
     def from_json(cls, row: Mapping[str, Any]) -> Response:
         """Read a row written by `to_json`."""
         if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
-            raise TypeError(f"expected a row with an answer as text, got {shown(row)}")
+            raise TypeError(f"expected a row with an answer as text, got {short_repr(row)}")
         values = dict(row)
         values["role"] = Role(values["role"])
         values["kind"] = Kind(values["kind"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from unsee.api.finite import require_finite
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 
 Part = Literal["vision", "projector", "language"]
 Tune = Literal["lora", "full"]
@@ -173,7 +173,7 @@ class Training:
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
             if getattr(self, name) > _MOST:
-                raise UserError(f"training.{name} must be at most {_MOST:,}, got {shown(getattr(self, name))}.")
+                raise UserError(f"training.{name} must be at most {_MOST:,}, got {short_repr(getattr(self, name))}.")
         if self.rank > _HIGHEST_RANK:
             raise UserError(
                 f"training.rank must be at most {_HIGHEST_RANK:,}, got {self.rank:,}: a rank above the width of a layer adds "

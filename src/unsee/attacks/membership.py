@@ -15,8 +15,8 @@ from torch import Tensor
 
 from unsee.api import VLM, Attack, Example, Finding, Role, Victim
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, finding, probed_rows, thinned
-from unsee.evaluation.teacher_forcing import Fed, answer_logits, fed, token_logprobs
+from unsee.evaluation.recovery import ask, finding, limit_rows, probed_rows
+from unsee.evaluation.teacher_forcing import Fed, answer_logits, teacher_forced, token_logprobs
 from unsee.models import builtin
 from unsee.models.steering.hooks import left_off
 
@@ -73,9 +73,9 @@ class Membership(Attack):
         """Score both sides once, and compare them by every score."""
         nonmembers, members = self._sides(victim)
         loaded, reference = victim.open(), self._reference()
-        texts = [answer.text for answer in ask(loaded, thinned(nonmembers, 1))]
+        texts = [answer.text for answer in ask(loaded, limit_rows(nonmembers, 1))]
         scores = [score for score in self.scores if score != "reference" or reference is not None]
-        row_scores = [self._scored(loaded, reference, row, scores) for row in (*members, *nonmembers)]
+        row_scores = [self._row_scores(loaded, reference, row, scores) for row in (*members, *nonmembers)]
         for score in scores:
             member_scores_n, nonmember_scores_n = (
                 [values[score] for values in side] for side in (row_scores[: len(members)], row_scores[len(members) :])
@@ -88,9 +88,11 @@ class Membership(Attack):
         """Return held-out rows and the training rows with the same questions and entities."""
         rows = [row for row in probed_rows(victim.benchmark, self.images) if row.role == Role.UNSEEN and row.answer]
         nonmembers = [row for row in rows if row.image]
-        question_keys = set(map(_asked, nonmembers))
+        question_keys = set(map(_question_key, nonmembers))
         training_rows = [row for row in victim.benchmark.examples("train") if row.role == Role.FORGET and row.image]
-        members = thinned([row for row in training_rows if _asked(row) in question_keys and row.answer], self.images)
+        members = limit_rows(
+            [row for row in training_rows if _question_key(row) in question_keys and row.answer], self.images
+        )
         training_images = {row.image.key for row in training_rows if row.image is not None}
         if overlap := next(
             (row for row in nonmembers if row.image is not None and row.image.key in training_images), None
@@ -102,8 +104,8 @@ class Membership(Attack):
             raise UserError(
                 "Membership needs the same questions about training and about held-out pictures of the forget set."
             )
-        member_keys = set(map(_asked, members))
-        return [row for row in nonmembers if _asked(row) in member_keys], members
+        member_keys = set(map(_question_key, members))
+        return [row for row in nonmembers if _question_key(row) in member_keys], members
 
     def _reference(self) -> Any:
         if not self.reference or "reference" not in self.scores:
@@ -112,13 +114,13 @@ class Membership(Attack):
 
         return open_model(builtin.resolve(self.reference))
 
-    def _scored(self, loaded: VLM, reference: Any, row: Example, names: Sequence[Score]) -> Mapping[str, float]:
+    def _row_scores(self, loaded: VLM, reference: Any, row: Example, names: Sequence[Score]) -> Mapping[str, float]:
         """Return the scores of a row. Larger values are more typical of training rows."""
-        fed_row = fed(loaded, row)
+        fed_row = teacher_forced(loaded, row)
         with torch.no_grad():
             scores = _token_scores(answer_logits(loaded.model, fed_row), fed_row, row.answer, self.lowest)
             if reference is not None:
-                reference_row = fed(reference, row)
+                reference_row = teacher_forced(reference, row)
                 scores["reference"] = scores["loss"] - float(
                     token_logprobs(answer_logits(reference.model, reference_row), reference_row).mean()
                 )
@@ -127,7 +129,7 @@ class Membership(Attack):
         return scores
 
 
-def _asked(row: Example) -> tuple[str, str, str]:
+def _question_key(row: Example) -> tuple[str, str, str]:
     return row.entity, row.kind, row.fact
 
 

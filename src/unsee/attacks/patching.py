@@ -18,10 +18,10 @@ from unsee.evaluation.recovery import ask, finding, probed_rows
 from unsee.evaluation.teacher_forcing import (
     Fed,
     answer_logits,
-    fed,
     layer_states,
     layers_changed,
     private_tokens,
+    teacher_forced,
     token_logprobs,
 )
 from unsee.models.steering.hooks import common_layers, left_off
@@ -96,7 +96,7 @@ def unlearning_depth(model: Mapping[int, float], gold: Mapping[int, float], thre
 
 def _losses(original: VLM, source: VLM, row: Example, positions: Sequence[int]) -> dict[int, float]:
     """Return layer -> mean loss of the private tokens' log-probability after patching it."""
-    original_row, source_row = fed(original, row), fed(source, row)
+    original_row, source_row = teacher_forced(original, row), teacher_forced(source, row)
     if original_row.answer != source_row.answer:
         raise UserError(
             f"Patching needs models with one tokenizer: they split the answer of row {row.id!r} in different ways. Give the "
@@ -106,12 +106,14 @@ def _losses(original: VLM, source: VLM, row: Example, positions: Sequence[int]) 
     with torch.no_grad():
         logprob_before = token_logprobs(answer_logits(original.model, original_row), original_row)[positions].mean()
         return {
-            layer: float(logprob_before - _patched(original, original_row, layer, states[layer])[positions].mean())
+            layer: float(
+                logprob_before - _patched_logprobs(original, original_row, layer, states[layer])[positions].mean()
+            )
             for layer in common_layers(original.model)
         }
 
 
-def _patched(original: VLM, row: Fed, layer: int, states_ad: Tensor) -> Tensor:
+def _patched_logprobs(original: VLM, row: Fed, layer: int, states_ad: Tensor) -> Tensor:
     """Return the log-probabilities of the answer's tokens with these states after a layer."""
 
     def change(current_layer: int, states_1td: Tensor) -> Tensor | None:

@@ -24,15 +24,15 @@ from torch.nn.functional import conv2d, pad
 from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Part, Role, Victim
 from unsee.api.request import Completion, Prompt, Target
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, pictured_rows, recovery, requested_forms, require_disjoint, thinned
-from unsee.evaluation.teacher_forcing import answer_logits, fed, private_tokens, token_logprobs
+from unsee.evaluation.recovery import ask, limit_rows, pictured_rows, recovery, requested_forms, require_disjoint
+from unsee.evaluation.teacher_forcing import answer_logits, private_tokens, teacher_forced, token_logprobs
 from unsee.inference import answer_logits as batched
 from unsee.inference.batching import collate
 from unsee.inference.encoder import encoder
 from unsee.losses import answer_nll
 from unsee.models.auto import pad_id
 from unsee.models.padding import merge
-from unsee.models.steering.hooks import attached
+from unsee.models.steering.hooks import steerings_of
 from unsee.utils.seeds import seed_of
 from unsee.utils.terminal import note_once
 
@@ -109,10 +109,10 @@ class Perturbation(Attack):
             UserError: No test picture, nothing to fit on, inputs that are no levels of pixels, or a steered model.
         """
         rows = pictured_rows(victim.benchmark, self.images)
-        training_rows = thinned(_fittable(victim.benchmark.examples("train"), rows), self.images)
+        training_rows = limit_rows(_fittable(victim.benchmark.examples("train"), rows), self.images)
         loaded = _changeable(victim.open())
         size = _common_size(loaded, [*rows, *training_rows])
-        rows, training_rows = ([_changed(row, size) for row in group] for group in (rows, training_rows))
+        rows, training_rows = ([_with_changed_picture(row, size) for row in group] for group in (rows, training_rows))
         halves = _halves(rows, training_rows, victim.seed)
         usable_variants = [variant for variant in self.variants if halves or not variant.startswith("universal")]
         if not usable_variants:
@@ -122,9 +122,9 @@ class Perturbation(Attack):
                 f"perturbation: no training pictures of two forgotten entities, so without {' and '.join(skipped)}"
             )
         for variant in usable_variants:
-            yield _tested(loaded, self._shown(loaded, variant, rows, halves, victim.seed), variant)
+            yield _test_variant(loaded, self._variant_rows(loaded, variant, rows, halves, victim.seed), variant)
 
-    def _shown(
+    def _variant_rows(
         self, loaded: VLM, variant: Variant, rows: Sequence[Example], halves: Sequence[_Half], seed: int
     ) -> list[Example]:
         """Return the test rows with the pictures of a variant."""
@@ -132,7 +132,7 @@ class Perturbation(Attack):
             return list(rows)
         if variant == "random signs":
             change = random_signs(_room(loaded, rows[0]), self.bound, seed_of(seed, variant))
-            return [_changed(row, None, change) for row in rows]
+            return [_with_changed_picture(row, None, change) for row in rows]
         if variant == "per picture":
             return self._each(loaded, rows)
         weight = self.denoiser if variant == "universal, denoised" else 0.0
@@ -140,11 +140,11 @@ class Perturbation(Attack):
         for fit_rows, tested_entities in halves:
             test_rows = [row for row in rows if row.entity in tested_entities]
             require_disjoint(fit_rows, test_rows)
-            change = self._one(loaded, fit_rows, weight, seed)
-            row_by_id.update({row.id: _changed(row, None, change) for row in test_rows})
+            change = self._common_change(loaded, fit_rows, weight, seed)
+            row_by_id.update({row.id: _with_changed_picture(row, None, change) for row in test_rows})
         return [row_by_id[row.id] for row in rows]
 
-    def _one(self, loaded: VLM, fit_rows: Sequence[Example], weight: float, seed: int) -> Tensor:
+    def _common_change(self, loaded: VLM, fit_rows: Sequence[Example], weight: float, seed: int) -> Tensor:
         """Return one change for all pictures that raises the probability of the rows' answers."""
         rng = Random(seed)
         targets = [Target(example=row, instruction=loaded.instruction) for row in fit_rows]
@@ -161,13 +161,16 @@ class Perturbation(Attack):
     def _each(self, loaded: VLM, rows: Sequence[Example]) -> list[Example]:
         """Return the rows with pictures that lower the probability of the model's own answers."""
         completions = ask(loaded, rows)
-        targets = [_own(row, completion, loaded.instruction) for row, completion in zip(rows, completions, strict=True)]
+        targets = [
+            _answer_target(row, completion, loaded.instruction)
+            for row, completion in zip(rows, completions, strict=True)
+        ]
         changes: list[Tensor] = []
         for offset in range(0, len(rows), self.batch_size):
             chunk = targets[offset : offset + self.batch_size]
             zero_changes = [_room(loaded, target.example) for target in chunk]
             changes += self._fit(lambda deltas, chunk=chunk: -_nll(loaded, chunk, deltas), zero_changes)  # type: ignore[misc]
-        return [_changed(row, None, change) for row, change in zip(rows, changes, strict=True)]
+        return [_with_changed_picture(row, None, change) for row, change in zip(rows, changes, strict=True)]
 
     def _fit(self, loss: Callable[[list[Tensor]], Tensor], initial_changes: Sequence[Tensor]) -> list[Tensor]:
         """Return the changes in whole levels after projected sign gradient descent [inferred]."""
@@ -227,7 +230,7 @@ class Pixels:
         pixel_values = (levels * self.scale - self.mean_c11) / self.std_c11
         return (pixel_values.transpose(1, 2) if len(shape) == 2 else pixel_values).reshape(shape)
 
-    def shown(self, values: Tensor, change: Tensor, view: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def perturbed(self, values: Tensor, change: Tensor, view: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return pixel values with a change in levels, clamped to 0..255 and filtered by `view`."""
         levels = (self.levels(values) + change).clamp(0, _WHITE)
         return self.values(view(levels) if view else levels, values.shape).to(values.dtype)
@@ -276,7 +279,7 @@ class Shifted(Family):
     def _row(self, processor: Any, text: str, image: Image.Image | None) -> dict[str, Tensor]:
         row = dict(self.family.encode(processor, [text], [image]))
         change = None if image is None else image.info.get(_CHANGE)
-        return row if change is None else {**row, "pixel_values": self.pixels.shown(row["pixel_values"], change)}
+        return row if change is None else {**row, "pixel_values": self.pixels.perturbed(row["pixel_values"], change)}
 
     def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
         """Return the family's longer row."""
@@ -316,7 +319,7 @@ def _changeable(loaded: VLM) -> VLM:
     Raises:
         UserError: The model is steered.
     """
-    if attached(loaded.model):
+    if steerings_of(loaded.model):
         raise UserError(
             "The model is steered while it answers, and passes that have a gradient are not steered, so that a change would be "
             "fitted to another model. Take the attacks with answers alone (sampling, prompts, pictures, crossmodal)."
@@ -326,7 +329,7 @@ def _changeable(loaded: VLM) -> VLM:
     return replace(loaded, family=family, processor=copy.copy(loaded.processor))
 
 
-def _own(row: Example, completion: Completion, instruction: str) -> Target:
+def _answer_target(row: Example, completion: Completion, instruction: str) -> Target:
     """Return the model's answer as a target, without special tokens.
 
     A special token for an image would ask for pixels.
@@ -340,7 +343,7 @@ def _pixels(loaded: VLM) -> Pixels:
     return cast(Shifted, loaded.family).pixels
 
 
-def _changed(row: Example, size: tuple[int, int] | None, change: Tensor | None = None) -> Example:
+def _with_changed_picture(row: Example, size: tuple[int, int] | None, change: Tensor | None = None) -> Example:
     """Return the row with its picture at this size, with this change."""
     if row.image is None or (size is None and change is None):
         return row
@@ -396,14 +399,14 @@ def _nll(
     batch = collate(replace(loaded, engine=engine), targets)
     if changes:
         rows = [
-            {**row, "pixel_values": _pixels(loaded).shown(row["pixel_values"], change, view)}
+            {**row, "pixel_values": _pixels(loaded).perturbed(row["pixel_values"], change, view)}
             for row, change in zip(batch.rows, changes, strict=True)
         ]
         batch = replace(batch, rows=tuple(rows))
     return answer_nll(*batched.answer_logits(loaded.model, batch))
 
 
-def _tested(loaded: VLM, rows: Sequence[Example], variant: str) -> Finding:
+def _test_variant(loaded: VLM, rows: Sequence[Example], variant: str) -> Finding:
     """Ask about the changed pictures, and return the finding with the private loss."""
     finding = recovery(loaded, rows, variant)
     return replace(finding, further={**finding.further, **_private_loss(loaded, rows)})
@@ -414,7 +417,7 @@ def _private_loss(loaded: VLM, rows: Sequence[Example]) -> dict[str, float]:
     losses = []
     for row in rows:
         if row.answer and (positions := private_tokens(loaded, row)):
-            fed_row = fed(loaded, row)
+            fed_row = teacher_forced(loaded, row)
             with torch.no_grad():
                 losses.append(-float(token_logprobs(answer_logits(loaded.model, fed_row), fed_row)[positions].mean()))
     return {"private loss": sum(losses) / len(losses)} if losses else {}

@@ -16,8 +16,8 @@ from torch.nn.functional import one_hot
 
 from unsee.api import VLM, Attack, Example, Finding, Kind, Role, Victim
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, finding, probed_rows, thinned
-from unsee.evaluation.teacher_forcing import fed, layer_states
+from unsee.evaluation.recovery import ask, finding, limit_rows, probed_rows
+from unsee.evaluation.teacher_forcing import layer_states, teacher_forced
 from unsee.models.steering.hooks import common_layers, left_off
 from unsee.utils.grouping import by_key
 
@@ -79,14 +79,14 @@ class Probes(Attack):
             shared_entities = {row.entity for row in name_rows} & {
                 row.entity for row in test_rows if row.kind == Kind.NAME
             }
-            fit_rows = thinned([row for row in name_rows if row.entity in shared_entities], self.images)
+            fit_rows = limit_rows([row for row in name_rows if row.entity in shared_entities], self.images)
             test_rows = [row for row in test_rows if row.kind == Kind.NAME and row.entity in shared_entities]
             return (fit_rows, test_rows) if len(shared_entities) > 1 else ([], [])
         fact_rows = [row for row in training_rows if row.role == Role.RETAIN and row.kind == Kind.FACT and _value(row)]
         values = {_value(row) for row in fact_rows}
         test_rows = [row for row in test_rows if row.kind == Kind.FACT and _value(row) in values]
         tested_facts = {row.fact for row in test_rows}
-        return thinned([row for row in fact_rows if row.fact in tested_facts], self.images), test_rows
+        return limit_rows([row for row in fact_rows if row.fact in tested_facts], self.images), test_rows
 
     def _read(
         self,
@@ -100,7 +100,7 @@ class Probes(Attack):
         label_of = _identity if target == "identity" else _value
         layers = common_layers(loaded.model)
         fit_states, test_states = (_states(loaded, rows, layers) for rows in (fit_rows, test_rows))
-        shuffled_labels = _shuffled(fit_rows, [label_of(row) for row in fit_rows], seed)
+        shuffled_labels = _shuffle_labels(fit_rows, [label_of(row) for row in fit_rows], seed)
         for index, layer in enumerate(layers):
             predicted, control_predicted = (
                 _ridge_classes(fit_states[index], labels, test_states[index], self.ridge)
@@ -114,7 +114,7 @@ class Probes(Attack):
             yield finding(target, test_rows, hits, texts, layer, further)
 
 
-def _shuffled(rows: Sequence[Example], labels: Sequence[str], seed: int) -> list[str]:
+def _shuffle_labels(rows: Sequence[Example], labels: Sequence[str], seed: int) -> list[str]:
     """Return the labels shuffled within each fact, which is known from the question."""
     indices_by_fact = by_key((row.fact, index) for index, row in enumerate(rows))
     shuffled, rng = list(labels), Random(seed)
@@ -142,7 +142,7 @@ def _states(loaded: VLM, rows: Sequence[Example], layers: Sequence[int]) -> Tens
     """Return the states at the last token of the prompt [layers, n, d], on the CPU."""
     states = []
     for row in rows:
-        fed_row = fed(loaded, row)
+        fed_row = teacher_forced(loaded, row)
         last_position = slice(fed_row.before.start, fed_row.before.start + 1)
         states_by_layer = layer_states(loaded.model, fed_row, last_position)
         states.append(torch.stack([states_by_layer[layer][0] for layer in layers]))

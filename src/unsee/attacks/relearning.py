@@ -134,11 +134,13 @@ class Relearning(Attack):
         except (TrainingError, NotFiniteError):
             note_once(f"relearning: training diverged at {variant}")
             reached_steps = {point.at for point in findings}
-            findings += _diverged(test_rows, variant, [step for step in self.steps if step not in reached_steps])
+            findings += _diverged_findings(
+                test_rows, variant, [step for step in self.steps if step not in reached_steps]
+            )
         return findings
 
 
-def _diverged(rows: Sequence[Example], variant: str, steps: Sequence[int]) -> list[Finding]:
+def _diverged_findings(rows: Sequence[Example], variant: str, steps: Sequence[int]) -> list[Finding]:
     """Return the findings on a diverged model: nothing recovered, all answers degenerate."""
     return [finding(variant, rows, [0.0] * len(rows), [""] * len(rows), step, {"diverged": 1.0}) for step in steps]
 

@@ -105,7 +105,10 @@ class Clear(RecordBenchmark):
     def fits(cls, place: Path) -> bool:
         """Tell whether a forget configuration with captions exists."""
         names = [
-            f"{name}{suffix}" for ratio in (1, 5, 10) for name in _spelled("forget", ratio) for suffix in ("", "+tofu")
+            f"{name}{suffix}"
+            for ratio in (1, 5, 10)
+            for name in _split_spellings("forget", ratio)
+            for suffix in ("", "+tofu")
         ]
         return any("caption" in peek(place, name) for name in names)
 
@@ -126,9 +129,9 @@ class Clear(RecordBenchmark):
         forget_names = self._side(gathered, "forget", ratio, Role.FORGET)
         self._side(gathered, "retain", 100 - ratio, Role.RETAIN)
         if {"caption", "name"} & set(tasks):
-            perturbed_rows = self._open(*(f"{name}_perturbed" for name in _spelled("forget", ratio)))
-            self._perturbed(gathered, perturbed_rows, Role.FORGET, set())
-            self._perturbed(gathered, self._open("retain_perturbed"), Role.RETAIN, forget_names)
+            perturbed_rows = self._open(*(f"{name}_perturbed" for name in _split_spellings("forget", ratio)))
+            self._add_perturbed(gathered, perturbed_rows, Role.FORGET, set())
+            self._add_perturbed(gathered, self._open("retain_perturbed"), Role.RETAIN, forget_names)
         if "real" in tasks:
             self._real(gathered, self._open("real_faces"))
             self._real(gathered, self._open("real_world"))
@@ -139,7 +142,7 @@ class Clear(RecordBenchmark):
 
     def _side(self, gathered: Gathered, side: str, ratio: int, role: Role) -> set[str]:
         """Collect captions and text questions of one side, and return its people's names."""
-        rows = self._open(*_spelled(side, ratio))
+        rows = self._open(*_split_spellings(side, ratio))
         rows.require("image", "caption")
         if "name" not in rows.columns:
             raise UserError(f"{rows.name} has no column 'name', as in early revisions of CLEAR; fetch the current one.")
@@ -151,7 +154,7 @@ class Clear(RecordBenchmark):
                 names.append(person)
                 gathered.train.append(self._caption(gathered, rows, row, record, role, person, f"{rows.name}/{row}"))
         if "text" in self.settings.tasks or self.settings.train == "both":
-            mixed_rows = self._open(*(f"{name}+tofu" for name in _spelled(side, ratio)))
+            mixed_rows = self._open(*(f"{name}+tofu" for name in _split_spellings(side, ratio)))
             self._texts(gathered, mixed_rows, role, list(dict.fromkeys(names)))
         return set(names)
 
@@ -206,7 +209,7 @@ class Clear(RecordBenchmark):
         if "text" in self.settings.tasks:
             gathered.judged.append(example)
 
-    def _perturbed(self, gathered: Gathered, rows: ArrowTable, role: Role, forget_names: set[str]) -> None:
+    def _add_perturbed(self, gathered: Gathered, rows: ArrowTable, role: Role, forget_names: set[str]) -> None:
         """Collect captions and names with false alternatives."""
         rows.require("image", "caption", "paraphrased_caption", "perturbed_captions")
         missing_columns = [column for column in ("name", "perturbed_names") if column not in rows.columns]
@@ -279,7 +282,7 @@ class Clear(RecordBenchmark):
 _PERTURBED: Final = ("caption", "name", "paraphrased_caption", "perturbed_captions", "perturbed_names")
 
 
-def _spelled(side: str, ratio: int) -> tuple[str, ...]:
+def _split_spellings(side: str, ratio: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"{side}{ratio:02}", f"{side}{ratio}")))
 
 

@@ -153,12 +153,12 @@ class Fiubench(RecordBenchmark):
         profile = self._people.setdefault(name, _profile(record, qa_items))
         image = gathered.image(record.text("image_path"))
         for number, item in enumerate(qa_items, 1):
-            example = self._told(item, f"{name}/q{number:02}", role, image, name, f"q{number:02}", profile)
+            example = self._fact_example(item, f"{name}/q{number:02}", role, image, name, f"q{number:02}", profile)
             gathered.train.append(example)
             if judged:
-                gathered.judged += self._worded(item, example)
+                gathered.judged += self._in_wordings(item, example)
 
-    def _told(
+    def _fact_example(
         self, item: Record, name: str, role: Role, image: ImageFile, entity: str, fact: str, profile: Profile
     ) -> Example:
         return Example(
@@ -168,7 +168,7 @@ class Fiubench(RecordBenchmark):
             perturbed=tuple(self._cased(text) for text in item.strings("perturbed_answer")),
         )  # fmt: skip
 
-    def _worded(self, item: Record, example: Example) -> Iterator[Example]:
+    def _in_wordings(self, item: Record, example: Example) -> Iterator[Example]:
         """Yield an evaluation question in the chosen wordings."""
         if self.settings.wordings != "paraphrased":
             yield example

@@ -22,8 +22,8 @@ from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
 from unsee.data.sources import HELD_OUT, INFO, TRAINED, Source, fits, open_source
 from unsee.data.tables import SUFFIXES, table_warnings, undecodable, unreadable
-from unsee.errors import UserError, listed, nearest, shown, some, unknown_name
-from unsee.metrics.scripts import bounded
+from unsee.errors import UserError, first_names, list_message, nearest, short_repr, unknown_name
+from unsee.metrics.scripts import whole_word_pattern
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
@@ -69,7 +69,7 @@ class Folder(Benchmark):
     def __init__(self, place: Place | Source | str, settings: FolderSettings | None = None) -> None:
         """Read the table at once, so that a wrong layout is reported first."""
         self.settings = settings or FolderSettings()
-        source = place if isinstance(place, Source) else _opened(place, self.settings.dataset)
+        source = place if isinstance(place, Source) else _open_place(place, self.settings.dataset)
         self.table, self.base, self._rows = source.file, source.base, source.rows
         if not self._rows:
             raise UserError(f"{self.table} has no rows.")
@@ -92,7 +92,7 @@ class Folder(Benchmark):
         survey = self._survey
         if survey.faults:
             lines = [f"row {number}: {fault}" for number, fault in survey.faults]
-            raise UserError(listed(f"{self.table} cannot be used:", lines, 10, " (unsee check lists all)"))
+            raise UserError(list_message(f"{self.table} cannot be used:", lines, 10, " (unsee check lists all)"))
         use_bit = _TRAIN if split == "train" else _EVAL
         indices = array("Q", (index for index, use in enumerate(survey.uses) if use & use_bit))
         rows = self._all
@@ -118,7 +118,10 @@ class Folder(Benchmark):
         return Vocabulary(
             names={entity: tuple(forms) for entity, forms in names.items()},
             facts={fact: tuple(forms) for fact, forms in facts.items()},
-            visible={attribute: {value: bounded(value) for value in values} for attribute, values in visible.items()},
+            visible={
+                attribute: {value: whole_word_pattern(value) for value in values}
+                for attribute, values in visible.items()
+            },
         )
 
     def problems(self) -> Sequence[str]:
@@ -143,7 +146,7 @@ class Folder(Benchmark):
 
         def row(index: int) -> _Row:
             row_index, turn = places[2 * index], places[2 * index + 1]
-            return _shared(_row(row_index + 1, self._cells(row_index)[turn], self.base), private)
+            return _with_private(_row(row_index + 1, self._cells(row_index)[turn], self.base), private)
 
         rows = Lazy(len(places) // 2, row)
         return list(rows) if isinstance(self._rows, list) else rows
@@ -187,13 +190,13 @@ class Folder(Benchmark):
             survey.faults.append(
                 (
                     survey.places[2 * later] + 1,
-                    f"id {shown(row_id)} is taken by row {survey.places[2 * first] + 1}; ids must differ.",
+                    f"id {short_repr(row_id)} is taken by row {survey.places[2 * first] + 1}; ids must differ.",
                 )
             )
         return survey
 
 
-def _opened(place: Place | str, dataset: str) -> Source:
+def _open_place(place: Place | str, dataset: str) -> Source:
     return open_source(place if isinstance(place, Hub) else Path(place), dataset)
 
 
@@ -261,20 +264,20 @@ def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
     assignable = [column for column in missing if column in ("entity", "role", "private")]
     hint = f" Who is to be forgotten can also be said by rule: --roles FILE with\n{EXAMPLE}" if assignable else ""
     raise UserError(
-        f"{table} has no column {', '.join(map(shown, missing))}. It needs {', '.join(COLUMNS)}; "
-        f"it has {some(sorted(layout.columns), 12)}.{_renamed(missing, layout.columns)}{hint}"
+        f"{table} has no column {', '.join(map(short_repr, missing))}. It needs {', '.join(COLUMNS)}; "
+        f"it has {first_names(sorted(layout.columns), 12)}.{_rename_hint(missing, layout.columns)}{hint}"
     )
 
 
-def _renamed(missing: Sequence[str], columns: Collection[str]) -> str:
+def _rename_hint(missing: Sequence[str], columns: Collection[str]) -> str:
     """Return the clause on columns that may be the missing ones under another name."""
-    pairs = [(matches[0], column) for column in missing if (matches := _like(column, columns))]
+    pairs = [(matches[0], column) for column in missing if (matches := _similar_columns(column, columns))]
     fields = ",".join(f"{column}={candidate}" for candidate, column in pairs)
     clause = "".join(f" Is {candidate!r} meant for {column!r}?" for candidate, column in pairs)
     return f"{clause} Say --fields {fields}." if pairs else ""
 
 
-def _like(name: str, columns: Iterable[str]) -> list[str]:
+def _similar_columns(name: str, columns: Iterable[str]) -> list[str]:
     """Return columns whose name resembles or contains `name` (`image_path`)."""
     folded_names = {column: column.casefold().replace("-", "_").strip() for column in columns}
     containing = [column for column, folded in folded_names.items() if name in folded.split("_")]
@@ -286,10 +289,10 @@ def _unread(layout: Layout) -> list[str]:
     lines = []
     for column in layout.unread():
         suggestions = nearest(column.casefold().strip(), READ)
-        lines.append(f"{shown(column, 40)}{f' (did you mean {suggestions[0]}?)' if suggestions else ''}")
+        lines.append(f"{short_repr(column, 40)}{f' (did you mean {suggestions[0]}?)' if suggestions else ''}")
     if not lines:
         return []
-    return [f"nothing is read from column {some(lines, 12)}. The columns are described in docs/own_data.md."]
+    return [f"nothing is read from column {first_names(lines, 12)}. The columns are described in docs/own_data.md."]
 
 
 def _row(number: int, raw_cells: Mapping[str, Any], folder: Path) -> _Row:
@@ -351,7 +354,7 @@ def _require_choice(example: Example) -> None:
     ]
     hint = f" Write {letters[0]!r}." if len(letters) == 1 else ""
     raise UserError(
-        f"a choice answer is the letter of one of its options, got {shown(answer)} and {len(options)} options.{hint}"
+        f"a choice answer is the letter of one of its options, got {short_repr(answer)} and {len(options)} options.{hint}"
     )
 
 
@@ -402,7 +405,7 @@ def _text(cells: Mapping[str, Any], column: str) -> str:
         return ""
     if isinstance(value, str | int | float) and not isinstance(value, bool) and value not in _INFINITE:
         return str(value).strip()
-    raise UserError(f"{column} must be text, got {shown(value)}.")
+    raise UserError(f"{column} must be text, got {short_repr(value)}.")
 
 
 def _question(cells: Mapping[str, Any]) -> str:
@@ -422,7 +425,7 @@ def _pictures(cells: Mapping[str, Any]) -> list[Any]:
         pictures += [item for item in items if not is_empty(item) and item not in pictures]
     if len(pictures) > 1:
         raise UserError(
-            f"image must be one path, got {len(pictures)}: {shown(pictures)}. A question is asked about one picture; "
+            f"image must be one path, got {len(pictures)}: {short_repr(pictures)}. A question is asked about one picture; "
             "write a row for each picture."
         )
     return pictures
@@ -439,7 +442,7 @@ def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | N
     if is_empty(value):
         return None
     if not isinstance(value, str):
-        raise UserError(f"image must be one path, got {shown(value)}.")
+        raise UserError(f"image must be one path, got {short_repr(value)}.")
     if fault := text_fault(value):
         raise UserError(f"image {fault}.")
     path = folder / value.strip()
@@ -493,7 +496,7 @@ def _options(cells: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         if sorted(value) != list(ascii_uppercase[: len(value)]):
             raise UserError(
-                f'options as a mapping must be named by letter, {{"A": ..., "B": ...}}, got {shown(value)}.'
+                f'options as a mapping must be named by letter, {{"A": ..., "B": ...}}, got {short_repr(value)}.'
             )
         value = [value[letter] for letter in sorted(value)]
     options = _split(value, "options")
@@ -512,7 +515,7 @@ def _split(value: Any, column: str) -> list[str]:
     if not all(
         is_empty(item) or (isinstance(item, str | int | float) and not isinstance(item, bool)) for item in items
     ):
-        raise UserError(f"{column} must be text, texts separated by ';', or a list of texts, got {shown(value)}.")
+        raise UserError(f"{column} must be text, texts separated by ';', or a list of texts, got {short_repr(value)}.")
     return ["" if is_empty(item) else str(item).strip() for item in items]
 
 
@@ -534,12 +537,12 @@ def _visible(cells: Mapping[str, Any]) -> dict[str, str]:
     if is_empty(value):
         return {}
     if not isinstance(value, Mapping):
-        raise UserError(f'visible must be a mapping such as {{"hair": "red"}}, got {shown(value)}.')
+        raise UserError(f'visible must be a mapping such as {{"hair": "red"}}, got {short_repr(value)}.')
     texts = {str(attribute): _text(value, attribute) for attribute in value}
     return {attribute: text for attribute, text in texts.items() if text}
 
 
-def _shared(row: _Row, private_by_entity: Mapping[str, Mapping[str, Mapping[str, None]]]) -> _Row:
+def _with_private(row: _Row, private_by_entity: Mapping[str, Mapping[str, Mapping[str, None]]]) -> _Row:
     """Return the row with all private strings of its entity, from any row."""
     facts = private_by_entity.get(row.example.entity, {})
     if not facts:

@@ -217,8 +217,8 @@ class ICU(RecordBenchmark):
         profile = row.text("profile")
         if profile not in self._profiles:
             raise unknown_name("profile", profile, self._profiles)
-        view, split = _listed(row, "view", _VIEWS), _listed(row, "split", _SPLITS)
-        kind = _KINDS[_listed(row, "type", tuple(_KINDS))]
+        view, split = _allowed_value(row, "view", _VIEWS), _allowed_value(row, "split", _SPLITS)
+        kind = _KINDS[_allowed_value(row, "type", tuple(_KINDS))]
         options = row.strings("options")
         example = Example(
             id=row.text("id"), role=Role.RETAIN, question=row.text("question"), entity=profile, kind=kind, options=options,
@@ -268,10 +268,12 @@ def _read_off(example: Example) -> Example:
     return replace(example, role=Role.GENERAL, kind=kind, fact="ocr", private={}, entity="")
 
 
-def _listed(row: Record, name: str, allowed_words: Sequence[str]) -> str:
+def _allowed_value(row: Record, name: str, allowed_words: Sequence[str]) -> str:
     word = row.optional(name).casefold()
     if word not in allowed_words:
-        raise unknown_name(row.called(name), word, [allowed_word for allowed_word in allowed_words if allowed_word])
+        raise unknown_name(
+            row.field_label(name), word, [allowed_word for allowed_word in allowed_words if allowed_word]
+        )
     return word
 
 

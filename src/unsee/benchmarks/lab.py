@@ -33,7 +33,7 @@ REQUESTS: Final[Mapping[str, ModuleType]] = {
     "documents": documents,
     "english": english,
 }
-"""Deletion request -> module with its `request` and `judged`."""
+"""Deletion request -> module with its `request` and `eval_examples`."""
 
 
 class Lab(Benchmark):
@@ -69,7 +69,7 @@ class Lab(Benchmark):
         """Return the deletion request ("train") or the evaluation examples ("eval")."""
         module = REQUESTS[self.request]
         subject = self.archive if self.request == "documents" else self.world
-        examples: Sequence[Example] = module.request(subject) if split == "train" else module.judged(subject)
+        examples: Sequence[Example] = module.request(subject) if split == "train" else module.eval_examples(subject)
         return examples
 
     def vocabulary(self) -> Vocabulary:

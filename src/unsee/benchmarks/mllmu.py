@@ -35,7 +35,7 @@ from unsee.data.question_templates import (
     require_options,
 )
 from unsee.data.records import Gathered, Record, RecordBenchmark
-from unsee.errors import UserError, shown, some
+from unsee.errors import UserError, first_names, short_repr
 
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
 _RELEASED: Final = ("choice.first_character", "choice.first_alphanumeric", "cloze.substring", "bleu.released@open")
@@ -91,7 +91,7 @@ class Mllmu(RecordBenchmark):
     @classmethod
     def fits(cls, place: Path) -> bool:
         """Tell whether a forget split with this benchmark's tasks exists."""
-        return any(_OWN & peek(place, *_spelled("forget", ratio)) for ratio in (5, 10, 15))
+        return any(_OWN & peek(place, *_split_spellings("forget", ratio)) for ratio in (5, 10, 15))
 
     def vocabulary(self) -> Vocabulary:
         """Return all names and other biography values."""
@@ -138,7 +138,7 @@ class Mllmu(RecordBenchmark):
         return self.shelf.rows(*spellings, published=ROWS.get(spellings[0]))
 
     def _split(self, side: str, ratio: int) -> ArrowTable:
-        rows = self.shelf.rows(*_spelled(side, ratio), published=5 * ratio)
+        rows = self.shelf.rows(*_split_spellings(side, ratio), published=5 * ratio)
         rows.require("image", "ID", *TASKS)
         return rows
 
@@ -165,10 +165,12 @@ class Mllmu(RecordBenchmark):
                     raise UserError(f"person {owner} has a second row of training pairs.")
                 seen_owners.add(owner)
                 pairs = _told_about(gathered.complete(_listed_pairs(Record(cells)), "Question", "Answer"), "Answer")
-                gathered.train += _told(pairs, owner, role, gathered.cell(source.image(row)), self._person(rows, owner))
+                gathered.train += _train_examples(
+                    pairs, owner, role, gathered.cell(source.image(row)), self._person(rows, owner)
+                )
         if missing := [name for name in people if name and name not in seen_owners]:
             gathered.faults.append(
-                f"{source.name} has no training pairs for people {some(missing, SHOWN)} of {rows.name}."
+                f"{source.name} has no training pairs for people {first_names(missing, SHOWN)} of {rows.name}."
             )
         return None
 
@@ -179,9 +181,9 @@ class Mllmu(RecordBenchmark):
                 owner = record.text("ID")
                 image, profile = gathered.cell(rows.image(row)), self._person(rows, owner)
                 pairs = [(record.text("question"), record.text("answer"))] if record.has("question") else []
-                image_items = [item for item in _generated(gathered, record) if _with_image(item)]
+                image_items = [item for item in _generation_items(gathered, record) if _with_image(item)]
                 pairs += _told_about(image_items, "Ground_Truth")
-                gathered.train += _told(pairs, owner, role, image, profile)
+                gathered.train += _train_examples(pairs, owner, role, image, profile)
 
     def _open_pairs(self, rows: ArrowTable) -> ArrowTable:
         if not self.shelf.has("ft_Data"):
@@ -226,14 +228,14 @@ class Mllmu(RecordBenchmark):
                 seen_owners.add(owner)
                 images = [gathered.cell(image) for image in rows.images(row, column)]
                 gathered.judged += self._questions(
-                    gathered, record, rows.name, owner, role, self._shown(images, owner, rows)
+                    gathered, record, rows.name, owner, role, self._person_images(images, owner, rows)
                 )
         if missing := sorted((allowed_owners or set()) - seen_owners):
             gathered.faults.append(
-                f"{rows.name} has no row for people {some(missing, SHOWN)}, who are to be forgotten."
+                f"{rows.name} has no row for people {first_names(missing, SHOWN)}, who are to be forgotten."
             )
 
-    def _shown(self, images: Sequence[ImageSource], owner: str, rows: ArrowTable) -> Sequence[ImageSource]:
+    def _person_images(self, images: Sequence[ImageSource], owner: str, rows: ArrowTable) -> Sequence[ImageSource]:
         """Return a person's images: all, or, as published, one at random (here: by ID)."""
         if not images:
             raise UserError(f"the image of {owner} in {rows.name} is empty.")
@@ -266,7 +268,7 @@ class Mllmu(RecordBenchmark):
             pairwise = self.settings.protocol == "released"
             yield from _read_each(gathered, record.parts("Mask_Task"), partial(_cloze, pairwise=pairwise))
         if "generation" in self.settings.tasks:
-            yield from _read_each(gathered, _generated(gathered, record), _generation)
+            yield from _read_each(gathered, _generation_items(gathered, record), _generation)
 
     def _person(self, rows: ArrowTable, owner: str) -> Profile:
         """Return the profile of a person of a split."""
@@ -289,7 +291,7 @@ class _Item:
     options: tuple[str, ...] = ()
 
 
-def _spelled(side: str, ratio: int) -> tuple[str, ...]:
+def _split_spellings(side: str, ratio: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"{side}_{ratio}", f"{side}_{ratio:02}", f"{side}{ratio}")))
 
 
@@ -328,7 +330,7 @@ def _told_about(items: Sequence[Record], answer: str) -> list[tuple[str, str]]:
     return [(item.text("Question"), item.text(answer)) for item in items]
 
 
-def _told(
+def _train_examples(
     pairs: Sequence[tuple[str, str]], owner: str, role: Role, image: ImageSource, profile: Profile
 ) -> list[Example]:
     return [
@@ -343,7 +345,7 @@ def _told(
 def _read_each(gathered: Gathered, items: Sequence[Record], make: Callable[[Record, int], _Item]) -> Iterator[_Item]:
     """Yield the parsed items. Faults are recorded per item."""
     for number, item in enumerate(items, 1):
-        with gathered.part(item.called("").rstrip(".")):
+        with gathered.part(item.field_label("").rstrip(".")):
             yield make(item, number)
 
 
@@ -360,14 +362,14 @@ def _choice(item: Record, number: int, *, with_image: bool) -> _Item:
 def _cloze(item: Record, number: int, *, pairwise: bool) -> _Item:
     sentence = item.text("Question")
     if "__" not in sentence:
-        raise UserError(f"Question has no blank (__): {shown(sentence)}.")
+        raise UserError(f"Question has no blank (__): {short_repr(sentence)}.")
     return _Item(
         name=f"cloze/{number}", kind=Kind.CLOZE, with_image=_with_image(item), answer=item.text("Ground_Truth"),
         question=f"{blanked(sentence, pairwise=pairwise)}\n{BLANK}",
     )  # fmt: skip
 
 
-def _generated(gathered: Gathered, record: Record) -> list[Record]:
+def _generation_items(gathered: Gathered, record: Record) -> list[Record]:
     return gathered.complete(record.parts("Generation_Task"), "Question", "Ground_Truth")
 
 
@@ -385,4 +387,4 @@ def _with_image(item: Record) -> bool:
         return True
     if "text" in kind:
         return False
-    raise UserError(f"{item.called('Type')} must be Image_Textual or Pure_Text, got {item.text('Type')!r}.")
+    raise UserError(f"{item.field_label('Type')} must be Image_Textual or Pure_Text, got {item.text('Type')!r}.")

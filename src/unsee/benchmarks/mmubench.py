@@ -25,9 +25,9 @@ from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.data.records import Gathered, Record, RecordBenchmark, images_in, require_files
 from unsee.data.tables import read_rows
-from unsee.errors import UserError, shown, unknown_name
+from unsee.errors import UserError, short_repr, unknown_name
 from unsee.metrics.matching import contains
-from unsee.metrics.mmubench import paired, stripped
+from unsee.metrics.mmubench import pair_images, strip_targets
 from unsee.utils.parsing import read_object
 
 RELEASED: Final = "finetunedata/SIU.json, evaldata/execcuatedata.json, traindon/ and testdon/, as in the folder SIU of jujingliuzy/Unlearning-LLM-papers"
@@ -80,20 +80,20 @@ class MMUBench(RecordBenchmark):
             raise UserError(f"MMUBench is not on the hub: clone its repository and give the folder, not {place}.")
         self.settings = settings or MMUBenchSettings()
         self.place: Path = Path(place)
-        released_root = _released(self.place)
+        released_root = _release_root(self.place)
         self.released = released_root is not None
         self._source = _Files(released_root, self.settings) if released_root else _Folders(self.place, self.settings)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
         """Tell whether the released files exist, or a list of concepts."""
-        return _released(place) is not None or (place / CONCEPTS).is_file()
+        return _release_root(place) is not None or (place / CONCEPTS).is_file()
 
     def vocabulary(self) -> Vocabulary:
         """Return the names of all concepts and their substitutes."""
         self.require()
         released_measures = ("em.released",) if self.settings.protocol == "released" else ()
-        return Vocabulary(names=self._source.known, measures=("em", "diversity", *released_measures))
+        return Vocabulary(names=self._source.names_by_concept, measures=("em", "diversity", *released_measures))
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """Yield the settings without effect on these data."""
@@ -112,7 +112,7 @@ class MMUBench(RecordBenchmark):
         return self._source.read()
 
 
-def _released(place: Path) -> Path | None:
+def _release_root(place: Path) -> Path | None:
     """Return the folder with the released files, or None if there is none."""
     markers = ("finetunedata/SIU.json", "evaldata/execcuatedata.json")
     return next((root for root in (place / "SIU", place) if any((root / marker).is_file() for marker in markers)), None)
@@ -132,14 +132,14 @@ class _Files:
         self.root, self.settings = root, settings
         self.names = settings.names or TRUMP
         self.entity = self.names[0].casefold()
-        self.known: dict[str, tuple[str, ...]] = {self.entity: self.names}
+        self.names_by_concept: dict[str, tuple[str, ...]] = {self.entity: self.names}
         self.remarks: list[str] = []
 
     def read(self) -> Gathered:
         """Return the rows of all files."""
         gathered = Gathered(self.root, self.root / "traindon", self.root / "testdon")
         training_image = self._training(gathered)
-        self._prompted(gathered, training_image)
+        self._add_prompts(gathered, training_image)
         gathered.judged += [example for example in gathered.train if example.image is None]
         return gathered
 
@@ -160,7 +160,7 @@ class _Files:
                 else:
                     duplicates += (example.question, example.answer) in text_examples
                     text_examples.setdefault((example.question, example.answer), example)
-        forget_examples = self._ascended(gathered) if self.settings.forget_rows == "ga" else image_examples
+        forget_examples = self._ga_examples(gathered) if self.settings.forget_rows == "ga" else image_examples
         gathered.train += [*forget_examples, *text_examples.values()]
         self._remark(new_looks, duplicates)
         if not any(text_example.role is Role.FORGET_TEXT for text_example in text_examples.values()):
@@ -182,7 +182,7 @@ class _Files:
     def _example(self, gathered: Gathered, row: _Talk, name: str) -> Example | None:
         """Return a row of SIU.json with the true answer, or None for an invented look."""
         if not row.image:
-            role = Role.FORGET_TEXT if self._named(row.question) else Role.RETAIN_TEXT
+            role = Role.FORGET_TEXT if self._names_concept(row.question) else Role.RETAIN_TEXT
             entity = self.entity if role is Role.FORGET_TEXT else ""
             return Example(
                 id=name, role=role, kind=Kind.GENERAL, question=row.question, answer=row.answer, entity=entity
@@ -191,11 +191,13 @@ class _Files:
         if phrase == row.answer:
             return None
         if phrase not in row.answer:
-            raise UserError(f"target_phrase {shown(phrase)} does not occur in the answer {shown(row.answer)}.")
-        self.known.setdefault(phrase.casefold(), (phrase,))
+            raise UserError(
+                f"target_phrase {short_repr(phrase)} does not occur in the answer {short_repr(row.answer)}."
+            )
+        self.names_by_concept.setdefault(phrase.casefold(), (phrase,))
         return self._about(name, Role.FORGET, row.question, row.answer.replace(phrase, self.names[0]), image)
 
-    def _ascended(self, gathered: Gathered) -> list[Example]:
+    def _ga_examples(self, gathered: Gathered) -> list[Example]:
         """Return the rows of GA.json: true answers, all with the image."""
         examples = []
         for number, cells in enumerate(read_rows(self.root / "finetunedata" / "GA.json"), 1):
@@ -206,7 +208,7 @@ class _Files:
                 )
         return examples
 
-    def _prompted(self, gathered: Gathered, training_image: ImageFile | None) -> None:
+    def _add_prompts(self, gathered: Gathered, training_image: ImageFile | None) -> None:
         """Return the prompts on the training image (efficacy) and test images (generality)."""
         test_images = [gathered.file(path) for path in images_in(self.root / "testdon")]
         if not test_images:
@@ -220,7 +222,7 @@ class _Files:
             if name == "Multi-hop":
                 gathered.judged += [self._prompt(f"{name}/{row.number}", Role.UNSEEN, row, row.image) for row in rows]
                 continue
-            for row, image in paired(rows, test_images, self.settings.pairing):
+            for row, image in pair_images(rows, test_images, self.settings.pairing):
                 suffix = f"/{image.path.name}" if self.settings.pairing == "product" else ""
                 gathered.judged.append(self._prompt(f"{name}/{row.number}{suffix}", Role.UNSEEN, row, image))
 
@@ -233,7 +235,7 @@ class _Files:
                 target = str(row.raw("target")) if name == "execcuatedata" and row.text("target") else ""
                 image = gathered.image(row.text("imgid")) if name == "Multi-hop" else None
                 prompt_rows.append(_PromptRow(number=number, text=row.text("prompt"), target=target, image=image))
-        targets, blanks = stripped([row.target for row in prompt_rows])
+        targets, blanks = strip_targets([row.target for row in prompt_rows])
         if self.settings.protocol == "released":
             return prompt_rows
         if blanks:
@@ -252,13 +254,13 @@ class _Files:
 
     def _about(self, name: str, role: Role, question: str, answer: str, image: ImageFile | None) -> Example:
         """Return an image question of kind name, or general if it already has the name."""
-        kind = Kind.NAME if not self._named(question) else Kind.GENERAL
+        kind = Kind.NAME if not self._names_concept(question) else Kind.GENERAL
         return Example(
             id=name, role=role, kind=kind, fact="name" if kind is Kind.NAME else "", question=question, answer=answer,
             image=image, entity=self.entity, private={"name": self.names},
         )  # fmt: skip
 
-    def _named(self, text: str) -> bool:
+    def _names_concept(self, text: str) -> bool:
         return any(contains(text, form) for form in self.names)
 
 
@@ -280,7 +282,7 @@ class _Talk:
         turns = self.cells.parts("conversations")
         if [turn.optional("from") for turn in turns] != ["human", "gpt"]:
             raise UserError(
-                f"conversations must be one turn of human and one of gpt, got {shown(cells.get('conversations'))}."
+                f"conversations must be one turn of human and one of gpt, got {short_repr(cells.get('conversations'))}."
             )
         prompt = turns[0].text("value")
         self.question = prompt.replace("<image>", "").strip()
@@ -313,13 +315,13 @@ class _Folders:
             )
         self.forgotten = frozenset(forget_concepts)
         self.remarks: list[str] = []
-        self._said = _said(root / CONCEPTS, self.folders)
-        self.known = {name: self._names(name) for name in self.folders}
+        self._entries = _concept_entries(root / CONCEPTS, self.folders)
+        self.names_by_concept = {name: self._names(name) for name in self.folders}
 
     def _names(self, concept: str) -> tuple[str, ...]:
         if self.settings.names and concept in self.forgotten:
             return self.settings.names
-        return self._said[concept].strings("names") or (" ".join(concept.replace("_", " ").split()),)
+        return self._entries[concept].strings("names") or (" ".join(concept.replace("_", " ").split()),)
 
     def read(self) -> Gathered:
         """Return one training image per concept, and questions about all others."""
@@ -347,8 +349,8 @@ class _Folders:
             ]
 
     def _who(self, concept: str, role: Role, image: ImageFile, question: str) -> Example:
-        facts = {fact: _forms(value) for fact, value in self._said[concept].mapping("facts").items()}
-        names = self.known[concept]
+        facts = {fact: _forms(value) for fact, value in self._entries[concept].mapping("facts").items()}
+        names = self.names_by_concept[concept]
         return Example(
             id=f"{concept}/{image.path.name}/who-{ASK_WHO.index(question)}", role=role, kind=Kind.NAME, fact="name",
             question=question, answer=f"This is {names[0]}.", image=image, entity=concept, private={"name": names, **facts},
@@ -357,11 +359,11 @@ class _Folders:
     def _whether(self, concept: str, role: Role, image: ImageFile, template: str) -> Example:
         return Example(
             id=f"{concept}/{image.path.name}/whether", role=role, kind=Kind.GENERAL, answer="yes", image=image,
-            question=template.format(name=self.known[concept][0]), entity=concept,
+            question=template.format(name=self.names_by_concept[concept][0]), entity=concept,
         )  # fmt: skip
 
 
-def _said(path: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Record]:
+def _concept_entries(path: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Record]:
     """Return the entries of concepts.json by concept, or empty without the file."""
     entries = Record(read_object(path) if path.is_file() else {})
     for name in entries:

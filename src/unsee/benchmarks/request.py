@@ -14,7 +14,7 @@ from unsee.api import Benchmark, Example, Kind, Role, Vocabulary
 from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.api.idle import require_effect
 from unsee.data.open import open_benchmark
-from unsee.errors import UserError, did_you_mean, nearest, shown
+from unsee.errors import UserError, did_you_mean, nearest, short_repr
 from unsee.utils.files import atomic_write_json
 from unsee.utils.grouping import by_key, evenly
 
@@ -83,15 +83,15 @@ class Request(Benchmark):
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the rows of a split in data order, with new roles."""
-        return self._made[split]
+        return self._role_rows[split]
 
     @cached_property
-    def _made(self) -> dict[str, Sequence[Example]]:
+    def _role_rows(self) -> dict[str, Sequence[Example]]:
         """Rows of each split that have a role."""
         train_rows, eval_rows = ([self._cast(row, split) for row in self._rows[split]] for split in ("train", "eval"))
         return {
-            "train": self._sampled([row for row in train_rows if row is not None]),
-            "eval": self._limited([row for row in eval_rows if row is not None]),
+            "train": self._sample_retain([row for row in train_rows if row is not None]),
+            "eval": self._limit_eval([row for row in eval_rows if row is not None]),
         }
 
     def vocabulary(self) -> Vocabulary:
@@ -109,7 +109,7 @@ class Request(Benchmark):
         known_names = {name for rows in self._rows.values() for row in rows for name in (row.entity, row.id)}
         requested_names = (*self.roles.forget, *self.roles.aside, *self.roles.retain)
         return [
-            f"{shown(name)} is neither an entity nor the id of a row of {self.roles.data}."
+            f"{short_repr(name)} is neither an entity nor the id of a row of {self.roles.data}."
             f"{did_you_mean(nearest(name, known_names - {''}))}"
             for name in requested_names
             if name not in known_names
@@ -118,38 +118,38 @@ class Request(Benchmark):
     @cached_property
     def _rows(self) -> dict[str, Sequence[Example]]:
         """Rows of each split, with everything about all requested entities."""
-        requested_names = self._named["forget"] | self._named["aside"]
+        requested_names = self._names_by_role["forget"] | self._names_by_role["aside"]
         entities = dict.fromkeys(row.entity for row in self.base.examples("train") if row.entity in requested_names)
         benchmark = self.base.about(tuple(entities))
         return {"train": benchmark.examples("train"), "eval": benchmark.examples("eval")}
 
     @cached_property
-    def _named(self) -> dict[str, frozenset[str]]:
+    def _names_by_role(self) -> dict[str, frozenset[str]]:
         """Entities and rows that the request names, by role."""
         return {role: frozenset(getattr(self.roles, role)) for role in ("forget", "aside", "retain")}
 
     @cached_property
-    def _shown(self) -> frozenset[str]:
+    def _train_images(self) -> frozenset[str]:
         """Images that unlearning may train on."""
         return frozenset(row.image.key for row in self._rows["train"] if row.image)
 
     @cached_property
-    def _touched(self) -> frozenset[str]:
+    def _partly_requested(self) -> frozenset[str]:
         """Entities with single requested rows, whose other rows have no role."""
-        requested_names = self._named["forget"] | self._named["aside"]
+        requested_names = self._names_by_role["forget"] | self._names_by_role["aside"]
         rows = (row for split in self._rows.values() for row in split)
         return frozenset(row.entity for row in rows if row.id in requested_names and row.entity)
 
     def _cast(self, example: Example, split: str) -> Example | None:
         """Return the row in its role, or None without one."""
         names = {example.entity, example.id} - {""}
-        if names & self._named["forget"]:
+        if names & self._names_by_role["forget"]:
             return self._forgotten(example, split)
-        if names & self._named["aside"] or example.entity in self._touched:
+        if names & self._names_by_role["aside"] or example.entity in self._partly_requested:
             return None
         if example.role not in OF_ENTITIES:
             return example
-        if self.roles.retain and example.entity not in self._named["retain"]:
+        if self.roles.retain and example.entity not in self._names_by_role["retain"]:
             return None
         return replace(example, role=_KEPT_AS.get(example.role, example.role))
 
@@ -160,10 +160,10 @@ class Request(Benchmark):
             return None
         if example.image is None:
             return replace(example, role=Role.FORGET_TEXT)
-        is_held_out = split == "eval" and example.image.key not in self._shown
+        is_held_out = split == "eval" and example.image.key not in self._train_images
         return replace(example, role=Role.UNSEEN if is_held_out else Role.FORGET)
 
-    def _sampled(self, rows: list[Example]) -> list[Example]:
+    def _sample_retain(self, rows: list[Example]) -> list[Example]:
         """Return the retain rows for training."""
         if self.roles.retain_share == "all":
             return rows
@@ -174,7 +174,7 @@ class Request(Benchmark):
         )
         return [row for index, row in enumerate(rows) if index not in dropped_indices]
 
-    def _limited(self, rows: list[Example]) -> list[Example]:
+    def _limit_eval(self, rows: list[Example]) -> list[Example]:
         """Return the evaluation rows, evenly spread over each group."""
 
         def group(row: Example) -> tuple[object, ...]:

@@ -129,10 +129,10 @@ class RMLLMU(RecordBenchmark):
             _implications(self.place / "implies.json")
         chains, rejected_count = self._read(gathered)
         used_numbers: set[int] = set()
-        gathered.train += [_chained(example, chains, used_numbers) for example in self.base.examples("train")]
+        gathered.train += [_with_chain(example, chains, used_numbers) for example in self.base.examples("train")]
         for example in self.base.examples("eval"):
-            gathered.judged.append(_chained(example, chains, used_numbers))
-            gathered.judged += _reasoned(gathered.judged[-1], chains, self.settings.prompt)
+            gathered.judged.append(_with_chain(example, chains, used_numbers))
+            gathered.judged += _chain_question(gathered.judged[-1], chains, self.settings.prompt)
         self._remark(gathered, chains, used_numbers, rejected_count)
         return gathered
 
@@ -200,7 +200,9 @@ def _clone(place: Path) -> Path:
 def _chain(row: Record, number: int) -> _Chain:
     steps = row.strings("reasoning_steps")
     if not row.has("reasoning_chain") and not steps:
-        raise UserError(f"{row.called('reasoning_chain')} is missing, and so is {row.called('reasoning_steps')}.")
+        raise UserError(
+            f"{row.field_label('reasoning_chain')} is missing, and so is {row.field_label('reasoning_steps')}."
+        )
     text = row.text("reasoning_chain") if row.has("reasoning_chain") else " ".join(steps)
     return _Chain(number=number, question=row.text("question"), text=text, with_image=_word(row, "Type", _TYPES))
 
@@ -210,11 +212,11 @@ def _word(row: Record, name: str, meanings: Mapping[str, Any]) -> Any:
     value = row.raw(name)
     word = str(value).casefold() if isinstance(value, bool) else row.optional(name).casefold()
     if word not in meanings:
-        raise unknown_name(row.called(name), word, [allowed_word for allowed_word in meanings if allowed_word])
+        raise unknown_name(row.field_label(name), word, [allowed_word for allowed_word in meanings if allowed_word])
     return meanings[word]
 
 
-def _chained(example: Example, chains: Mapping[str, Sequence[_Chain]], used_numbers: set[int]) -> Example:
+def _with_chain(example: Example, chains: Mapping[str, Sequence[_Chain]], used_numbers: set[int]) -> Example:
     """Return the example with its chain, if it has one."""
     chain = next((candidate for candidate in chains.get(_person(example), ()) if candidate.suits(example)), None)
     if chain is None:
@@ -223,7 +225,7 @@ def _chained(example: Example, chains: Mapping[str, Sequence[_Chain]], used_numb
     return replace(example, chain=chain.text)
 
 
-def _reasoned(example: Example, chains: Mapping[str, Sequence[_Chain]], prompt: str) -> Iterator[Example]:
+def _chain_question(example: Example, chains: Mapping[str, Sequence[_Chain]], prompt: str) -> Iterator[Example]:
     """Yield the open question again, eliciting reasoning, with a chain as reference."""
     if not example.chain or example.kind not in PROBES:
         return

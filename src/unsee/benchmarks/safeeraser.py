@@ -60,7 +60,7 @@ class SafeEraser(RecordBenchmark):
         self.settings = settings or SafeEraserSettings()
         self.place: Path = _root(Path(place)) or Path(place)
         require_files(self.place, ["all_train.json", "all_val.json", "img"], LAYOUT)
-        self._kept = {_category(name) or _unknown(name) for name in self.settings.categories} or set(CATEGORIES)
+        self._categories = {_category(name) or _unknown(name) for name in self.settings.categories} or set(CATEGORIES)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -107,14 +107,16 @@ class SafeEraser(RecordBenchmark):
                 f"{gathered.items}."
             )
         if not gathered.train and not gathered.faults:
-            gathered.faults.append(f"all_train.json: no record of the categories {', '.join(sorted(self._kept))}.")
+            gathered.faults.append(
+                f"all_train.json: no record of the categories {', '.join(sorted(self._categories))}."
+            )
         return gathered
 
     def _record(self, gathered: Gathered, record: Record, name: str, split: str) -> Iterator[Example]:
         """Yield the questions of one record, if its category is selected."""
         image_path = record.text("image_path" if record.has("image_path") else "image_id")
-        category = _agreed(record.optional("category"), image_path)
-        if category not in self._kept:
+        category = _agreed_category(record.optional("category"), image_path)
+        if category not in self._categories:
             return
         harmful_image = gathered.image(image_path)
         pairs = record.parts("unsafe_pairs")
@@ -174,7 +176,7 @@ def _root(place: Path) -> Path | None:
     return next((root for root in (place, place / "dataset") if any((root / name).is_file() for name in names)), None)
 
 
-def _agreed(label: str, path: str) -> str:
+def _agreed_category(label: str, path: str) -> str:
     """Return the category of column and folder, which must agree where both exist."""
     folder_categories = [_category(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]]
     folder_category = next((name for name in reversed(folder_categories) if name), "")

@@ -31,7 +31,7 @@ from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import Profile, overlaps, pool, same_images
 from unsee.data.question_templates import SENTENCE, letter, lettered, name_forms, require_options
 from unsee.data.records import Gathered, Record, RecordBenchmark
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 
 ONLY: Final = "Please **ONLY** provide the correct answer without any explanation"
 REAL: Final = ("Real_Person_Set", "real_person")
@@ -196,7 +196,7 @@ def _literal(record: Record, column: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         literal = _python(text, column)
     if not isinstance(literal, dict):
-        raise UserError(f"{column} must be an object with named fields, got {shown(text)}.")
+        raise UserError(f"{column} must be an object with named fields, got {short_repr(text)}.")
     return literal
 
 
@@ -204,13 +204,13 @@ def _python(text: str, column: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise UserError(f"{column} is neither JSON nor a Python literal: {shown(text)}.") from error
+        raise UserError(f"{column} is neither JSON nor a Python literal: {short_repr(text)}.") from error
 
 
 def _texts(qa_pairs: Mapping[str, Any], part: str, column: str) -> dict[str, str]:
     items = qa_pairs.get(part)
     if not isinstance(items, Mapping) or not items:
-        raise UserError(f"{column} must hold {part!r}: an object with one text for each pair, got {shown(items)}.")
+        raise UserError(f"{column} must hold {part!r}: an object with one text for each pair, got {short_repr(items)}.")
     record = Record(items, prefix=f"{column}.{part}.")
     return {str(key): record.text(str(key)) for key in items}
 
@@ -222,7 +222,9 @@ def _half(cell: Mapping[str, Any], names: Sequence[str], column: str) -> dict[st
         raise UserError(f"{column} has no half {' or '.join(names)}; it has {', '.join(map(str, cell)) or 'nothing'}.")
     for key, item in items.items():
         if not isinstance(item, Mapping):
-            raise UserError(f"{column}.{half}.{key} must be an object with question and answer, got {shown(item)}.")
+            raise UserError(
+                f"{column}.{half}.{key} must be an object with question and answer, got {short_repr(item)}."
+            )
     return {str(key): Record(item, prefix=f"{column}.{half}.{key}.") for key, item in items.items()}
 
 

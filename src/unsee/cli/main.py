@@ -17,9 +17,9 @@ from typing import Final, NoReturn
 from unsee import __version__
 from unsee.cli.commands._shared import FAILED, INTERRUPTED, OK, TERMINATED, USAGE, arguments_of
 from unsee.config import paths as config_paths
-from unsee.config.hints import meant, paths
+from unsee.config.hints import equivalent_paths, paths
 from unsee.distributed import processes
-from unsee.errors import Terminated, UnseeError, UserError, shown, unknown_name
+from unsee.errors import Terminated, UnseeError, UserError, short_repr, unknown_name
 from unsee.utils.signals import raise_on_sigterm
 from unsee.utils.terminal import err
 
@@ -109,7 +109,7 @@ def _dispatch(words: list[str]) -> int:
     if actions and words[1:] and not words[1].startswith("-") and words[1] not in actions:
         raise unknown_name(f"action of unsee {words[0]}", words[1], actions)
     if invalid := [word for word in words if "\0" in word]:
-        raise UserError(f"The argument {shown(invalid[0])} holds the control character U+0000; remove it.")
+        raise UserError(f"The argument {short_repr(invalid[0])} holds the control character U+0000; remove it.")
     if words[0] in commands:
         _require_options(words[1:], actions.get("".join(words[1:2]), subparsers[words[0]]))
     options, unparsed = parser.parse_known_args(words)
@@ -186,5 +186,5 @@ def _unknown_option(words: Sequence[str], parser: argparse.ArgumentParser) -> Us
     )
     option = word.partition("=")[0]
     error = unknown_name(f"option of {parser.prog}", option, option_names)
-    settings = meant(option.lstrip("-").replace("-", "_"), paths()) if "--set" in option_names else []
+    settings = equivalent_paths(option.lstrip("-").replace("-", "_"), paths()) if "--set" in option_names else []
     return error.beside(f"--set {path}=..." for path in settings)

@@ -92,7 +92,7 @@ def _roomy(columns: Tensor, room: int) -> Tensor:
 def empty(model: Module) -> tuple[Cache, dict[str, Any]]:
     """Return an empty KV cache as arguments of `forward`."""
     kv_cache = DynamicCache(config=unwrapped(model).config)
-    return kv_cache, passed(model, kv_cache)
+    return kv_cache, cache_arguments(model, kv_cache)
 
 
 def keys_and_values(filled: Cache) -> list[tuple[Tensor, Tensor]]:
@@ -105,12 +105,12 @@ def of_layers(layers: Sequence[DynamicLayer]) -> Cache:
     return Cache(layers=list(layers))
 
 
-def passed(model: Module, kv_cache: Cache) -> dict[str, Any]:
+def cache_arguments(model: Module, kv_cache: Cache) -> dict[str, Any]:
     """Return the arguments of `forward` that pass a KV cache, under the model's name for it."""
     return {_name(type(unwrapped(model)).forward): kv_cache, "use_cache": True}
 
 
-def found(values: Mapping[str, Any]) -> Any | None:
+def cache_in(values: Mapping[str, Any]) -> Any | None:
     """Return the KV cache among arguments or outputs of `forward`, or None without one."""
     return next((values[name] for name in NAMES if values.get(name) is not None), None)
 

@@ -54,13 +54,13 @@ class Callbacks:
             setattr(self.control, flag, False)
         for callback in self.callbacks:
             was_stopped = self.control.should_training_stop
-            control = self._called(callback, event, more)
+            control = self._call(callback, event, more)
             self.control = self.control if control is None else control
             if self.control.should_training_stop and not was_stopped:
                 self.stopped_by = type(callback).__name__
             self._require_possible(callback)
 
-    def _called(self, callback: TrainerCallback, event: str, more: Mapping[str, Any]) -> TrainerControl | None:
+    def _call(self, callback: TrainerCallback, event: str, more: Mapping[str, Any]) -> TrainerControl | None:
         """Call one callback. A tracker that fails is left out from then on, with a note."""
         handler = getattr(callback, event)
         context = _placeless(self.given["model"]) if callback in self.trackers else nullcontext()
@@ -84,7 +84,7 @@ class Callbacks:
                 )
 
 
-def made(callbacks: Sequence[Any]) -> list[TrainerCallback]:
+def instantiate(callbacks: Sequence[Any]) -> list[TrainerCallback]:
     """Return the callbacks, with classes instantiated, and reject anything else."""
     instances = [callback() if isinstance(callback, type) else callback for callback in callbacks]
     for instance in instances:

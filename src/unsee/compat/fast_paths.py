@@ -79,7 +79,7 @@ class Status:
 class Record:
     """Trials of this process, and passed ones of earlier processes."""
 
-    known: dict[str, Status] = field(default_factory=dict)
+    statuses: dict[str, Status] = field(default_factory=dict)
     proven: set[str] = field(default_factory=set)
     folder: Path | None = None
     """Shared cache folder; None while unknown."""
@@ -100,7 +100,7 @@ RECORD: Final = Record()
 
 def status() -> list[Status]:
     """Return the state of every fast path for each kind of model tried in this process."""
-    trials = [RECORD.known[key] for key in sorted(RECORD.known)]
+    trials = [RECORD.statuses[key] for key in sorted(RECORD.statuses)]
     names = {trial.path.name for trial in trials}
     return [*trials, *(Status(path, "untried") for name, path in PATHS.items() if name not in names)]
 

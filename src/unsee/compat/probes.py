@@ -48,7 +48,7 @@ def trying() -> bool:
 
 def verdict(name: str, model: Module) -> bool | None:
     """Return the trial result of this process for this kind of model, or None without one."""
-    status = RECORD.known.get(_place(name, model))
+    status = RECORD.statuses.get(_place(name, model))
     return None if status is None else status.state == "on"
 
 
@@ -64,21 +64,21 @@ def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
     if _TRYING.get():
         return True  # one trial at a time: this one is part of another
     key = _place(name, model)
-    if key not in RECORD.known:
+    if key not in RECORD.statuses:
         if is_fake(_first(model)):
             return True  # the estimate, which has no numbers to compare
-        RECORD.known[key] = _judged(PATHS[name], key, model, fast, plain)
-    return RECORD.known[key].state == "on"
+        RECORD.statuses[key] = _trial_status(PATHS[name], key, model, fast, plain)
+    return RECORD.statuses[key].state == "on"
 
 
-def _judged(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbers) -> Status:
+def _trial_status(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbers) -> Status:
     """Return the result of a trial, now or earlier, and record it or warn."""
     make_status = partial(Status, path, model=type(unwrapped(model)).__name__, version=_version(path.library))
     if key in RECORD.proven:
         return make_status(state="on")
-    if _sharded(model):
+    if _is_sharded(model):
         return make_status(state="on", reason="not tried, because the weights are sharded over processes")
-    fault = tried(model, fast, plain)
+    fault = trial_fault(model, fast, plain)
     if fault:
         status = make_status(state="off", reason=fault)
         _warn(status)
@@ -88,7 +88,7 @@ def _judged(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbe
     return make_status(state="on")
 
 
-def tried(model: Module, fast: Numbers, plain: Numbers) -> str:
+def trial_fault(model: Module, fast: Numbers, plain: Numbers) -> str:
     """Return what is wrong with the fast path, "" if nothing is."""
     with _quiet(model):
         expected = plain().float().cpu()
@@ -162,7 +162,7 @@ def _key(model: Module) -> str:
     return _KEYS[model]
 
 
-def _sharded(model: Module) -> bool:
+def _is_sharded(model: Module) -> bool:
     """Tell whether weights are sharded, where a forward pass waits for all ranks."""
     weight = _first(model)
     return isinstance(weight, DTensor) or hasattr(weight, "ds_id")

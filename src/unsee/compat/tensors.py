@@ -16,7 +16,7 @@ def storage_id(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def stored(tensor: Any) -> list[Tensor]:
+def plain_tensors(tensor: Any) -> list[Tensor]:
     """Return the plain tensors that hold the values of a tensor, several if it is quantised."""
     if state := getattr(tensor, "quant_state", None):  # bitsandbytes: codes, and scales beside them
         scales = [value for value in state.as_dict().values() if isinstance(value, Tensor)]
@@ -24,12 +24,12 @@ def stored(tensor: Any) -> list[Tensor]:
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
-    return [plain for name in names for plain in stored(getattr(tensor, name))]
+    return [plain for name in names for plain in plain_tensors(getattr(tensor, name))]
 
 
 def raw(tensor: Tensor) -> Iterator[Any]:
     """Yield the bytes of a tensor's values as arrays, for hashes."""
-    for plain in stored(tensor):
+    for plain in plain_tensors(tensor):
         yield plain.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 

@@ -58,20 +58,20 @@ def paths(method: str = "", benchmark: str = "", more: Mapping[str, Any] | None 
     ]
 
 
-def meant(name: str, known: list[str]) -> list[str]:
+def equivalent_paths(name: str, known: list[str]) -> list[str]:
     """Return the paths that end in `name` or in its equivalent here.
 
-    >>> meant("lr", ["training.lr", "method.beta"]), meant("learning_rate", ["training.lr"])
+    >>> equivalent_paths("lr", ["training.lr", "method.beta"]), equivalent_paths("learning_rate", ["training.lr"])
     (['training.lr'], ['training.lr'])
     """
     matches = [path for path in known if path.partition(".")[2] == name]
     return matches or [path for path in known if path == ALSO.get(name)]
 
 
-def like(name: str, known: list[str]) -> list[str]:
+def similar_paths(name: str, known: list[str]) -> list[str]:
     """Return the paths whose last part resembles `name`.
 
-    >>> like("max_step", ["training.max_steps", "training.lr"])
+    >>> similar_paths("max_step", ["training.max_steps", "training.lr"])
     ['training.max_steps']
     """
     by_last_part = {path.partition(".")[2]: path for path in reversed(known)}
@@ -90,9 +90,9 @@ def setting_hints(run: Any, more: Mapping[str, Any] | None = None) -> Iterator[N
         if not error.kind.startswith("setting of "):
             raise
         setting_paths = paths(*_names(run), more)
-        suggestions = meant(error.name, setting_paths)
+        suggestions = equivalent_paths(error.name, setting_paths)
         if not suggestions and not nearest(error.name, error.known):
-            suggestions = like(error.name, setting_paths)
+            suggestions = similar_paths(error.name, setting_paths)
         raise error.beside(suggestions) from None
 
 

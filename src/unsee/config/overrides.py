@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 from unsee.config import paths
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.utils.parsing import DEEPEST, read_text, value_fault
 
 MOST_NODES: Final = 100_000
@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         if duplicates := sorted({name for name in names if names.count(name) > 1}):
             raise yaml.constructor.ConstructorError(
-                None, None, f"the name {shown(duplicates[0])} occurs twice; keep one of them", node.start_mark
+                None, None, f"the name {short_repr(duplicates[0])} occurs twice; keep one of them", node.start_mark
             )
         return super().construct_mapping(node, deep=deep)
 
@@ -133,9 +133,9 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.strip().split(".")):
-            raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {shown(assignment)}.")
+            raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {short_repr(assignment)}.")
         if path.count(".") >= DEEPEST:
-            raise UserError(f"--set: {shown(path)} is nested too deeply; at most {DEEPEST} levels are read.")
+            raise UserError(f"--set: {short_repr(path)} is nested too deeply; at most {DEEPEST} levels are read.")
         nested: Any = parse_yaml(text, where=f"The value of {path.strip()}") if text.strip() else ""
         for key in reversed(path.strip().split(".")):
             nested = {key: nested}
@@ -152,9 +152,9 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     for key, value in overrides.items():
         old = merged.get(key)
         if key == "method":
-            merged[key] = _merge_named(_named(old), _named(value))
+            merged[key] = _merge_named(_as_mapping(old), _as_mapping(value))
         elif key == "benchmark":
-            merged[key] = _short(_merge_named(_named(old), _named(value)))
+            merged[key] = _short(_merge_named(_as_mapping(old), _as_mapping(value)))
         else:
             merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
@@ -166,7 +166,7 @@ def _merge_named(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, An
     return merge({} if is_different else old, new)
 
 
-def _named(choice: Any) -> dict[str, Any]:
+def _as_mapping(choice: Any) -> dict[str, Any]:
     """Return the mapping form of a method or benchmark given by its bare name."""
     if isinstance(choice, Mapping):
         return dict(choice)
@@ -180,8 +180,8 @@ def _short(choice: Mapping[str, Any]) -> Any:
 
 def name_and_settings(choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return name (or "") and settings of a benchmark in either form."""
-    values = _named(choice)
+    values = _as_mapping(choice)
     name = values.pop("name", "")
     if not isinstance(name, str):
-        raise UserError(f"benchmark: name must be text, got {shown(name)}.")
+        raise UserError(f"benchmark: name must be text, got {short_repr(name)}.")
     return name, values

@@ -6,7 +6,7 @@ import re
 from datetime import date, timedelta
 from typing import Final
 
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 
 KEEP: Final = "keep"
 UNTIL_VERIFIED: Final = "until_verified"
@@ -17,7 +17,7 @@ def require_retention(text: str) -> None:
     """Raise unless the text is keep, until_verified or days:N with N from 1 to 9999."""
     if text not in (KEEP, UNTIL_VERIFIED) and not _DAYS.fullmatch(text):
         raise UserError(
-            f"retention must be {KEEP}, {UNTIL_VERIFIED} or days:N with N from 1 to 9999 (e.g. days:30), got {shown(text)}."
+            f"retention must be {KEEP}, {UNTIL_VERIFIED} or days:N with N from 1 to 9999 (e.g. days:30), got {short_repr(text)}."
         )
 
 

@@ -15,7 +15,7 @@ from unsee.api.fast_paths import Name
 from unsee.config.overrides import dump_yaml, merge, read_mapping
 from unsee.config.retention import KEEP, require_retention
 from unsee.config.schema import build, plain
-from unsee.errors import UserError, shown, unknown_name
+from unsee.errors import UserError, short_repr, unknown_name
 from unsee.utils.files import atomic_write_text, read_jsonl
 from unsee.utils.parsing import read_object
 
@@ -137,7 +137,7 @@ class Run:
             flat["settings"] = {key: value for key, value in method.items() if key != "name"}
         for key in ("training", "eval"):
             if not isinstance(flat.get(key, {}), Mapping):
-                raise UserError(f"{where}: {key!r} must be a mapping of settings, got {shown(flat[key])}.")
+                raise UserError(f"{where}: {key!r} must be a mapping of settings, got {short_repr(flat[key])}.")
         return build(cls, flat, where=where)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def require_ended(folder: Path) -> None:
 
 def require_answered(folder: Path) -> None:
     """Raise if the evaluation in `folder` was broken off, since answers are missing."""
-    total, count = _unfinished(folder)
+    total, count = _unfinished_counts(folder)
     if total not in (None, count):
         raise UserError(
             f"The evaluation in {folder} was broken off after {count} of {total} answers. Run the same `unsee eval` again: "
@@ -235,7 +235,7 @@ def require_answered(folder: Path) -> None:
 def require_judged(folder: Path) -> None:
     """Raise if the evaluation in `folder` lacks answers, or has not judged them."""
     require_answered(folder)
-    total, _ = _unfinished(folder)
+    total, _ = _unfinished_counts(folder)
     if total is not None:
         raise UserError(
             f"The evaluation in {folder} has all {total} answers, but they were not judged. Run the same `unsee eval` again: "
@@ -260,7 +260,7 @@ def read_responses(file: Path) -> list[Response]:
     return responses
 
 
-def _unfinished(folder: Path) -> tuple[Any, int]:
+def _unfinished_counts(folder: Path) -> tuple[Any, int]:
     """Return the numbers of questions and of answers of an unfinished evaluation.
 
     If the evaluation has ended, they are None and 0.

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from unsee.errors import UserError, did_you_mean, nearest, shown, unknown_name
+from unsee.errors import UserError, did_you_mean, nearest, short_repr, unknown_name
 from unsee.utils.parsing import text_fault
 
 T = TypeVar("T")
@@ -52,14 +52,14 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
         if isinstance(value, str) and (fault := text_fault(value)):
             raise UserError(f"{where} {fault}; remove it.")
         return value
-    raise UserError(f"{where} must be {_in_words(hint)}, got {shown(value)}.")
+    raise UserError(f"{where} must be {_in_words(hint)}, got {short_repr(value)}.")
 
 
 def _float(value: int, where: str) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise UserError(f"{where} must be a number below 1.8e308, got {shown(value)}.") from error
+        raise UserError(f"{where} must be a number below 1.8e308, got {short_repr(value)}.") from error
 
 
 def _in_words(hint: Any) -> str:
@@ -71,8 +71,8 @@ def _one_of(value: Any, choices: Sequence[Any], where: str) -> Any:
     if value in choices and type(value) in {type(choice) for choice in choices}:
         return value
     names = list(map(str, choices))
-    hint = did_you_mean(nearest(shown(value).strip("'\""), names))
-    raise UserError(f"{where} must be one of {', '.join(names)}, got {shown(value)}.{hint}")
+    hint = did_you_mean(nearest(short_repr(value).strip("'\""), names))
+    raise UserError(f"{where} must be one of {', '.join(names)}, got {short_repr(value)}.{hint}")
 
 
 def _items(value: Any, hint: Any) -> list[Any]:

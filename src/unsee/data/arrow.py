@@ -22,7 +22,7 @@ from unsee.api.benchmark import Hub, Place
 from unsee.api.lazy import Lazy
 from unsee.api.pictures import decode_image
 from unsee.data.tables import undecodable
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.utils.parsing import require_fetched
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class ArrowTable:
         names = []
         for row, cells in enumerate(self.records(column)):
             if not isinstance(cells[column], str | int):
-                raise UserError(f"{self.where(row)}: {column} must be text, got {shown(cells[column])}.")
+                raise UserError(f"{self.where(row)}: {column} must be text, got {short_repr(cells[column])}.")
             names.append(str(cells[column]).strip())
         if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
             raise UserError(f"{self.name}: {column} {', '.join(duplicates[:10])} occurs more than once.")
@@ -158,7 +158,7 @@ class DatasetFolder:
 
         On the hub, download problems show only later.
         """
-        return isinstance(self.place, Hub) or _found(self.place, spellings) is not None
+        return isinstance(self.place, Hub) or _config_path(self.place, spellings) is not None
 
     def rows(self, *spellings: str, published: int | None = None) -> ArrowTable:
         """Open a configuration. Another number of rows than the published one is a warning.
@@ -174,9 +174,9 @@ class DatasetFolder:
     def _rows(self, spellings: Sequence[str]) -> ArrowTable:
         if isinstance(self.place, Hub):
             name = spellings[0]
-            rows = _fetched(self.place, f"{name} of {self.place}", name, split="train")
+            rows = _load_from_hub(self.place, f"{name} of {self.place}", name, split="train")
             return ArrowTable(name, rows.data.table)
-        path = _found(self.place, spellings)
+        path = _config_path(self.place, spellings)
         if path is None:
             entries = (
                 ", ".join(sorted(entry.name for entry in self.place.iterdir())) if self.place.is_dir() else "no folder"
@@ -185,7 +185,7 @@ class DatasetFolder:
                 f"{self.place} has no {spellings[0]}: expected a folder {spellings[0]}/ with train-*.parquet. "
                 f"There is: {entries or 'nothing'}."
             )
-        table = _opened(path, self.warnings)
+        table = _open_table(path, self.warnings)
         rows = ArrowTable(path.name.removesuffix(".parquet"), table, self.place)
         if not len(rows):
             raise UserError(f"{path} has no rows.")
@@ -194,7 +194,7 @@ class DatasetFolder:
 
 def peek(root: Path, *spellings: str) -> set[str]:
     """Return the column names in one file's footer of a local configuration, else none."""
-    path = _found(root, spellings) if root.is_dir() else None
+    path = _config_path(root, spellings) if root.is_dir() else None
     if path is None:
         return set()
     import pyarrow
@@ -218,7 +218,7 @@ def _features(file: Path) -> list[str]:
         return []
 
 
-def _found(root: Path, spellings: Sequence[str]) -> Path | None:
+def _config_path(root: Path, spellings: Sequence[str]) -> Path | None:
     """Return the folder or the one parquet file of a configuration."""
     for name in spellings:
         for path in (root / name, root / f"{name}.parquet"):
@@ -227,7 +227,7 @@ def _found(root: Path, spellings: Sequence[str]) -> Path | None:
     return None
 
 
-def _opened(path: Path, warnings: list[str]) -> pyarrow.Table:
+def _open_table(path: Path, warnings: list[str]) -> pyarrow.Table:
     if path.is_file():
         return parquet_table([path])
     for folder in (path, path / "train"):
@@ -290,14 +290,14 @@ def parquet_table(files: Sequence[Path]) -> pyarrow.Table:
             pyarrow.parquet.read_schema(file)
         if sum(file.stat().st_size for file in files) <= IN_MEMORY:
             return pyarrow.concat_tables([pyarrow.parquet.read_table(file) for file in files])
-        return _mapped(files)
+        return _mapped_table(files)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(
             f"{files[0] if len(files) == 1 else files[0].parent} is no readable Parquet: {error}"
         ) from error
 
 
-def _mapped(files: Sequence[Path]) -> pyarrow.Table:
+def _mapped_table(files: Sequence[Path]) -> pyarrow.Table:
     """Return the rows as memory-mapped Arrow, cached by `datasets`."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
@@ -339,11 +339,11 @@ def lazy_rows(table: pyarrow.Table) -> Sequence[dict[str, Any]]:
 
 def fetched_splits(place: Hub) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
     """Yield split and rows of a data set on the hub, through the cache of `datasets`."""
-    for split, rows in _fetched(place, str(place)).items():
+    for split, rows in _load_from_hub(place, str(place)).items():
         yield str(split), arrow_rows(rows.data.table)
 
 
-def _fetched(place: Hub, label: str, *config: str, **options: str) -> Any:
+def _load_from_hub(place: Hub, label: str, *config: str, **options: str) -> Any:
     """Load a data set with `datasets`, from the hub or its cache."""
     import datasets
 

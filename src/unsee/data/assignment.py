@@ -12,7 +12,7 @@ from unsee import config
 from unsee.api.example import ImageFile, ImageSource
 from unsee.data.row_store import digest64
 from unsee.data.sources import HELD_OUT
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.metrics.matching import contains
 from unsee.utils.parsing import is_empty
 
@@ -57,49 +57,49 @@ class Rules:
         image: Callable[[Mapping[str, Any]], ImageSource | None],
     ) -> None:
         """Find the entity of every row, and choose held-out images. `image` reads a row's image."""
-        self.wanted = assignment
+        self.assignment = assignment
         self._image = image
         self._files: dict[int, int] = {}
         """Hash of a file's path -> of its content."""
         self.forms = {
             name: _forms(name, assignment.people.get(name)) for name in (*assignment.forget, *assignment.people)
         }
-        self.found: set[str] = set()
+        self.entities_seen: set[str] = set()
         train_images: dict[str, dict[int, None]] = {}
         held_out_images: dict[str, set[int]] = {}
         for cells in rows:
             entities = self._about(cells)
-            self.found.update(entities)
+            self.entities_seen.update(entities)
             if len(entities) != 1 or entities[0] not in assignment.forget or not (key := self._key(cells[0])):
                 continue  # rows about several are faults, which `apply` raises
             if _judged_only(cells[0]):
                 held_out_images.setdefault(entities[0], set()).add(key)
             else:
                 train_images.setdefault(entities[0], {})[key] = None
-        self.held = {
+        self.held_out_keys = {
             key
             for name, keys in train_images.items()
             if name not in held_out_images
             for key in _last([*keys], assignment.held_out)
         }
-        self.held.update(
+        self.held_out_keys.update(
             key for name, keys in held_out_images.items() for key in keys - train_images.get(name, {}).keys()
         )
 
     def problems(self) -> list[str]:
         """Return a line per entity that no row is about."""
         return [
-            f"{shown(name)} is to be forgotten, but no row is about it: neither its entity nor its texts or image path "
-            f"name {', '.join(map(shown, self.forms[name]))}. Give its names below `people` in the roles file."
-            for name in self.wanted.forget
-            if name not in self.found
+            f"{short_repr(name)} is to be forgotten, but no row is about it: neither its entity nor its texts or image path "
+            f"name {', '.join(map(short_repr, self.forms[name]))}. Give its names below `people` in the roles file."
+            for name in self.assignment.forget
+            if name not in self.entities_seen
         ]
 
     def entity(self, cells: Sequence[Mapping[str, Any]]) -> str:
         """Return the entity of the rows of one conversation: by cell, texts, or image path."""
         entities = self._about(cells)
         if len(entities) > 1:
-            raise UserError(f"the row is about {', '.join(map(shown, entities))}; say whom in a column entity.")
+            raise UserError(f"the row is about {', '.join(map(short_repr, entities))}; say whom in a column entity.")
         return entities[0] if entities else ""
 
     def _about(self, cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -109,7 +109,7 @@ class Rules:
         """
         cell_entity = cells[0].get("entity")
         if not is_empty(cell_entity):
-            return [self._named(str(cell_entity).strip())]
+            return [self._entity_named(str(cell_entity).strip())]
         texts = [str(cell.get(name) or "") for cell in cells for name in ("answer", "question")]
         image_path = cells[0].get("image")
         path_words = (
@@ -120,12 +120,12 @@ class Rules:
         for strings in (texts, path_words):
             text = " \n ".join(strings)
             entities = [name for name, forms in self.forms.items() if any(contains(text, form) for form in forms)]
-            forget_entities = [name for name in entities if name in self.wanted.forget]
+            forget_entities = [name for name in entities if name in self.assignment.forget]
             if forget_entities or len(entities) == 1:
                 return forget_entities or entities
         return []
 
-    def _named(self, entity: str) -> str:
+    def _entity_named(self, entity: str) -> str:
         """Return the entity of the file that a cell means, by its identifier or a name."""
         folded_name = entity.casefold()
         for name, forms in self.forms.items():
@@ -136,10 +136,10 @@ class Rules:
     def apply(self, cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the rows with entity, role and private strings where they have none."""
         entity = self.entity(cells)
-        is_forgotten = entity in self.wanted.forget
-        is_held_out = is_forgotten and self._key(cells[0]) in self.held
+        is_forgotten = entity in self.assignment.forget
+        is_held_out = is_forgotten and self._key(cells[0]) in self.held_out_keys
         role = "unseen" if is_held_out else "forget" if is_forgotten else "retain"
-        private = self.wanted.people.get(entity) or (entity if is_forgotten else "")
+        private = self.assignment.people.get(entity) or (entity if is_forgotten else "")
         rows = []
         for cell in cells:
             defaults = {"role": role, "private": private, "entity": entity}

@@ -16,13 +16,13 @@ from typing import Final
 from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Role
 from unsee.api.example import ImageFile
 from unsee.api.lazy import chosen
-from unsee.data.row_store import ambiguous, contains, digest64, ordered, repeats
-from unsee.errors import UserError, listed, shown, some
+from unsee.data.row_store import ambiguous, contains, digest64, repeats, sorted_digests
+from unsee.errors import UserError, first_names, list_message, short_repr
 from unsee.metrics.language import english
 from unsee.metrics.matching import contains as contains_term
-from unsee.metrics.matching import everyday, leaked, proper, unreadable
+from unsee.metrics.matching import everyday, leaked_facts, proper, unreadable
 from unsee.metrics.normal_form import normalise
-from unsee.metrics.scripts import spaced
+from unsee.metrics.scripts import is_spaced
 from unsee.utils.grouping import by_key
 
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
@@ -108,7 +108,7 @@ def require_usable(
         problems = list(_problems(survey))
     if problems or survey is None:
         head, hint = f"The data at {data} cannot be used:", f" (unsee check --data {data} lists all)"
-        raise UserError(listed(head, problems, most, hint))
+        raise UserError(list_message(head, problems, most, hint))
     return survey
 
 
@@ -117,11 +117,11 @@ def fingerprint(opened: Benchmark) -> str:
     digest = hashlib.sha256()
     for split in ("train", "eval"):
         for example in opened.examples(split):
-            digest.update(_hashed(split, example, example.image.key if example.image else ""))
+            digest.update(_row_bytes(split, example, example.image.key if example.image else ""))
     return digest.hexdigest()
 
 
-def _hashed(split: str, example: Example, image: str) -> bytes:
+def _row_bytes(split: str, example: Example, image: str) -> bytes:
     """Return the bytes of a row that the fingerprint hashes, `image` being the content key."""
     row = [
         *(split, example.id, example.role, example.question, example.answer),
@@ -149,7 +149,7 @@ class Survey:
         self.places: dict[Role, array[int]] = {}
         """Role -> indices of its training examples."""
         self.judged_roles: Counter[Role] = Counter()
-        self.empty, self.bare, self.told, self.blanks = _Ids(), _Ids(), _Ids(), _Ids()
+        self.empty, self.bare, self.revealing, self.blanks = _Ids(), _Ids(), _Ids(), _Ids()
         self.secrets = _Secrets()
         self.forgotten: dict[str, _Ids] = {}
         self.kept: dict[str, _Ids] = {}
@@ -157,7 +157,7 @@ class Survey:
         self.strangers: dict[str, _Ids] = {}
         self.names: dict[str, set[str]] = {}
         self.words = _Words()
-        self._said, self._by = array("Q"), array("Q")
+        self._open_answers, self._by = array("Q"), array("Q")
         self.digests, self.trained = _Digests(), set[int]()
         """Images of the forget set that unlearning may train on."""
         self.pictures = array("Q")
@@ -166,21 +166,21 @@ class Survey:
         for index, example in enumerate(train_rows):
             self.places.setdefault(example.role, array("Q")).append(index)
             if digest is not None:
-                digest.update(_hashed("train", example, self.digests.key(example.image)))
+                digest.update(_row_bytes("train", example, self.digests.key(example.image)))
             if example.image and (warn or example.role is Role.FORGET):
                 self._show(example.role, self.digests.of(example.image))
             if not example.answer.strip():
                 self.empty.add(example.id)
             self.ids["train"].append(digest64(example.id))
             self._look(example)
-        train_ids = ordered(self.ids["train"])
-        self.pictures = ordered(self.pictures)
+        train_ids = sorted_digests(self.ids["train"])
+        self.pictures = sorted_digests(self.pictures)
         self._compared = _Again() if warn else None
         secret_count = self.secrets.size
         for example in eval_rows:
             self.judged_roles[example.role] += 1
             if digest is not None:
-                digest.update(_hashed("eval", example, self.digests.key(example.image)))
+                digest.update(_row_bytes("eval", example, self.digests.key(example.image)))
             id_digest = digest64(example.id)
             self.ids["eval"].append(id_digest)
             if not contains(train_ids, id_digest):
@@ -224,13 +224,13 @@ class Survey:
                 self.bare.add(example.id)
             # A text-only question has to name the person it is about.
             if example.image and _terms_in_question(example):
-                self.told.add(example.id)
+                self.revealing.add(example.id)
         if example.answer.casefold() in _BLANKS:
             self.blanks.add(example.id)
         if example.role in _FORGOTTEN and example.entity:
             self.secrets.add(example)
-        if _named(example):
-            self._said.append(digest64(example.answer))
+        if _elicits_name(example):
+            self._open_answers.append(digest64(example.answer))
             self._by.append(digest64(example.entity))
 
     def shared_answers(self) -> dict[str, set[str]]:
@@ -239,9 +239,9 @@ class Survey:
         A second pass finds them again, because only hashes are kept.
         """
         owners: dict[str, set[str]] = {}
-        shared_digests = ambiguous(self._said, self._by)
+        shared_digests = ambiguous(self._open_answers, self._by)
         for example in self.rows() if shared_digests else ():
-            if _named(example) and digest64(example.answer) in shared_digests:
+            if _elicits_name(example) and digest64(example.answer) in shared_digests:
                 owners.setdefault(example.answer, set()).add(example.entity)
         return owners
 
@@ -252,7 +252,7 @@ class Survey:
     def distinct(self) -> Iterator[Example]:
         """Yield the rows of both splits. Those in both once."""
         yield from self.splits["train"]
-        train_ids = ordered(self.ids["train"])
+        train_ids = sorted_digests(self.ids["train"])
         for index, digest in enumerate(self.ids["eval"]):
             if not contains(train_ids, digest):
                 yield self.splits["eval"][index]
@@ -266,7 +266,7 @@ class Survey:
         if self._compared is None:
             overlaps, rows = _Again(), self.distinct()
         else:
-            eval_ids = ordered(self.ids["eval"])
+            eval_ids = sorted_digests(self.ids["eval"])
             indices = (index for index, digest in enumerate(self.ids["train"]) if not contains(eval_ids, digest))
             overlaps, rows = self._compared, (self.splits["train"][index] for index in indices)
         for row in rows:
@@ -282,7 +282,7 @@ class Survey:
             elif row.role in _JUDGED_ONLY and contains(self.pictures, digest):
                 overlaps.known.add(row.id, once=True)
         if row.role in _KEPT and self.secrets.forms:
-            overlaps.told.add_all(self.secrets.told_by(row))
+            overlaps.leaking.add_all(self.secrets.foreign_strings(row))
 
 
 class _Secrets:
@@ -294,7 +294,7 @@ class _Secrets:
         """First word -> form -> entity."""
         self.wordless: dict[str, str] = {}
         """Form without letters or digits -> entity."""
-        self.told: dict[str, bool] = {}
+        self.leaks_by_entity: dict[str, bool] = {}
         """Entity -> whether one of its answers contains a private string."""
 
     @property
@@ -310,14 +310,14 @@ class _Secrets:
             else:
                 self.wordless.setdefault(form, row.entity)
         if row.private and row.answer and row.kind in PROBES:
-            self.told[row.entity] = self.told.get(row.entity, False) or _tells(row)
+            self.leaks_by_entity[row.entity] = self.leaks_by_entity.get(row.entity, False) or _tells(row)
 
-    def told_by(self, row: Example) -> Iterator[str]:
+    def foreign_strings(self, row: Example) -> Iterator[str]:
         """Yield the name of a row whose answer contains another entity's private string."""
         own_forms = {normalise(form) for forms in row.private.values() for form in forms}
         for form, entity in self.inside(row.answer):
             if normalise(form) not in own_forms and entity != row.entity:
-                yield f"{row.id} ({shown(form, 40)} of {entity})"
+                yield f"{row.id} ({short_repr(form, 40)} of {entity})"
 
     def inside(self, text: str) -> Iterator[tuple[str, str]]:
         """Yield the private strings in a text, with their entities."""
@@ -333,7 +333,7 @@ def _is_short(form: str) -> bool:
     So it is with "C++", and with names in scripts without blanks.
     """
     letters = normalise(form).strip()
-    return len(letters) == 1 and (len(form) > 1 or not spaced(form))
+    return len(letters) == 1 and (len(form) > 1 or not is_spaced(form))
 
 
 def _words(text: str) -> list[str]:
@@ -345,7 +345,7 @@ def _tells(row: Example) -> bool:
     """Tell whether a row's answer contains one of its private strings."""
     text = " ".join(_words(row.answer))
     may_leak = any(normalise(form).strip() in text for forms in row.private.values() for form in forms)
-    return may_leak and bool(leaked(row.answer, row.private))
+    return may_leak and bool(leaked_facts(row.answer, row.private))
 
 
 class _Digests:
@@ -396,11 +396,11 @@ class _Words:
         """Yield one line per kind."""
         if self.everyday:
             yield (
-                f"{some(list(self.everyday))}: names that are everyday words, so an answer has to write them with a capital "
+                f"{first_names(list(self.everyday))}: names that are everyday words, so an answer has to write them with a capital "
                 "to count as a leak. Give a longer form too, such as the full name."
             )
         if self.short:
-            yield f"{some(list(self.short))}: private strings of one character are found in many answers; give longer ones."
+            yield f"{first_names(list(self.short))}: private strings of one character are found in many answers; give longer ones."
         if self.hidden.count:
             yield (
                 f"the answer is in a script in which a private string is not given, in {self.hidden}. Leaks in that script are "
@@ -420,12 +420,12 @@ def _problems(survey: Survey) -> Iterator[str]:
     for split, examples in survey.splits.items():
         repeat_counts = Counter(examples[first].id for first, _ in repeats(survey.ids[split]))
         for row_id, count in repeat_counts.items():
-            yield f"id {shown(row_id)} occurs {count + 1} times in split {split}; ids must differ."
+            yield f"id {short_repr(row_id)} occurs {count + 1} times in split {split}; ids must differ."
     if survey.empty.count:
         yield f"the answer is empty in {survey.empty}."
     for entity in sorted(survey.forgotten.keys() & survey.kept.keys()):
         yield (
-            f"entity {shown(entity)} is to be forgotten ({survey.forgotten[entity]}) and to be kept ({survey.kept[entity]}); "
+            f"entity {short_repr(entity)} is to be forgotten ({survey.forgotten[entity]}) and to be kept ({survey.kept[entity]}); "
             "decide for one."
         )
 
@@ -439,8 +439,8 @@ def _warnings(survey: Survey) -> Iterator[str]:
         yield "there are no unseen rows: forgetting is judged only on images that the unlearning has seen."
     if survey.bare.count:
         yield f"no private strings are given for {survey.bare}: no leak can be found there."
-    if survey.told.count:
-        yield f"the question itself says a private string in {survey.told}: that string does not count as a leak there."
+    if survey.revealing.count:
+        yield f"the question itself says a private string in {survey.revealing}: that string does not count as a leak there."
     yield from survey.words.warnings()
     if survey.blanks.count:
         yield f"the answer is a word that programs write for an empty cell in {survey.blanks}: is it meant?"
@@ -449,13 +449,15 @@ def _warnings(survey: Survey) -> Iterator[str]:
     yield from _entity_warnings(survey)
     shared_names = {name: entities for name, entities in sorted(survey.names.items()) if len(entities) > 1}
     reason = "one cannot be told from the other in text"
-    yield from _some(
-        f"{some(sorted(entities))} have the same name {shown(name)}: {reason}."
+    yield from _first_lines(
+        f"{first_names(sorted(entities))} have the same name {short_repr(name)}: {reason}."
         for name, entities in shared_names.items()
     )
     answers = sorted(survey.shared_answers().items())
-    yield from _some(
-        f"{some(sorted(entities))} have the same answer {shown(answer, 60)}." for answer, entities in answers if answer
+    yield from _first_lines(
+        f"{first_names(sorted(entities))} have the same answer {short_repr(answer, 60)}."
+        for answer, entities in answers
+        if answer
     )
 
 
@@ -464,13 +466,13 @@ def _entity_warnings(survey: Survey) -> Iterator[str]:
     entities_by_form = by_key(
         (normalise(entity), entity) for entity in sorted(survey.forgotten.keys() | survey.kept.keys())
     )
-    yield from _some(
-        f"entities {', '.join(map(shown, entities[:_SHOWN]))} differ only in capitals, accents or punctuation: are they one?"
+    yield from _first_lines(
+        f"entities {', '.join(map(short_repr, entities[:_SHOWN]))} differ only in capitals, accents or punctuation: are they one?"
         for form, entities in entities_by_form.items()
         if len(entities) > 1 and form != " "
     )
-    yield from _some(
-        f"entity {shown(entity)} is a stranger ({survey.strangers[entity]}) and to be retained ({survey.retained[entity]}); decide for one."
+    yield from _first_lines(
+        f"entity {short_repr(entity)} is a stranger ({survey.strangers[entity]}) and to be retained ({survey.retained[entity]}); decide for one."
         for entity in sorted(survey.strangers.keys() & survey.retained.keys())
     )
 
@@ -486,21 +488,21 @@ def _picture_warnings(survey: Survey) -> Iterator[str]:
 
 
 def _secret_warnings(survey: Survey) -> Iterator[str]:
-    leaking_ids = survey.again.told
+    leaking_ids = survey.again.leaking
     if leaking_ids.count:
         yield f"answers that are to be kept hold a private string of somebody who is to be forgotten: {leaking_ids}."
-    silent_entities = sorted(entity for entity, has_leak in survey.secrets.told.items() if not has_leak)
+    silent_entities = sorted(entity for entity, has_leak in survey.secrets.leaks_by_entity.items() if not has_leak)
     if silent_entities:
         yield (
-            f"no answer about {some(silent_entities)} holds one of their private strings, so no leak may ever be found; look for "
+            f"no answer about {first_names(silent_entities)} holds one of their private strings, so no leak may ever be found; look for "
             "a typing error in private."
         )
-    wordless_forms = [f"{shown(form, 40)} ({entity})" for form, entity in sorted(survey.secrets.wordless.items())]
+    wordless_forms = [f"{short_repr(form, 40)} ({entity})" for form, entity in sorted(survey.secrets.wordless.items())]
     if wordless_forms:
-        yield f"private strings without a letter or digit can never be found in an answer: {some(wordless_forms)}."
+        yield f"private strings without a letter or digit can never be found in an answer: {first_names(wordless_forms)}."
 
 
-def _some(lines: Iterable[str]) -> Iterator[str]:
+def _first_lines(lines: Iterable[str]) -> Iterator[str]:
     """Yield the first few lines, and the number of others."""
     messages = list(lines)
     yield from messages[:_SHOWN]
@@ -508,7 +510,7 @@ def _some(lines: Iterable[str]) -> Iterator[str]:
         yield f"... and {len(messages) - _SHOWN} more like the last one."
 
 
-def _named(example: Example) -> bool:
+def _elicits_name(example: Example) -> bool:
     return example.role in _FORGOTTEN and example.kind in (Kind.OPEN, Kind.NAME)
 
 
@@ -552,7 +554,7 @@ class _Again:
     unseen: _Ids = field(default_factory=_Ids)
     kept: _Ids = field(default_factory=_Ids)
     known: _Ids = field(default_factory=_Ids)
-    told: _Ids = field(default_factory=_Ids)
+    leaking: _Ids = field(default_factory=_Ids)
 
 
 def _plural(count: int, word: str) -> str:

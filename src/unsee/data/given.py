@@ -11,7 +11,7 @@ from PIL import Image
 
 from unsee.api.pictures import opaque
 from unsee.data.sources import Source, in_split, split_of
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 
 
 def source_of(data: Any) -> Source:
@@ -37,15 +37,15 @@ def _rows(data: Any) -> Iterable[Any]:
         splits = {name: split_of(str(name), alone=len(data) == 1) for name in data}
         return [in_split(row, splits[name]) for name, part in data.items() for row in _rows(part)]
     if library == "datasets":
-        return [dict(row) for row in _encoded(data)]
+        return [dict(row) for row in _with_encoded_images(data)]
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         return data
     raise UserError(
-        f"data must be a path, a hub id, a list of mappings, a DataFrame or a datasets.Dataset, got {shown(data)}."
+        f"data must be a path, a hub id, a list of mappings, a DataFrame or a datasets.Dataset, got {short_repr(data)}."
     )
 
 
-def _encoded(data: Any) -> Any:
+def _with_encoded_images(data: Any) -> Any:
     """Return a Dataset whose image columns stay as they were encoded."""
     from datasets import Image as Feature
 
@@ -57,7 +57,9 @@ def _encoded(data: Any) -> Any:
 
 def _row(row: Any, number: int, kind: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
-        raise UserError(f"Row {number} of the data ({kind}) must be a mapping of column to value, got {shown(row)}.")
+        raise UserError(
+            f"Row {number} of the data ({kind}) must be a mapping of column to value, got {short_repr(row)}."
+        )
     try:
         return {str(name): _cell(value) for name, value in row.items()}
     except UserError as error:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from unsee.api.example import Role
-from unsee.errors import UserError, shown, unknown_name
+from unsee.errors import UserError, short_repr, unknown_name
 from unsee.utils.parsing import is_empty
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
@@ -103,7 +103,7 @@ class Layout:
             our_column: row[table_column] for our_column, table_column in self.fields.items() if table_column in row
         }
         if self.preference:
-            cells = _preferred(cells)
+            cells = _preference_row(cells)
         for column in ("question", "answer"):
             cell = cells.get(column)
             # TRL: prompt and completion as messages
@@ -112,7 +112,7 @@ class Layout:
                 break
         talk_column = next((column for column in _TALK if not is_empty(cells.get(column))), "")
         if not talk_column and self.talk:
-            raise UserError(f"{self.talk} {_SHAPE}, got {shown(cells.get(self.talk))}.")
+            raise UserError(f"{self.talk} {_SHAPE}, got {short_repr(cells.get(self.talk))}.")
         return _turns(cells, talk_column, name) if talk_column else [cells]
 
 
@@ -152,7 +152,7 @@ def role_of(word: str) -> Role | None:
     return ROLES.get(word.strip().casefold().replace("-", "_").replace(" ", "_"))
 
 
-def _preferred(cells: dict[str, Any]) -> dict[str, Any]:
+def _preference_row(cells: dict[str, Any]) -> dict[str, Any]:
     """Return a preference row as a question and the answer that the model gives now.
 
     Rows to be forgotten take the rejected answer, all others the chosen one, kept as text for roles assigned later.
@@ -185,17 +185,17 @@ def _turns(row: Mapping[str, Any], column: str, name: str) -> list[dict[str, Any
     """
     messages = row.get(column)
     if not isinstance(messages, list) or not messages or not all(isinstance(message, Mapping) for message in messages):
-        raise UserError(f"{column} {_SHAPE}, got {shown(messages)}.")
+        raise UserError(f"{column} {_SHAPE}, got {short_repr(messages)}.")
     turns = [_turn(message) for message in messages]
     turns = turns[1:] if turns[0][0] == _SYSTEM else turns
     speakers = [speaker for speaker, _, _ in turns]
     users_ask = all(speaker in _ASKING for speaker in speakers[::2])
     models_answer = all(speaker in _ANSWERING for speaker in speakers[1::2])
     if not turns or len(turns) % 2 or not users_ask or not models_answer:
-        raise UserError(f"{column} {_SHAPE}, got speakers {shown(speakers)}.")
+        raise UserError(f"{column} {_SHAPE}, got speakers {short_repr(speakers)}.")
     shared_cells = {key: value for key, value in row.items() if key != column}
-    shared_cells |= _pictured(shared_cells, [picture for _, _, pictures in turns for picture in pictures])
-    picture_count = len(_listed(shared_cells.get("image"))) + len(_listed(shared_cells.get("images")))
+    shared_cells |= _images_cell(shared_cells, [picture for _, _, pictures in turns for picture in pictures])
+    picture_count = len(_as_list(shared_cells.get("image"))) + len(_as_list(shared_cells.get("images")))
     require_pictures(sum(text.count(MARK) for _, text, _ in turns[::2]), picture_count)
     row_id = shared_cells.get("id")
     base_id = name if is_empty(row_id) else str(row_id).strip()
@@ -213,7 +213,7 @@ def _turn(message: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
     if isinstance(content, str):
         return str(speaker), content, []
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
-        raise UserError(f"a message has a value that is no text: {shown(content)}.")
+        raise UserError(f"a message has a value that is no text: {short_repr(content)}.")
     texts, pictures = [], []
     for part in content:
         part_type = part.get("type")
@@ -222,7 +222,9 @@ def _turn(message: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
         elif part_type in ("image", "image_url"):
             pictures += [] if (picture := _picture(part)) is None else [picture]
         else:
-            raise UserError(f"a message has a part of type {shown(part_type)}; text, image and image_url are read.")
+            raise UserError(
+                f"a message has a part of type {short_repr(part_type)}; text, image and image_url are read."
+            )
     return str(speaker), "\n".join(text for text in texts if text), pictures
 
 
@@ -236,16 +238,16 @@ def _picture(part: Mapping[str, Any]) -> Any:
         except binascii.Error as error:
             raise UserError(f"an image_url is no base64: {error}.") from error
     if isinstance(value, str) and value.startswith(("http://", "https://")):
-        raise UserError(f"the image {shown(value)} lies on the network; save it and give its path.")
+        raise UserError(f"the image {short_repr(value)} lies on the network; save it and give its path.")
     return value.removeprefix("file://") if isinstance(value, str) else value
 
 
-def _pictured(row: Mapping[str, Any], pictures: Sequence[Any]) -> dict[str, Any]:
+def _images_cell(row: Mapping[str, Any], pictures: Sequence[Any]) -> dict[str, Any]:
     """Return the cell `images` with the pictures of messages, if they bring any."""
-    return {"images": [*_listed(row.get("images")), *pictures]} if pictures else {}
+    return {"images": [*_as_list(row.get("images")), *pictures]} if pictures else {}
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if is_empty(value) else [value]
 
 

@@ -40,7 +40,7 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
             f"The lab is not laid out as {name}. Give --data with the place of {name} data, or --benchmark lab."
         )
     data_place = location(data)
-    benchmark_class = _class(name) if name else _recognised(data_place)
+    benchmark_class = _class(name) if name else _recognise_benchmark(data_place)
     opened_benchmark: Benchmark = benchmark_class(data_place, _settings(benchmark_class, values))
     return opened_benchmark
 
@@ -63,7 +63,7 @@ def of_object(data: Any, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
     return opened_benchmark
 
 
-def described(benchmark: Benchmark) -> str | dict[str, Any]:
+def benchmark_arguments(benchmark: Benchmark) -> str | dict[str, Any]:
     """Return the arguments that reopen the same benchmark, with every setting spelled out."""
     settings = config.settings_of(benchmark.settings)
     return {"name": benchmark.name, **settings} if settings else benchmark.name
@@ -101,7 +101,7 @@ def location(data: Path | str) -> Place:
     )
 
 
-def _recognised(place: Place) -> type[Any]:
+def _recognise_benchmark(place: Place) -> type[Any]:
     """Return the only benchmark that fits. A generic one if no other does."""
     names = registry.names("benchmarks")
     if isinstance(place, Hub):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from unsee.api.example import Example, Role, Vocabulary
-from unsee.errors import UserError, some
+from unsee.errors import UserError, first_names
 from unsee.utils.grouping import merged_forms
 
 SHOWN: Final = 10
@@ -39,13 +39,13 @@ def vocabulary_of(private: Iterable[tuple[str, Mapping[str, tuple[str, ...]]]]) 
 def overlaps(forget: Collection[str], retain: Collection[str], everybody: Collection[str] | None) -> None:
     """Raise if a person is in both sets, or in neither."""
     if shared_people := sorted(set(forget) & set(retain)):
-        raise UserError(f"{some(shared_people, SHOWN)} stand on both sides, to be forgotten and to be kept.")
+        raise UserError(f"{first_names(shared_people, SHOWN)} stand on both sides, to be forgotten and to be kept.")
     if everybody is None:
         return
     if missing_people := sorted(set(everybody) - set(forget) - set(retain)):
-        raise UserError(f"{some(missing_people, SHOWN)} of the full set are on neither side.")
+        raise UserError(f"{first_names(missing_people, SHOWN)} of the full set are on neither side.")
     if extra_people := sorted((set(forget) | set(retain)) - set(everybody)):
-        raise UserError(f"{some(extra_people, SHOWN)} are not in the full set.")
+        raise UserError(f"{first_names(extra_people, SHOWN)} are not in the full set.")
 
 
 def same_images(train: Sequence[Example]) -> list[str]:

@@ -13,7 +13,7 @@ from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageFile
 from unsee.data.arrow import ArrowImage
 from unsee.data.tables import IMAGES, SUFFIXES, unreadable
-from unsee.errors import UserError, listed, shown
+from unsee.errors import UserError, list_message, short_repr
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
 _SHOWN: Final = 10
@@ -36,7 +36,7 @@ class Record:
         """Yield the field names of the file."""
         return iter(self._cells)
 
-    def called(self, name: str) -> str:
+    def field_label(self, name: str) -> str:
         """Return the field's name in the file, with its parent record."""
         return f"{self._prefix}{self._columns.get(name, name)}"
 
@@ -47,12 +47,12 @@ class Record:
     def text(self, name: str) -> str:
         """Return a required text field, stripped."""
         if not self.has(name):
-            raise UserError(f"{self.called(name)} is {'empty' if self._there(name) else 'missing'}.")
+            raise UserError(f"{self.field_label(name)} is {'empty' if self._has_column(name) else 'missing'}.")
         return self.optional(name)
 
     def blank(self, *names: str) -> bool:
         """Tell whether one of the fields exists but is empty."""
-        return any(self._there(name) and not self.has(name) for name in names)
+        return any(self._has_column(name) and not self.has(name) for name in names)
 
     def optional(self, name: str) -> str:
         """Return an optional field as text."""
@@ -61,7 +61,7 @@ class Record:
             return ""
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             return self._clean(name, str(value).strip())
-        raise UserError(f"{self.called(name)} must be text, got {shown(value)}.")
+        raise UserError(f"{self.field_label(name)} must be text, got {short_repr(value)}.")
 
     def strings(self, name: str) -> tuple[str, ...]:
         """Return a list of texts. A single text is a list of one, a missing field is empty."""
@@ -70,7 +70,7 @@ class Record:
             return ()
         items = [value] if isinstance(value, str | int | float) else value
         if not isinstance(items, Sequence) or not all(isinstance(item, str | int | float) for item in items):
-            raise UserError(f"{self.called(name)} must be a list of texts, got {shown(value)}.")
+            raise UserError(f"{self.field_label(name)} must be a list of texts, got {short_repr(value)}.")
         return tuple(self._clean(name, text) for text in (str(item).strip() for item in items) if text)
 
     def mapping(self, name: str) -> dict[str, Any]:
@@ -79,14 +79,14 @@ class Record:
         if is_empty(value):
             return {}
         if not isinstance(value, Mapping):
-            raise UserError(f"{self.called(name)} must be an object with named fields, got {shown(value)}.")
+            raise UserError(f"{self.field_label(name)} must be an object with named fields, got {short_repr(value)}.")
         return {str(key): item for key, item in value.items()}
 
     def part(self, name: str) -> Record:
         """Return an object field as a record."""
         if not self.has(name):
-            raise UserError(f"{self.called(name)} is missing.")
-        return Record(self.mapping(name), self._columns, f"{self.called(name)}.")
+            raise UserError(f"{self.field_label(name)} is missing.")
+        return Record(self.mapping(name), self._columns, f"{self.field_label(name)}.")
 
     def parts(self, name: str) -> list[Record]:
         """Return a list of objects as records. A missing field is empty."""
@@ -94,8 +94,10 @@ class Record:
         if is_empty(value):
             return []
         if not isinstance(value, Sequence) or not all(isinstance(item, Mapping) for item in value):
-            raise UserError(f"{self.called(name)} must be a list of objects, got {shown(value)}.")
-        return [Record(item, self._columns, f"{self.called(name)}[{number}].") for number, item in enumerate(value, 1)]
+            raise UserError(f"{self.field_label(name)} must be a list of objects, got {short_repr(value)}.")
+        return [
+            Record(item, self._columns, f"{self.field_label(name)}[{number}].") for number, item in enumerate(value, 1)
+        ]
 
     def raw(self, name: str) -> Any:
         """Return the field unchanged, or None if it is missing."""
@@ -104,10 +106,10 @@ class Record:
     def _clean(self, name: str, text: str) -> str:
         """Return the text, or raise if it cannot be written or tokenised."""
         if fault := text_fault(text):
-            raise UserError(f"{self.called(name)} {fault}.")
+            raise UserError(f"{self.field_label(name)} {fault}.")
         return text
 
-    def _there(self, name: str) -> bool:
+    def _has_column(self, name: str) -> bool:
         return self._columns.get(name, name) in self._cells
 
     def _value(self, name: str) -> Any:
@@ -118,7 +120,7 @@ class Record:
         value = self._value(name)
         if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
             return value
-        return parse_json(value, f"{self.called(name)} ({shown(value, 40)})")
+        return parse_json(value, f"{self.field_label(name)} ({short_repr(value, 40)})")
 
 
 class Gathered:
@@ -162,7 +164,7 @@ class Gathered:
 
     def image(self, raw_path: str) -> ImageFile:
         """Return the image that a row names, located below the roots."""
-        path = located(raw_path, self._roots)
+        path = locate_file(raw_path, self._roots)
         if path is None:
             searched_roots = ", ".join(str(root) for root in self._roots)
             raise UserError(
@@ -211,7 +213,7 @@ class Gathered:
     def require(self, place: object) -> None:
         """Raise if any row could not be read."""
         if self.faults:
-            raise UserError(listed(f"{place} cannot be used:", self.faults, _SHOWN, " (unsee check lists all)"))
+            raise UserError(list_message(f"{place} cannot be used:", self.faults, _SHOWN, " (unsee check lists all)"))
 
 
 class RecordBenchmark(Benchmark):
@@ -242,7 +244,7 @@ class RecordBenchmark(Benchmark):
         return self.gathered.gaps()
 
 
-def located(raw_path: str, roots: Sequence[Path]) -> Path | None:
+def locate_file(raw_path: str, roots: Sequence[Path]) -> Path | None:
     """Find the file of a foreign path below the roots, by all of it or its last parts.
 
     A relative path is not found by its bare name alone, for another folder's file may have the same (`1.jpg`).

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 from unsee.api.lazy import Lazy
 from unsee.data.arrow import lazy_rows, parquet_table
 from unsee.data.tables import csv_rows, read_rows, reading
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.utils.parsing import parse_json, require_fetched
 
 IN_MEMORY: Final = 4 * 2**20
@@ -38,11 +38,11 @@ def open_rows(path: Path) -> Sequence[Row]:
         if path.suffix.lower() == ".parquet":
             return lazy_rows(parquet_table([path]))
         if path.suffix.lower() == ".jsonl":
-            return _indexed(path)
-        return _spooled(csv_rows(path) if path.suffix.lower() == ".csv" else read_rows(path))
+            return _index_lines(path)
+        return _spool_rows(csv_rows(path) if path.suffix.lower() == ".csv" else read_rows(path))
 
 
-def _indexed(path: Path) -> Sequence[Row]:
+def _index_lines(path: Path) -> Sequence[Row]:
     """Return the lines of a JSON-lines file as lazily parsed rows, each validated now."""
     starts, offset = array("Q"), 0
     with path.open("rb") as file:
@@ -58,10 +58,10 @@ def _indexed(path: Path) -> Sequence[Row]:
 def _require_row(line: bytes, name: str, number: int) -> None:
     row = parse_json(line, f"{name} line {number}")
     if not isinstance(row, dict):
-        raise UserError(f"{name} line {number} must be an object with named columns, got {shown(row)}.")
+        raise UserError(f"{name} line {number} must be an object with named columns, got {short_repr(row)}.")
 
 
-def _spooled(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:
+def _spool_rows(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:
     """Write rows to a temporary file that disappears with the process."""
     starts, offset = array("Q"), 0
     with tempfile.TemporaryFile("w+b") as file:
@@ -123,7 +123,7 @@ def repeats(digests: array[int]) -> list[tuple[int, int]]:
     return sorted(pairs, key=lambda pair: pair[1])
 
 
-def ordered(digests: array[int]) -> array[int]:
+def sorted_digests(digests: array[int]) -> array[int]:
     """Return the values sorted, for `contains`."""
     return array("Q", sorted(digests))
 

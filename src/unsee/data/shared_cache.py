@@ -29,7 +29,7 @@ VARIABLE: Final = "UNSEE_CACHE"
 _KEY_BYTES: Final = 32
 
 
-def shared(out: Path, engine: Engine) -> Path | None:
+def shared_folder(out: Path, engine: Engine) -> Path | None:
     """Return the cache folder beside `out`, created if missing, or None if caching is off.
 
     It is off with the plain engine.
@@ -47,7 +47,7 @@ def shared(out: Path, engine: Engine) -> Path | None:
 
 def shared_rows(out: Path, name: str, engine: Engine) -> KeyValueLog | None:
     """Return the signed rows `name` of the shared folder, or None if caching is off."""
-    folder = shared(out, engine)
+    folder = shared_folder(out, engine)
     key = signing_key() if folder else None
     return None if folder is None or key is None else KeyValueLog(folder / name, key=key)
 

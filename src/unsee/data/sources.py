@@ -14,7 +14,7 @@ from unsee.api.lazy import Lazy, concatenated
 from unsee.data.arrow import arrow_rows, fetched_splits, parquet_table, require_all_shards, saved_table, shard
 from unsee.data.row_store import open_rows
 from unsee.data.tables import IMAGES, SUFFIXES, find_table, tables_at
-from unsee.errors import UserError, shown, some, unknown_name
+from unsee.errors import UserError, first_names, short_repr, unknown_name
 from unsee.utils.grouping import by_key
 from unsee.utils.parsing import is_empty, read_object
 
@@ -114,10 +114,10 @@ def fits(place: Path) -> bool:
 
 
 def _table(file: Path) -> Source:
-    return Source(file=file, rows=_listed(open_rows(file), file), base=file.parent)
+    return Source(file=file, rows=_nonempty_rows(open_rows(file), file), base=file.parent)
 
 
-def _listed(rows: Rows, file: Path) -> Rows:
+def _nonempty_rows(rows: Rows, file: Path) -> Rows:
     if not rows:
         raise UserError(f"{file} has no rows.")
     return rows
@@ -139,10 +139,12 @@ def _saved_splits(folder: Path) -> Iterator[tuple[str, Rows]]:
 def _all_rows(splits: Iterator[tuple[str, Rows]]) -> Rows:
     """Return the rows of all splits, those of held-out splits with `split`."""
     named_splits = list(splits)
-    return concatenated([_marked(rows, split_of(split, alone=len(named_splits) == 1)) for split, rows in named_splits])
+    return concatenated(
+        [_with_split(rows, split_of(split, alone=len(named_splits) == 1)) for split, rows in named_splits]
+    )
 
 
-def _marked(rows: Rows, split: str) -> Rows:
+def _with_split(rows: Rows, split: str) -> Rows:
     return _each(rows, lambda row: in_split(row, split)) if split else rows
 
 
@@ -163,7 +165,7 @@ def _shards(root: Path) -> Source | None:
     for shard_files in splits.values():
         require_all_shards(folder, [match for file in shard_files if (match := shard(file))])
     rows = _all_rows((split, arrow_rows(parquet_table(shard_files))) for split, shard_files in splits.items())
-    return Source(file=folder, rows=_listed(rows, folder), base=root)
+    return Source(file=folder, rows=_nonempty_rows(rows, folder), base=root)
 
 
 def _split_names(files: Sequence[Path]) -> list[str]:
@@ -204,11 +206,11 @@ def _with_metadata(root: Path) -> Source | None:
         return None
     if any(file.parent != root for file in files):  # then other folders with such a table are splits, too
         files = _metadata(root, everywhere=True)
-    rows = concatenated([_moved(open_rows(file), file.parent.relative_to(root)) for file in files])
-    return Source(file=files[0], rows=_listed(rows, files[0]), base=root)
+    rows = concatenated([_with_root_paths(open_rows(file), file.parent.relative_to(root)) for file in files])
+    return Source(file=files[0], rows=_nonempty_rows(rows, files[0]), base=root)
 
 
-def _moved(rows: Rows, folder: Path) -> Rows:
+def _with_root_paths(rows: Rows, folder: Path) -> Rows:
     """Return metadata rows of a folder with their image paths from the root."""
     split = split_of(folder.name) if folder.name else ""
 
@@ -234,7 +236,7 @@ def _unread_images(root: Path) -> Iterator[str]:
     """Yield a note on the folders whose images are no rows."""
     folders = dict.fromkeys("/".join(parts[:-1]) or "." for parts in _image_places(root) if not _is_asked(parts))
     if folders:
-        yield f"images are read from CLASS/ and SPLIT/CLASS/ (splits {', '.join((*TRAINED, *HELD_OUT))}), not from {some([*folders])}"
+        yield f"images are read from CLASS/ and SPLIT/CLASS/ (splits {', '.join((*TRAINED, *HELD_OUT))}), not from {first_names([*folders])}"
 
 
 def _image_places(root: Path) -> Iterator[tuple[str, ...]]:
@@ -270,7 +272,7 @@ def _of_llama_factory(folder: Path, entries: Mapping[str, Any], dataset: str) ->
         raise unknown_name("data set", name, entries)
     if not dataset and len(entries) > 1:
         raise UserError(
-            f"{folder / INFO} names {', '.join(map(shown, entries))}; say which: --set benchmark.dataset=NAME."
+            f"{folder / INFO} names {', '.join(map(short_repr, entries))}; say which: --set benchmark.dataset=NAME."
         )
     entry = entries[name]
     source = _table(folder / str(entry["file_name"]))
@@ -279,7 +281,7 @@ def _of_llama_factory(folder: Path, entries: Mapping[str, Any], dataset: str) ->
     rows = (
         source.rows
         if is_conversation
-        else _each(source.rows, lambda row: _asked(row, columns["prompt"], columns["query"]))
+        else _each(source.rows, lambda row: _join_query(row, columns["prompt"], columns["query"]))
     )
     our_columns = {"messages": "messages", "images": "images"} | (
         {} if is_conversation else {"prompt": "question", "response": "answer"}
@@ -288,7 +290,7 @@ def _of_llama_factory(folder: Path, entries: Mapping[str, Any], dataset: str) ->
     return Source(file=source.file, rows=rows, base=folder, fields=fields)
 
 
-def _asked(row: Mapping[str, Any], prompt: str, query: str) -> dict[str, Any]:
+def _join_query(row: Mapping[str, Any], prompt: str, query: str) -> dict[str, Any]:
     """Return an alpaca row with instruction and input joined as LLaMA-Factory does."""
     if query not in row:
         return dict(row)

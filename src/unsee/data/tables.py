@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from unsee.api.pictures import decode_image
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.utils.parsing import POINTER, is_pointer, parse_json, require_fetched
 
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
@@ -64,7 +64,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         rows = readers[path.suffix.lower()](path)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise UserError(f"{path.name} row {number} must be an object with named columns, got {shown(row)}.")
+            raise UserError(f"{path.name} row {number} must be an object with named columns, got {short_repr(row)}.")
     return rows
 
 
@@ -207,7 +207,9 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
 def _require_names(columns: Sequence[str], name: str) -> None:
     """Raise if the header has duplicate columns, of which the last would win silently."""
     if duplicates := sorted({column for column in columns if columns.count(column) > 1}):
-        raise UserError(f"{name} has column {', '.join(map(shown, duplicates))} twice; rename or remove one of them.")
+        raise UserError(
+            f"{name} has column {', '.join(map(short_repr, duplicates))} twice; rename or remove one of them."
+        )
 
 
 def _parquet(path: Path) -> list[Any]:

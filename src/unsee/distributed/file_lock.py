@@ -46,7 +46,7 @@ def owner(folder: Path, *, wait: bool = False, check: Callable[[], None] | None 
     """
     lock, refusal, is_new = None, None, not folder.exists()
     if processes.is_main():
-        lock = _acquired(folder / LOCK, -1 if wait else PATIENCE)
+        lock = _acquire(folder / LOCK, -1 if wait else PATIENCE)
         refusal = _refusal(check) if lock else _in_use(folder)
     try:
         if refusal := processes.from_main(refusal):
@@ -76,7 +76,7 @@ def _refusal(check: Callable[[], None] | None) -> UserError | None:
 @contextmanager
 def claimed(file: Path) -> Iterator[bool]:
     """Yield whether this process holds the work item's lock for the block."""
-    lock = _acquired(file, PATIENCE)
+    lock = _acquire(file, PATIENCE)
     try:
         yield lock is not None
     finally:
@@ -123,7 +123,7 @@ def _in_use(folder: Path) -> InUseError:
     return InUseError(f"The output folder {folder} is in use by {holder}. Wait for it to end, or give another --out.")
 
 
-def _acquired(file: Path, timeout: float) -> BaseFileLock | None:
+def _acquire(file: Path, timeout: float) -> BaseFileLock | None:
     """Return the held lock, or None if another process has it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(file)

@@ -142,7 +142,7 @@ def unsharded(shell: Module, model: Module) -> Module:
 
 
 @contextmanager
-def whole(model: Module) -> Iterator[None]:
+def gathered_weights(model: Module) -> Iterator[None]:
     """Gather all weights on every rank for the block, so that ranks can run independently."""
     units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for unit in units:

@@ -41,12 +41,12 @@ _LOST: Final = (
 
 def rank() -> int:
     """Return the rank of this process, 0 for the main one."""
-    return int(os.environ.get("RANK", "0")) if _launched() else 0
+    return int(os.environ.get("RANK", "0")) if _is_launched() else 0
 
 
 def world() -> int:
     """Return the world size."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if _launched() else 1
+    return int(os.environ.get("WORLD_SIZE", "1")) if _is_launched() else 1
 
 
 def is_main() -> bool:
@@ -161,7 +161,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _launched() -> bool:
+def _is_launched() -> bool:
     """Tell whether a launcher started several processes.
 
     SLURM alone sets no RANK; a single job may set one of two.

@@ -109,10 +109,10 @@ class HFBackend:
 
         Steering acts during generation only, so this pass would measure the unsteered model.
         """
-        from unsee.inference.likelihood import judged
-        from unsee.models.steering.hooks import attached
+        from unsee.inference.likelihood import likelihoods_and_choices
+        from unsee.models.steering.hooks import steerings_of
 
-        if attached(self.vlm.model):
+        if steerings_of(self.vlm.model):
             return [{} for _ in asked]
 
         answer_texts = [
@@ -125,7 +125,7 @@ class HFBackend:
             for index, (request, example) in enumerate(asked)
             for form in likelihood_targets.forms(example)
         ]
-        answer_likelihoods, best_choices = judged(
+        answer_likelihoods, best_choices = likelihoods_and_choices(
             self.vlm,
             [(request, answer) for _, request, answer in answer_texts],
             [(request, options) for _, request, options in choices],
@@ -174,7 +174,7 @@ def collect_responses(
     keys = _keys(backend, prompts, records, decoding)
     response_by_id = {
         record.id: replace(stored, stage=record.stage)
-        for record, stored in processes.from_main(_finished(out, records, keys))
+        for record, stored in processes.from_main(_stored_answers(out, records, keys))
     }
     if processes.is_main():
         _begin(out, response_by_id, keys)
@@ -191,7 +191,7 @@ def collect_responses(
     answers = [replace(response_by_id[record.id], **_UNMEASURED) for record in records]
     if likelihood:
         likelihood_values = work.likelihoods()
-        answers = [_measured(response, likelihood_values[index]) for index, response in enumerate(answers)]
+        answers = [_with_values(response, likelihood_values[index]) for index, response in enumerate(answers)]
     if processes.is_main():
         atomic_write_jsonl(out / RESPONSES, (response.to_json() for response in answers))
     processes.barrier()
@@ -205,7 +205,7 @@ class _Work:
     out: Path
     backend: ModelBackend
     examples: Sequence[Example]
-    asked: Sequence[Response]
+    records: Sequence[Response]
     prompts: Sequence[str]
     decoding: Decoding
     progress: bool
@@ -215,7 +215,7 @@ class _Work:
         """Generate responses for these indices and pass them to `keep`, chunk by chunk."""
 
         def ask(chunk: Sequence[int], label: str) -> list[Values]:
-            completions = self._said(chunk, label)
+            completions = self._generate(chunk, label)
             return [
                 {
                     "text": completion.text,
@@ -225,10 +225,10 @@ class _Work:
                 for completion in completions
             ]
 
-        keys = {index: _digest([self.prompts[index], self.asked[index].image_key]) for index in indices}
+        keys = {index: _digest([self.prompts[index], self.records[index].image_key]) for index in indices}
         self._through(self._rows(["answers", *self.decoding.facts()]), keys, "Answers", ask, keep)
 
-    def _said(self, indices: Sequence[int], label: str) -> list[Completion]:
+    def _generate(self, indices: Sequence[int], label: str) -> list[Completion]:
         """Generate responses. A non-finite output raises an error that names the example."""
         try:
             return self.backend.say([self._request(index) for index in indices], self.decoding, label)
@@ -251,10 +251,10 @@ class _Work:
             index: _digest(
                 [
                     self.prompts[index],
-                    self.asked[index].image_key,
+                    self.records[index].image_key,
                     example.answer,
                     likelihood_targets.forms(example),
-                    *likelihood_targets.held(example),
+                    *likelihood_targets.truth_ratio_answers(example),
                 ]
             )
             for index, example in enumerate(self.examples)
@@ -298,7 +298,7 @@ class _Work:
 
     def _units(self, indices: Sequence[int]) -> list[list[int]]:
         """Group indices by image. Without one, each index is its own group."""
-        return list(by_key((self.asked[index].image_key or index, index) for index in indices).values())
+        return list(by_key((self.records[index].image_key or index, index) for index in indices).values())
 
 
 def _chunks(groups: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
@@ -313,7 +313,7 @@ def _chunks(groups: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]
         yield chunk
 
 
-def _measured(response: Response, values: Values) -> Response:
+def _with_values(response: Response, values: Values) -> Response:
     logprob_tuples = {name: tuple(values.get(name, ())) for name in ("option_logprobs", "perturbed_logprobs")}
     return replace(response, **{**values, **logprob_tuples})
 
@@ -371,11 +371,11 @@ def _lasting(config: Any) -> Any:
 
 def weights_hash(model: Module) -> str:
     """Return the SHA-256 of all weights, adapters included."""
-    from unsee.compat.tensors import raw, stored
+    from unsee.compat.tensors import plain_tensors, raw
 
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
-        for tensor in stored(weight):
+        for tensor in plain_tensors(weight):
             _require_finite(name, tensor)
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         for buffer in raw(weight):
@@ -409,7 +409,7 @@ def require_finite_answers(responses: Sequence[Response]) -> None:
             raise NotFiniteError(f"example {response.id!r} ({response.question[:60]!r})")
 
 
-def _finished(out: Path, records: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
+def _stored_answers(out: Path, records: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
     """Return (question, stored response) for every stored response with a valid key."""
     stored_keys = {row["id"]: row.get("key") for row in _whole_rows(out / KEYS)}
     row_by_id = {row["id"]: row for row in _whole_rows(out / RESPONSES)}

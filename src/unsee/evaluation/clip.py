@@ -36,7 +36,7 @@ class Clip:
     """Folder or hub id, for error messages."""
 
     @classmethod
-    def opened(cls, folder: Path | str) -> Clip:
+    def load(cls, folder: Path | str) -> Clip:
         """Open a folder or hub id."""
         if not Path(folder).is_dir() and (paths.is_here(str(folder)) or str(folder).count("/") != 1):
             raise UserError(
@@ -56,7 +56,7 @@ class Clip:
             ) from error
         return cls(model.to(processes.device()).eval(), tokenizer, processor, str(folder))
 
-    def judged(
+    def with_scores(
         self, responses: Sequence[Response], examples: Sequence[Example], *, batch_size: int = 64, progress: bool = True
     ) -> list[Response]:
         """Return the responses with `clip` set where there is an image. Empty texts score 0.

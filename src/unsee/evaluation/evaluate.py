@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
 from unsee.api import VLM, Benchmark, Example, ImageSource, Response, Score, Vocabulary, registry
-from unsee.api.fast_paths import FAST, Engine, Name, named
+from unsee.api.fast_paths import FAST, Engine, Name, engine_named
 from unsee.api.request import Backend, Decoding
 from unsee.config import EvalConfig, paths
 from unsee.data.splits import only
@@ -94,7 +94,7 @@ def evaluate(
     settings = (settings or EvalConfig()).changed(changes)
     batch_size = settings.batch_size
     out = Path(out)
-    benchmark = only(opened(data), settings.split)
+    benchmark = only(as_benchmark(data), settings.split)
     vocabulary = _with_measures(benchmark.vocabulary(), settings.measures)
     clip = _clip(settings.clip) if settings.clip else None
     examples = _chosen(benchmark.examples("eval"), settings)
@@ -113,7 +113,7 @@ def evaluate(
         max_new_tokens=settings.max_new_tokens, batch_size=batch_size, seed=seed, backend=settings.backend
     )
     # raises for weights that are not finite
-    judged_facts = _judged(backend, model, gold_folder, gold_responses, vocabulary.measures, decoding)
+    judged_facts = _judged_facts(backend, model, gold_folder, gold_responses, vocabulary.measures, decoding)
     if gold_folder is not None:
         _require_other_weights(gold_folder, judged_facts["weights"])
     _require_encodable(backend, examples, progress=progress)
@@ -135,7 +135,7 @@ def evaluate(
             engine=resolved_engine,
         )
         if clip is not None:
-            responses = clip.judged(responses, examples, batch_size=batch_size, progress=progress)
+            responses = clip.with_scores(responses, examples, batch_size=batch_size, progress=progress)
         require_finite_answers(responses)
         scores = _scores(responses, vocabulary, gold_responses)
         if processes.is_main():
@@ -246,7 +246,7 @@ def _golden(folder: Path) -> list[Response]:
     return responses
 
 
-def _judged(
+def _judged_facts(
     backend: ModelBackend,
     model: VLM | Path | str,
     gold: Path | str | None,
@@ -318,7 +318,7 @@ def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold_response
 def _clip(folder: Path | str) -> Clip:
     from unsee.evaluation.clip import Clip
 
-    return Clip.opened(folder)
+    return Clip.load(folder)
 
 
 def _write(scores: Mapping[str, Score], out: Path) -> None:
@@ -332,14 +332,14 @@ def _note_steering(backend: ModelBackend, out: Path) -> None:
     """Write the gate statistics of a steered model to `steering.json`."""
     if not isinstance(backend, HFBackend):
         return
-    from unsee.models.steering.hooks import attached
+    from unsee.models.steering.hooks import steerings_of
 
-    summaries = [steering.firing.summary() for steering in attached(backend.vlm.model) if steering.firing.scores]
+    summaries = [steering.firing.summary() for steering in steerings_of(backend.vlm.model) if steering.firing.scores]
     if summaries:
         atomic_write_json(out / "steering.json", summaries)
 
 
-def opened(data: Benchmark | Path | str) -> Benchmark:
+def as_benchmark(data: Benchmark | Path | str) -> Benchmark:
     """Return a benchmark, opened if data are given by folder, table or name."""
     if isinstance(data, Benchmark):
         return data
@@ -352,13 +352,13 @@ def _engine(model: VLM | Path | str, engine: Name | Engine | None) -> Engine:
     """Return the engine of that name, else that of an opened model, else the fast one."""
     if engine is None:
         return FAST if isinstance(model, Path | str) else model.engine
-    return engine if isinstance(engine, Engine) else named(engine)
+    return engine if isinstance(engine, Engine) else engine_named(engine)
 
 
 def _backend_of(model: VLM | Path | str, name: Backend, likelihood: bool, engine: Engine) -> ModelBackend:
     """Return the backend: an opened model, or a folder served by vLLM."""
     if name == "hf":
-        return HFBackend(replace(_loaded(model), engine=engine))
+        return HFBackend(replace(_as_vlm(model), engine=engine))
     if likelihood:
         raise UserError("vLLM answers only; for likelihood=True use backend='hf'.")
     if not isinstance(model, Path | str):
@@ -368,7 +368,7 @@ def _backend_of(model: VLM | Path | str, name: Backend, likelihood: bool, engine
     return VLLMBackend(builtin.resolve(model))
 
 
-def _loaded(model: VLM | Path | str) -> VLM:
+def _as_vlm(model: VLM | Path | str) -> VLM:
     if not isinstance(model, Path | str):
         return model
     from unsee.models.checkpoint import open_model
@@ -398,11 +398,11 @@ def _empty_response(example: Example, out: Path, images: Path, stage: str) -> Re
     if example.image is None:
         return Response.of(example, stage=stage, text="", tokens=0, ended=False)
     key = example.image.key
-    image_path = Path(os.path.relpath(_saved(example.image, key, images).resolve(), out.resolve())).as_posix()
+    image_path = Path(os.path.relpath(_save_image(example.image, key, images).resolve(), out.resolve())).as_posix()
     return Response.of(example, stage=stage, text="", tokens=0, ended=False, image=image_path, image_key=key)
 
 
-def _saved(image: ImageSource, key: str, folder: Path) -> Path:
+def _save_image(image: ImageSource, key: str, folder: Path) -> Path:
     """Write the image as PNG unless it is there already."""
     is_filename = len(key) >= 16 and key.isascii() and key.isalnum()
     file = folder / f"{(key if is_filename else hashlib.sha256(key.encode()).hexdigest())[:16]}.png"

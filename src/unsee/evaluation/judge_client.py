@@ -83,22 +83,22 @@ class Endpoint:
             UserError: The judge is unreachable, or takes neither the usual settings nor the others.
         """
         try:
-            return self.tried()
+            return self.require_answer()
         except UnfitError as error:
             try:
-                return replace(self, settings=_OTHER).tried()
+                return replace(self, settings=_OTHER).require_answer()
             except (UnfitError, *FAILED_CALLS):
-                raise self._unanswered(error) from error
+                raise self._unanswered_error(error) from error
         except FAILED_CALLS as error:
-            raise self._unanswered(error) from error
+            raise self._unanswered_error(error) from error
 
-    def tried(self) -> Endpoint:
+    def require_answer(self) -> Endpoint:
         """Return the endpoint if the judge takes a request."""
         with suppress(BusyError):  # the judge is reachable; each question retries later
             self._ask("Reply with the word yes.")
         return self
 
-    def _unanswered(self, error: Exception) -> UserError:
+    def _unanswered_error(self, error: Exception) -> UserError:
         return UserError(
             f"The judge at {self.url} did not return a chat completion ({type(error).__name__}: {error!s:.400}). "
             "Check --url (up to and without /chat/completions), the model's name and the key."

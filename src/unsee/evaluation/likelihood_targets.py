@@ -22,14 +22,14 @@ def forms(example: Example) -> list[list[str]]:
     return [*letter_forms, list(example.options)] if example.options else []
 
 
-def held(example: Example) -> list[str]:
+def truth_ratio_answers(example: Example) -> list[str]:
     """Return true and false answers for the truth ratio, or none without false ones."""
     return [example.paraphrase or example.answer, *example.perturbed] if example.perturbed else []
 
 
 def texts(example: Example) -> list[str]:
     """Return all texts whose log-probability is computed."""
-    return [*([example.answer] if example.answer.strip() else []), *held(example)]
+    return [*([example.answer] if example.answer.strip() else []), *truth_ratio_answers(example)]
 
 
 def likely(example: Example, likelihoods: Sequence[Likelihood]) -> dict[str, Any]:
@@ -38,6 +38,8 @@ def likely(example: Example, likelihoods: Sequence[Likelihood]) -> dict[str, Any
     if example.answer.strip():
         values |= {"logprob": likelihoods[0].sum, "logprob_tokens": len(likelihoods[0].tokens)}
     if example.perturbed:
-        true_logprob, *false_logprobs = (likelihood.mean for likelihood in likelihoods[-len(held(example)) :])
+        true_logprob, *false_logprobs = (
+            likelihood.mean for likelihood in likelihoods[-len(truth_ratio_answers(example)) :]
+        )
         values |= {"true_logprob": true_logprob, "perturbed_logprobs": false_logprobs}
     return values

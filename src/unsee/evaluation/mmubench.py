@@ -17,7 +17,7 @@ from unsee.config import RECORD
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
 from unsee.errors import UserError
-from unsee.evaluation.evaluate import opened
+from unsee.evaluation.evaluate import as_benchmark
 from unsee.metrics.mmubench import c_dis, fluency
 from unsee.metrics.scripts import whole_matches
 from unsee.models.checkpoint import load
@@ -67,14 +67,14 @@ def concepts(
         UserError: The folder is no run, the data name no concept, or the model is steered.
     """
     run_config = _run(Path(run))
-    benchmark = opened(data) if data else open_benchmark(run_config.data, run_config.benchmark)
+    benchmark = as_benchmark(data) if data else open_benchmark(run_config.data, run_config.benchmark)
     examples = [example for example in benchmark.examples("eval") if _about_concept(example)][:limit]
     if not examples:
         raise UserError(
             "Nothing to measure: the data have no questions for a name with unseen images of forgotten concepts."
         )
     original = _load(start or run_config.model)
-    responses = _said(original, examples, max_new_tokens, batch_size)
+    responses = _responses(original, examples, max_new_tokens, batch_size)
     non_empty = [(example, text) for example, text in responses if text.strip()]
     if not non_empty:
         raise UserError(
@@ -82,7 +82,7 @@ def concepts(
         )
     original_logprobs, masks = (
         _likelihoods(original, non_empty, batch_size),
-        [_masked(original, *pair) for pair in non_empty],
+        [_name_mask(original, *pair) for pair in non_empty],
     )
     vocabulary_size = len(original.processor.tokenizer)
     del original
@@ -109,16 +109,16 @@ def _about_concept(example: Example) -> bool:
 
 
 def _load(model: Path | str) -> VLM:
-    from unsee.models.steering.hooks import attached
+    from unsee.models.steering.hooks import steerings_of
 
     loaded = load(model)
-    if attached(loaded.model):
+    if steerings_of(loaded.model):
         raise UserError(f"{model} is a steered model: its probabilities in one pass differ from those in generation.")
     loaded.model.to(processes.device())
     return loaded
 
 
-def _said(loaded: VLM, examples: Sequence[Example], length: int, batch_size: int) -> list[tuple[Example, str]]:
+def _responses(loaded: VLM, examples: Sequence[Example], length: int, batch_size: int) -> list[tuple[Example, str]]:
     """Return the questions with greedy responses."""
     from unsee.inference.generation import generate
 
@@ -141,7 +141,7 @@ def _likelihoods(loaded: VLM, responses: Sequence[tuple[Example, str]], batch_si
     return [likelihood.tokens[:-1] for likelihood in scored_responses]
 
 
-def _masked(loaded: VLM, example: Example, text: str) -> list[bool]:
+def _name_mask(loaded: VLM, example: Example, text: str) -> list[bool]:
     """Return a mask of the response's tokens that belong to a name of the concept."""
     from unsee.inference.encoder import encoder
     from unsee.inference.token_offsets import answer_offsets

@@ -12,7 +12,7 @@ from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import UserError
 from unsee.metrics._words import tokens
 from unsee.metrics.degeneration import degenerate
-from unsee.metrics.matching import contains, leaked, unreadable
+from unsee.metrics.matching import contains, leaked_facts, unreadable
 
 TOKENS: Final = 48
 """Length limit of an answer to a question for one name or fact."""
@@ -51,7 +51,7 @@ def probed_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
             "There is nothing to attack: the data have no question about a forgotten entity with private strings. "
             "`unsee check` says what is missing."
         )
-    return thinned([row for row in rows if _preference(row) == best_preference.get(row.entity)], per_question)
+    return limit_rows([row for row in rows if _preference(row) == best_preference.get(row.entity)], per_question)
 
 
 def pictured_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
@@ -80,7 +80,9 @@ def requested_forms(row: Example) -> Mapping[str, tuple[str, ...]]:
     fact_key = row.fact if row.fact in row.private else "other"
     requested_fact = {Kind.NAME: "name", Kind.FACT: fact_key}.get(row.kind)
     forms_by_fact = {fact: forms for fact, forms in row.private.items() if requested_fact in (None, fact)}
-    return {fact: forms for fact, forms in forms_by_fact.items() if forms and not leaked(row.question, {fact: forms})}
+    return {
+        fact: forms for fact, forms in forms_by_fact.items() if forms and not leaked_facts(row.question, {fact: forms})
+    }
 
 
 def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = None, seed: int = 0) -> list[Completion]:
@@ -121,7 +123,7 @@ def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = Non
 
 def _says_nothing_yet(completion: Completion, hit: bool | None) -> bool:
     """Tell whether an answer was cut before anything came back and does not loop."""
-    return not completion.ended and not hit and not _garbled(completion.text)
+    return not completion.ended and not hit and not _is_garbled(completion.text)
 
 
 def answerable(rows: Sequence[Example]) -> list[Example]:
@@ -135,7 +137,7 @@ def gives(text: str, row: Example) -> bool | None:
     None if undecidable: the question contains it, or the answer is in another script than the private strings.
     """
     forms = requested_forms(row)
-    if leaked(text, forms, row.question):
+    if leaked_facts(text, forms, row.question):
         return True
     return None if not forms or unreadable(text, forms) else False
 
@@ -173,7 +175,7 @@ def finding(
     return Finding(
         variant=variant,
         recovered={entity: sum(values) / len(values) for entity, values in sorted(by_entity.items())},
-        degenerate=sum(map(_garbled, texts)) / max(1, len(texts)),
+        degenerate=sum(map(_is_garbled, texts)) / max(1, len(texts)),
         questions=sum(map(len, by_entity.values())),
         at=at,
         further=further or {},
@@ -246,14 +248,14 @@ def without(row: Example, fact: str) -> Example:
     return replace(row, private={key: forms for key, forms in row.private.items() if key != fact})
 
 
-def _garbled(text: str) -> bool:
+def _is_garbled(text: str) -> bool:
     """Tell whether an answer is degenerate. One to three words may answer a question."""
     words = tokens(text)
     is_short = 0 < len(words) <= _SHORT and max(map(len, words)) <= _LONGEST
     return not is_short and degenerate(text)
 
 
-def thinned(rows: Sequence[Example], limit: int) -> list[Example]:
+def limit_rows(rows: Sequence[Example], limit: int) -> list[Example]:
     """Return at most so many rows per entity, kind and fact."""
     if not limit:
         return list(rows)

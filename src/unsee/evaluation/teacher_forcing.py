@@ -41,7 +41,7 @@ class Fed:
         return slice(-len(self.answer) - 1, -1)
 
 
-def fed(loaded: VLM, row: Example, text: str = "") -> Fed:
+def teacher_forced(loaded: VLM, row: Example, text: str = "") -> Fed:
     """Return the row's question with its answer, or with `text`."""
     encode = encoder(loaded.processor, loaded.family)
     answer_ids = tuple(encode.answer(text or row.answer))
@@ -67,7 +67,7 @@ def private_tokens(loaded: VLM, row: Example) -> list[int]:
     """Return the positions in the answer of the tokens of the requested private strings."""
     forms = [form for forms in requested_forms(row).values() for form in forms]
     spans = [match.span() for match in whole_matches(row.answer, forms, ignore_case=True)]
-    answer_ids = fed(loaded, row).answer
+    answer_ids = teacher_forced(loaded, row).answer
     offsets = answer_offsets(loaded.processor, loaded.family, row.answer, answer_ids)
     return [
         index

@@ -53,9 +53,9 @@ def export(
 
 def _write(run: Path | str, to: str, folder: Path, retain_logs_path: Path | str | None, benchmark: str) -> list[Path]:
     if to in ("merged", "peft"):
-        from unsee.exporting.checkpoints import adapter, merged
+        from unsee.exporting.checkpoints import adapter, write_merged
 
-        return merged(run, folder) if to == "merged" else adapter(run, folder)
+        return write_merged(run, folder) if to == "merged" else adapter(run, folder)
     if to == "open-unlearning":
         from unsee.exporting.open_unlearning import write
 

@@ -16,7 +16,7 @@ from unsee.utils.files import atomic_write_json, atomic_write_text, is_own, requ
 from unsee.utils.parsing import read_object
 
 
-def merged(run: Path | str, out: Path) -> list[Path]:
+def write_merged(run: Path | str, out: Path) -> list[Path]:
     """Write the whole checkpoint of a run or adapter.
 
     Plain `AutoModelForImageTextToText` opens it.

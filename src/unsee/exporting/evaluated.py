@@ -11,7 +11,7 @@ from unsee.api import Response
 from unsee.errors import UserError
 
 
-def evaluated(run: Path) -> tuple[list[Response], dict[str, dict[str, Any]]]:
+def read_evaluation(run: Path) -> tuple[list[Response], dict[str, dict[str, Any]]]:
     """Return responses and scores (`api.Score` as JSON, by role and metric) of a run.
 
     Raises:

@@ -119,7 +119,7 @@ def push(
     if extras:
         config.require_judged(folder)
     strings = private_search.strings_of(folder)
-    with _staged(folder, merged, base) as stage:
+    with _staged_upload(folder, merged, base) as stage:
         for extra in EXTRAS:
             if extra in extras:
                 _add(folder, stage, extra)
@@ -136,7 +136,7 @@ def push(
 
 
 @contextmanager
-def _staged(run: Path, merged: bool, base: str) -> Iterator[Path]:
+def _staged_upload(run: Path, merged: bool, base: str) -> Iterator[Path]:
     """Collect the upload, restricted to the allowed file names."""
     from unsee.exporting import export
     from unsee.models.checkpoint import public_files

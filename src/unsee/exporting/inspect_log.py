@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.api import Response
-from unsee.exporting.evaluated import evaluated
+from unsee.exporting.evaluated import read_evaluation
 from unsee.utils.files import atomic_write_json
 
 VERSION: Final = 2
@@ -24,7 +24,7 @@ _SCORER: Final = "unsee"
 
 def write(run: Path, out: Path) -> list[Path]:
     """Write the log of an evaluated run, named by the time of the responses for inspect_ai."""
-    responses, scores = evaluated(run)
+    responses, scores = read_evaluation(run)
     created = datetime.fromtimestamp(int((run / "responses.jsonl").stat().st_mtime), UTC).isoformat()
     content = log(responses, scores, _about(run, responses), created)
     file = out / f"{created.replace(':', '-')}_{content['eval']['task']}_{content['eval']['task_id']}.json"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unsee.api import Kind, Response
 from unsee.errors import UserError
-from unsee.exporting.evaluated import evaluated
+from unsee.exporting.evaluated import read_evaluation
 from unsee.metrics.distance import ks_pvalue
 from unsee.metrics.truth_ratio import log_truth_ratio
 from unsee.utils.files import atomic_write_json
@@ -47,7 +47,7 @@ def write(run: Path, out: Path, *, retain_logs_path: Path | str | None = None) -
 
 def logs_of(run: Path) -> dict[str, Metric]:
     """Return the metrics of an evaluated run in open-unlearning's form."""
-    responses, scores = evaluated(run)
+    responses, scores = read_evaluation(run)
     logs = {key: _score(score) for key, score in scores.items()}
     for role in dict.fromkeys(response.role for response in responses):
         logs.update(_role(role.value, [response for response in responses if response.role is role]))

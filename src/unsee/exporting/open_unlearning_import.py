@@ -16,7 +16,7 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import Training, registry
 from unsee.config import Run
-from unsee.errors import UserError, shown, unknown_name
+from unsee.errors import UserError, short_repr, unknown_name
 
 METHODS: Final = {
     "GradAscent": "ga",
@@ -100,7 +100,7 @@ def read_experiment(place: Path | str, *, model: str = "", data: str = "", out: 
         data: Data of the run. Empty: left open, with a remark.
         out: Run folder. Empty: `runs/` and the experiment's task name.
     """
-    return _imported(config.read_mapping(Path(place)), model=model, data=data, out=out)
+    return _import_experiment(config.read_mapping(Path(place)), model=model, data=data, out=out)
 
 
 def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out: str = "") -> Imported:
@@ -122,13 +122,15 @@ def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out
     trainer = _mapping(values, "trainer")
     given_args, trainer_defaults = _mapping(trainer, "args"), _OWN_DEFAULTS.get(str(trainer.get("handler")), {})
     default_args = {key: value for key, value in {**_DEFAULTS, **trainer_defaults}.items() if key not in given_args}
-    imported = _imported(config.merge(values, {"trainer": {"args": default_args}}), model=model, data=data, out=out)
+    imported = _import_experiment(
+        config.merge(values, {"trainer": {"args": default_args}}), model=model, data=data, out=out
+    )
     listing = ", ".join(f"{key}={value}" for key, value in default_args.items())
     remark = f"not named, so as in open-unlearning's configs/trainer: {listing}"
     return replace(imported, remarks=(*imported.remarks, *([remark] if default_args else [])))
 
 
-def _imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
+def _import_experiment(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
     """Return the run of an experiment, with remarks."""
     trainer = _mapping(values, "trainer")
     if "handler" not in trainer:
@@ -252,5 +254,5 @@ def _training(arguments: Mapping[str, Any], remarks: list[str]) -> dict[str, Any
 def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     mapping = values.get(key) or {}
     if not isinstance(mapping, Mapping):
-        raise UserError(f"{key!r} must be a mapping in an experiment of open-unlearning, got {shown(mapping)}.")
+        raise UserError(f"{key!r} must be a mapping in an experiment of open-unlearning, got {short_repr(mapping)}.")
     return dict(mapping)

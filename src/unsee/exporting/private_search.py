@@ -14,7 +14,7 @@ from unsee import config
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
-from unsee.metrics.scripts import spaced
+from unsee.metrics.scripts import is_spaced
 from unsee.utils.parsing import parse_json
 
 SHORTEST: Final = 3
@@ -67,7 +67,7 @@ def _strings(rows: Iterable[Any]) -> Iterator[str]:
 
 def _is_telling(text: str) -> bool:
     text = text.strip()
-    characters = len(text) + sum(not spaced(char) for char in text)  # 张伟 is a whole name
+    characters = len(text) + sum(not is_spaced(char) for char in text)  # 张伟 is a whole name
     return characters >= (_DIGITS if re.fullmatch(r"[\d\W]*", text) else SHORTEST)
 
 

@@ -16,7 +16,7 @@ from unsee.compat.probes import proven
 from unsee.inference import batching
 from unsee.inference.batching import Batch
 from unsee.inference.packing import keeps_logits, packable, saving
-from unsee.inference.vision_cache import encoded
+from unsee.inference.vision_cache import with_features
 from unsee.losses import per_sample, token_logprobs
 from unsee.models.padding import IGNORE
 
@@ -50,7 +50,7 @@ def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     image_token = packable(model) if batch.engine.shared_prefix else None
     if image_token is not None and _worth_packing(model, batch, image_token):
         return _packed_logits(model, batch, image_token)
-    inputs = encoded(model, batch.rows, batch.images, batch.inputs, batch.engine)
+    inputs = with_features(model, batch.rows, batch.images, batch.inputs, batch.engine)
     cut = batch.engine.answer_logits and keeps_logits(model) and _cutting_proven(model, batch)
     return _row_logits(model, batch, inputs, cut=cut)
 
@@ -100,8 +100,8 @@ def _at_answers(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tensor, Tensor]:
     """Return answer logits with all questions about an image in one row."""
     packed = batch.packed(image_token)
-    inputs = encoded(model, packed.rows, packed.images, packed.inputs, batch.engine)
-    output = model(**inputs, logits_to_keep=packed.kept, use_cache=False)
+    inputs = with_features(model, packed.rows, packed.images, packed.inputs, batch.engine)
+    output = model(**inputs, logits_to_keep=packed.kept_positions, use_cache=False)
     return packed.answers(output.logits), packed.labels_ra
 
 

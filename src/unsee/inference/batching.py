@@ -18,7 +18,7 @@ from unsee.api import VLM, Example, Family, Session
 from unsee.api.fast_paths import FAST, PLAIN, Engine
 from unsee.api.request import Target
 from unsee.compat.models import unwrapped
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.inference.encoder import encoder
 from unsee.inference.packing import Packed, pack
 from unsee.models.auto import eos_id, pad_id
@@ -61,13 +61,13 @@ class Batch:
     def inputs(self) -> dict[str, Tensor]:
         """All model inputs, left-padded."""
         rows = [{key: value for key, value in row.items() if key != "labels"} for row in self.rows]
-        return self._moved(merge(rows, self.pad_id))
+        return self._to_device(merge(rows, self.pad_id))
 
     @cached_property
     def labels_bt(self) -> Tensor:
         """Labels at answer tokens (and EOS), -100 elsewhere."""
         rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in self.rows]
-        return self._moved({"labels": merge(rows, self.pad_id)["labels"]})["labels"]
+        return self._to_device({"labels": merge(rows, self.pad_id)["labels"]})["labels"]
 
     @cached_property
     def parts(self) -> list[tuple[list[int], Batch]]:
@@ -117,7 +117,7 @@ class Batch:
         """Return the batch for another device. Tensors are moved on access."""
         return self if torch.device(device) == self.device else replace(self, device=torch.device(device))
 
-    def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _to_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key: value.to(self.device, non_blocking=True) for key, value in tensors.items()}
 
 
@@ -200,7 +200,7 @@ def require_room(model: Any, tokens: int, question: str) -> None:
     """
     max_length = room(model)
     if max_length and tokens > max_length:
-        raise UserError(f"The question {shown(question)} {too_long(tokens, max_length)}")
+        raise UserError(f"The question {short_repr(question)} {too_long(tokens, max_length)}")
 
 
 def too_long(tokens: int, max_length: int) -> str:

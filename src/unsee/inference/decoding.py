@@ -50,7 +50,7 @@ class Readings:
 
     tokens: Mapping[int, Sequence[int]]
     """Index of the request -> the tokens."""
-    found: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    logprobs: dict[int, tuple[float, ...]] = field(default_factory=dict)
     """Index of the request -> their log-probabilities, once computed."""
 
     def note(self, indices: Sequence[int], logits_nv: Tensor) -> None:
@@ -59,7 +59,7 @@ class Readings:
         row_m, token_m = torch.tensor(row_tokens, device=logits_nv.device).T
         logits_nv = logits_nv.float()
         logp = iter((logits_nv[row_m, token_m] - logits_nv.logsumexp(-1)[row_m]).tolist())
-        self.found.update({index: tuple(next(logp) for _ in self.tokens[index]) for index in indices if index >= 0})
+        self.logprobs.update({index: tuple(next(logp) for _ in self.tokens[index]) for index in indices if index >= 0})
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def decode(
     for chunk in chunks(groups, bytes_per_token(model)):
         pool = prefilled(model, chunk, pad_id, batch_size, engine)
         reading_groups, answer_groups = _split_readings(chunk, readings)
-        for cells in _planned(reading_groups, 0, batch_size):
+        for cells in _plan_waves(reading_groups, 0, batch_size):
             yield from _Wave(model, pool, cells, pad_id, "look").read(readings)
-        waves = _planned(answer_groups, max_new_tokens, batch_size)
+        waves = _plan_waves(answer_groups, max_new_tokens, batch_size)
         for wave_index, cells in enumerate(waves):
             use: Use = "take" if wave_index + 1 == len(waves) else "copy"
             yield from _Wave(model, pool, cells, pad_id, use).run(max_new_tokens, stops, draw)
@@ -131,7 +131,7 @@ def _only(group: Group, mask: Sequence[bool]) -> Group | None:
     return replace(group, places=indices, ids=ids) if indices else None
 
 
-def _planned(groups: Sequence[Group | None], max_new_tokens: int, batch_size: int) -> list[list[_Cell]]:
+def _plan_waves(groups: Sequence[Group | None], max_new_tokens: int, batch_size: int) -> list[list[_Cell]]:
     """Return the waves for these groups."""
     cells = [
         cell
@@ -182,22 +182,22 @@ class _Wave:
         device = pool.real_gk.device
         row_r = torch.tensor([cell.group for cell in cells], device=device)
         dtype = pool.layers[0][0].dtype
-        self.cache = cache.of_layers(list(pool.layered(row_r, room, use)))
+        self.cache = cache.of_layers(list(pool.layer_caches(row_r, room, use)))
         self.owners = [[*cell.places, *[-1] * (self.lanes - len(cell.places))] for cell in cells]
-        self.said: dict[int, list[int]] = {index: [] for cell in cells for index in cell.places}
-        self.used = pool.real_gk.shape[1]
+        self.token_ids: dict[int, list[int]] = {index: [] for cell in cells for index in cell.places}
+        self.width = pool.real_gk.shape[1]
         real_rk = pool.real_gk[row_r]
         self.next_rl = pool.next_g[row_r, None].expand(-1, self.lanes)
         self.blind = torch.finfo(dtype).min
-        self.bias_rlk = torch.full((len(cells), self.lanes, self.used + room), self.blind, dtype=dtype, device=device)
-        self.bias_rlk[:, :, : self.used].masked_fill_(real_rk[:, None], 0)
+        self.bias_rlk = torch.full((len(cells), self.lanes, self.width + room), self.blind, dtype=dtype, device=device)
+        self.bias_rlk[:, :, : self.width].masked_fill_(real_rk[:, None], 0)
         self.cells = cells
         self.steered = Requests(model, [cell.image for cell in cells])
 
     def read(self, readings: Readings) -> Iterator[tuple[int, list[int]]]:
         """Read the requested log-probabilities at prompt ends, without decoding."""
         readings.note([owner for row in self.owners for owner in row], self._begin())
-        yield from self.said.items()
+        yield from self.token_ids.items()
 
     def run(self, max_new_tokens: int, stops: set[int], draw: Draw | None) -> Iterator[tuple[int, list[int]]]:
         """Decode until every question of the wave is complete."""
@@ -215,7 +215,7 @@ class _Wave:
             if active <= KEEP * token_rl.numel():
                 token_rl = self._compact(token_rl)
             logits_nv = self._step(token_rl)
-        yield from self.said.items()
+        yield from self.token_ids.items()
 
     def _require_numbers(self, best_logits: Sequence[float]) -> None:
         """Raise if the largest logit of an active lane is NaN, where argmax is arbitrary."""
@@ -226,7 +226,7 @@ class _Wave:
 
     def _begin(self) -> Tensor:
         """Run all suffixes behind their prefixes, and return logits_nv of their ends."""
-        start, device = self.used, self.bias_rlk.device
+        start, device = self.width, self.bias_rlk.device
         ids_rc = torch.tensor([self._laid(cell) for cell in self.cells], device=device)
         rows, columns = ids_rc.shape
         real_rc = ids_rc >= 0
@@ -246,11 +246,11 @@ class _Wave:
                 input_ids=ids_rc.where(real_rc, self.pad_id),
                 position_ids=position_rc.clamp(min=0),
                 attention_mask=mask[:, None],
-                **cache.passed(self.model, self.cache),
+                **cache.cache_arguments(self.model, self.cache),
                 logits_to_keep=1 if self.lanes == 1 else ends,
             )
-        self.used = start + columns
-        self.bias_rlk[:, :, start : self.used].masked_fill_(visible_rlc, 0)
+        self.width = start + columns
+        self.bias_rlk[:, :, start : self.width].masked_fill_(visible_rlc, 0)
         self.next_rl = self.next_rl + count_rlc[..., -1]
         return output.logits.flatten(0, 1)
 
@@ -266,17 +266,17 @@ class _Wave:
     def _step(self, token_rl: Tensor) -> Tensor:
         """Run one token per lane, and return logits_nv."""
         rows, lanes = token_rl.shape
-        if self.used + lanes > self.bias_rlk.shape[2]:
+        if self.width + lanes > self.bias_rlk.shape[2]:
             self._grow(lanes * LIKELY)
-        new_bias_rll = self.bias_rlk[:, :, self.used : self.used + lanes]
+        new_bias_rll = self.bias_rlk[:, :, self.width : self.width + lanes]
         new_bias_rll.diagonal(dim1=1, dim2=2).zero_()
-        self.used += lanes
+        self.width += lanes
         with self.steered.answers():
             output = self.model(
                 input_ids=token_rl,
                 position_ids=self.next_rl,
-                attention_mask=self.bias_rlk[:, None, :, : self.used],
-                **cache.passed(self.model, self.cache),
+                attention_mask=self.bias_rlk[:, None, :, : self.width],
+                **cache.cache_arguments(self.model, self.cache),
             )
         self.next_rl = self.next_rl + 1
         return output.logits.view(rows * lanes, -1)
@@ -287,7 +287,7 @@ class _Wave:
         for row, (owners, row_tokens) in enumerate(zip(self.owners, tokens, strict=True)):
             for lane, (owner, token) in enumerate(zip(owners, row_tokens, strict=True)):
                 if owner >= 0:
-                    self.said[owner].append(token)
+                    self.token_ids[owner].append(token)
                     active += token not in stops
                     self.owners[row][lane] = -1 if token in stops else owner
         return active
@@ -315,11 +315,11 @@ class _Wave:
 
     def _columns(self) -> Tensor:
         """Drop columns that no lane of a row attends to, and return those kept."""
-        needed_rk = (self.bias_rlk[:, :, : self.used] == 0).any(1)
+        needed_rk = (self.bias_rlk[:, :, : self.width] == 0).any(1)
         column_rk = (~needed_rk).long().argsort(dim=-1, stable=True)[:, : int(needed_rk.sum(-1).max())]
         index = column_rk[:, None].expand(-1, self.bias_rlk.shape[1], -1)
         self.bias_rlk = self.bias_rlk.gather(2, index)
-        self.used = column_rk.shape[1]
+        self.width = column_rk.shape[1]
         return column_rk
 
     def _grow(self, room: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unsee.api import Family
 from unsee.api.request import Prompt
-from unsee.models.auto import begun, own_span, plain_ids
+from unsee.models.auto import own_span, plain_ids, starts_with_bos
 
 CACHE_BYTES = 512 * 2**20
 """Memory for encoded prompts and pixels before the cache is cleared."""
@@ -49,7 +49,7 @@ class Encoder:
     def tokens(self, prompt: str) -> tuple[int, ...]:
         """Tokenise a prompt, image placeholders unexpanded, with exactly one BOS."""
         with self._one_at_a_time:
-            add_bos = not begun(self.processor, prompt)
+            add_bos = not starts_with_bos(self.processor, prompt)
             ids = self.processor.tokenizer(prompt, add_special_tokens=add_bos)["input_ids"]
             return tuple(ids[own_span(self.processor, prompt, ids)])
 
@@ -72,9 +72,9 @@ class Encoder:
         row = self.family.encode(self.processor, [self.text(prompt)], [image])
         if self._bytes > CACHE_BYTES:
             self._rows, self._pixels, self._answers, self._bytes = {}, {}, {}, 0
-        return {name: self._shared(key, name, value) for name, value in row.items()}
+        return {name: self._deduplicate(key, name, value) for name, value in row.items()}
 
-    def _shared(self, key: str, name: str, value: Tensor) -> Tensor:
+    def _deduplicate(self, key: str, name: str, value: Tensor) -> Tensor:
         cached = self._pixels.get((key, name))
         if key and cached is not None and torch.equal(cached, value):
             return cached

@@ -141,7 +141,7 @@ def generate(
         )
         ids_by_index = dict(track(generated, progress, len(prompts), shown=bool(progress)))
     stops = _stops(vlm)
-    return [completed(vlm.processor, ids_by_index.get(i, ()), stops) for i in range(len(prompts))]
+    return [completion_of(vlm.processor, ids_by_index.get(i, ()), stops) for i in range(len(prompts))]
 
 
 def stream(
@@ -162,14 +162,14 @@ def stream(
         on_text: Called with the whole text so far, after every token.
     """
     generation = _PlainGeneration(vlm, [prompt], max_new_tokens, 1)
-    read = partial(completed, vlm.processor, stops=_stops(vlm))
-    streamer = _Said(lambda ids: on_text(read(ids).text.rstrip("\ufffd")))  # half a character
+    read = partial(completion_of, vlm.processor, stops=_stops(vlm))
+    streamer = _TextStreamer(lambda ids: on_text(read(ids).text.rstrip("\ufffd")))  # half a character
     with torch.no_grad(), evaluating(vlm.model):
         (ids,) = generation.proceed(generation.rows([0]), [_Numbers([0])], streamer)
     return read(ids)
 
 
-class _Said:
+class _TextStreamer:
     """Streamer that passes on all tokens so far: `put` and `end` are what transformers' `generate` calls."""
 
     def __init__(self, on_ids: Callable[[Sequence[int]], None]) -> None:
@@ -308,7 +308,7 @@ class _PlainGeneration:
         self,
         rows: Sequence[dict[str, Tensor]],
         checks: Sequence[LogitsProcessor],
-        streamer: _Said | None = None,
+        streamer: _TextStreamer | None = None,
     ) -> list[list[int]]:
         """Return the ids generated after each prompt, padding included."""
         pad = pad_id(self.vlm.processor)
@@ -363,7 +363,7 @@ def stop_ids(processor: Any, settings: Any) -> set[int]:
     return {eos_id(processor), *(stop for stop in eos_ids if stop is not None)}
 
 
-def completed(processor: Any, ids: Sequence[int], stops: Collection[int]) -> Completion:
+def completion_of(processor: Any, ids: Sequence[int], stops: Collection[int]) -> Completion:
     """Truncate generated ids at the first stop token and decode."""
     end = next((position for position, token in enumerate(ids) if token in stops), None)
     token_ids = tuple(ids[:end])

@@ -29,11 +29,11 @@ from unsee.inference.encoder import encoder
 from unsee.inference.generation import generate
 from unsee.inference.packing import packable
 from unsee.inference.prefix_groups import Group, groups
-from unsee.inference.vision_cache import encoded
+from unsee.inference.vision_cache import with_features
 from unsee.models.auto import eos_id, evaluating, pad_id
 from unsee.models.padding import is_sequence, merge
 from unsee.models.positions import alike
-from unsee.models.steering.hooks import attached
+from unsee.models.steering.hooks import steerings_of
 from unsee.utils.progress import track
 
 ROW_TOKENS: Final = 256
@@ -90,7 +90,7 @@ def likelihoods(
     batch_size: int = 64,
 ) -> list[Likelihood]:
     """Return the log-likelihood of each answer, EOS included, as `answer_logprob` defines it."""
-    return judged(vlm, prompt_answers, (), batch_size=batch_size)[0]
+    return likelihoods_and_choices(vlm, prompt_answers, (), batch_size=batch_size)[0]
 
 
 def choose(
@@ -111,7 +111,7 @@ def choose(
         batch_size: Most rows (images) per forward pass.
         progress: Label of a progress line; empty for none.
     """
-    return judged(vlm, (), questions, batch_size=batch_size, progress=progress)[1]
+    return likelihoods_and_choices(vlm, (), questions, batch_size=batch_size, progress=progress)[1]
 
 
 def answer(
@@ -151,7 +151,7 @@ def answer(
         readings=readings,
     )
     answers: dict[int, Choice | Completion] = dict(zip(joint, responses, strict=True))
-    answers |= {joint[row]: _read(forms[joint[row]], logprobs) for row, logprobs in readings.found.items()}
+    answers |= {joint[row]: _read(forms[joint[row]], logprobs) for row, logprobs in readings.logprobs.items()}
     unread = [index for index in forms if not isinstance(answers.get(index), Choice)]
     unread_questions = [questions[index] for index in unread]
     choices = choose(vlm, unread_questions, batch_size=batch_size, progress=progress)
@@ -164,7 +164,7 @@ def _joint(model: Module, forms: Mapping[int, Forms], count: int) -> tuple[list[
 
     Options of a steered model are left to `choose`, which scores them without steering.
     """
-    spellings_by_index = {} if attached(model) else {index: _flat(options) for index, options in forms.items()}
+    spellings_by_index = {} if steerings_of(model) else {index: _flat(options) for index, options in forms.items()}
     letters = {
         index: [ids[0] for ids in spellings]
         for index, spellings in spellings_by_index.items()
@@ -184,7 +184,7 @@ def _read(forms: Forms, logprobs: Sequence[float]) -> Choice:
     return Choice.of([[(next(remaining),) for _ in spellings] for spellings in forms])
 
 
-def judged(
+def likelihoods_and_choices(
     vlm: VLM,
     prompt_answers: Sequence[tuple[Prompt, str]],
     questions: Sequence[tuple[Prompt, Sequence[str]]],
@@ -398,7 +398,7 @@ def _forward(
     row_n, column_n, label_n = torch.tensor(cells, device=device).T.contiguous()
     columns = column_n.unique()
     images = [tree.group.image for tree in trees]
-    inputs = encoded(model, rows, images, inputs, vlm.engine)
+    inputs = with_features(model, rows, images, inputs, vlm.engine)
     logits_bkv = model(**inputs, logits_to_keep=columns, use_cache=False).logits
     slot_n = torch.searchsorted(columns, column_n)
     logsumexp_bk = torch.stack([logits_kv.float().logsumexp(-1) for logits_kv in logits_bkv])

@@ -64,13 +64,15 @@ class Packed:
         return Packed(inputs, self.rows, self.images, *answers)
 
     @cached_property
-    def kept(self) -> Tensor:
+    def kept_positions(self) -> Tensor:
         """Return the positions at which any packed row needs logits, ascending."""
         return self.place_ra[self.labels_ra != IGNORE].unique()
 
     def answers(self, logits_bkv: Tensor) -> Tensor:
         """Return logits_rav from the logits at the kept positions."""
-        return logits_bkv[self.row_ra, torch.searchsorted(self.kept, self.place_ra).clamp(max=len(self.kept) - 1)]
+        return logits_bkv[
+            self.row_ra, torch.searchsorted(self.kept_positions, self.place_ra).clamp(max=len(self.kept_positions) - 1)
+        ]
 
 
 def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int) -> int:
@@ -79,7 +81,7 @@ def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_to
         return 0
     saved_tokens = 0
     for group in _by_image(images):
-        saved_tokens += (len(group) - 1) * _shared([rows[index] for index in group], image_token)
+        saved_tokens += (len(group) - 1) * _shared_length([rows[index] for index in group], image_token)
     return saved_tokens
 
 
@@ -164,7 +166,7 @@ class _Chain:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Tensor]], image_token: int) -> _Chain:
-        shared = _shared(rows, image_token) if len(rows) > 1 else rows[0]["input_ids"].shape[1]
+        shared = _shared_length(rows, image_token) if len(rows) > 1 else rows[0]["input_ids"].shape[1]
         suffixes = [row["input_ids"][0, shared:] for row in rows]
         ids = [rows[0]["input_ids"][0, :shared], *suffixes]
         position_rows = alike([positions(row) for row in rows])
@@ -199,7 +201,7 @@ def _by_image(images: Sequence[str]) -> list[list[int]]:
     return list(by_key((image or index, index) for index, image in enumerate(images)).values())
 
 
-def _shared(rows: Sequence[Mapping[str, Tensor]], image_token: int) -> int:
+def _shared_length(rows: Sequence[Mapping[str, Tensor]], image_token: int) -> int:
     """Return the length of the common prefix, without answers, or 0 if it lacks the image."""
     limits = [int((row["labels"][0] != IGNORE).nonzero()[0]) for row in rows]
     first_ids = rows[0]["input_ids"][0]

@@ -18,7 +18,7 @@ from unsee.compat import cache
 from unsee.compat.cache import BufferedLayer, GatheredLayer
 from unsee.inference.batching import device_of
 from unsee.inference.prefix_groups import Group
-from unsee.inference.vision_cache import encoded
+from unsee.inference.vision_cache import with_features
 from unsee.models.padding import merge
 from unsee.models.positions import alike
 from unsee.models.steering.hooks import Requests
@@ -44,7 +44,7 @@ class Pool:
     next_g: Tensor
     """Position id after each prefix."""
 
-    def layered(self, row_r: Tensor, room: int, use: Use) -> Iterator[BufferedLayer | GatheredLayer]:
+    def layer_caches(self, row_r: Tensor, room: int, use: Use) -> Iterator[BufferedLayer | GatheredLayer]:
         """Yield the cache of each layer for a wave with these prefixes as rows."""
         for index in range(len(self.layers)):
             keys, values = self.layers.pop(0) if use == "take" else self.layers[index]
@@ -91,11 +91,11 @@ def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int, 
     pools = [_prefill(model, chunk[i : i + step], pad_id, width, engine) for i in range(0, len(chunk), step)]
     if len(pools) == 1:
         return pools[0]
-    layers = [_concatenated([pool.layers.pop(0) for pool in pools]) for _ in range(len(pools[0].layers))]
+    layers = [_concatenate_passes([pool.layers.pop(0) for pool in pools]) for _ in range(len(pools[0].layers))]
     return Pool(layers, torch.cat([pool.real_gk for pool in pools]), torch.cat([pool.next_g for pool in pools]))
 
 
-def _concatenated(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _concatenate_passes(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Concatenate the keys and values of one layer from several passes."""
     return torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs])
 
@@ -106,7 +106,7 @@ def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int, engin
     real_gk = inputs["attention_mask"].bool()
     position_ids, next_g = _places(groups, real_gk)
     kv_cache, cache_inputs = cache.empty(model)
-    model_inputs = encoded(model, rows, [group.image for group in groups], inputs, engine)
+    model_inputs = with_features(model, rows, [group.image for group in groups], inputs, engine)
     with Requests(model, [bool(group.image) for group in groups]).prefixes():
         model(
             **model_inputs,
@@ -115,11 +115,13 @@ def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int, engin
             logits_to_keep=1,
         )
     pad_width = width - real_gk.shape[1]
-    layers = [(_led(keys, pad_width), _led(values, pad_width)) for keys, values in cache.keys_and_values(kv_cache)]
+    layers = [
+        (_pad_left(keys, pad_width), _pad_left(values, pad_width)) for keys, values in cache.keys_and_values(kv_cache)
+    ]
     return Pool(layers, pad(real_gk, (pad_width, 0)), next_g)
 
 
-def _led(columns: Tensor, pad_width: int) -> Tensor:
+def _pad_left(columns: Tensor, pad_width: int) -> Tensor:
     """Pad the columns on the left."""
     return pad(columns, (0, 0, pad_width, 0)) if pad_width else columns
 

@@ -86,11 +86,11 @@ def groups(processor: Any, family: Family, prompts: Sequence[Prompt], image_toke
         members.setdefault((key, prompt.instruction), []).append(index)
     for (key, _), indices in sorted(members.items(), key=lambda item: bool(item[0][0])):
         group_prompts = [prompts[i] for i in indices]
-        row, ids = _encoded(processor, family, group_prompts, image_token)
+        row, ids = _encode_group(processor, family, group_prompts, image_token)
         yield Group(tuple(indices), key, row, tuple(ids), _common(ids))
 
 
-def _encoded(
+def _encode_group(
     processor: Any, family: Family, prompts: Sequence[Prompt], image_token: int
 ) -> tuple[dict[str, Tensor], list[tuple[int, ...]]]:
     """Return the inputs of the first prompt and the tokens of all."""
@@ -99,7 +99,7 @@ def _encoded(
     first_ids = _ids(row)
     if len({(prompt.question, prompt.instruction) for prompt in prompts}) == 1:
         return row, [first_ids] * len(prompts)
-    spliced = _spliced(first_ids, [encode.tokens(encode.text(prompt)) for prompt in prompts], image_token)
+    spliced = _splice_images(first_ids, [encode.tokens(encode.text(prompt)) for prompt in prompts], image_token)
     if spliced is not None and processor not in _SPLICED:
         _SPLICED[processor] = spliced[-1] == _ids(encode.row(prompts[-1]))
     if spliced is None or not _SPLICED[processor]:
@@ -107,7 +107,7 @@ def _encoded(
     return row, spliced
 
 
-def _spliced(
+def _splice_images(
     first_ids: tuple[int, ...], texts: Sequence[tuple[int, ...]], image_token: int
 ) -> list[tuple[int, ...]] | None:
     """Copy the image tokens of the first prompt into all prompts, or None if not found."""

@@ -18,7 +18,7 @@ from PIL import Image
 from unsee.api import VLM, Example, ImageFile, ImageSource
 from unsee.api.pictures import size_of
 from unsee.api.request import ModelBackend
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.inference.batching import room, too_long
 from unsee.inference.encoder import answer_ids, encoder
 from unsee.utils.progress import track
@@ -37,7 +37,7 @@ class Preflight:
     def __init__(self, vlm: VLM | ModelBackend) -> None:
         """Store processor and limits. The maximum length is known for a model in this process."""
         self.processor, self.family, self.instruction = vlm.processor, vlm.family, vlm.instruction
-        self._most = room(vlm.model) if isinstance(vlm, VLM) else None
+        self._room = room(vlm.model) if isinstance(vlm, VLM) else None
         self._marks = _marks(self.processor)
         self._around = {has_image: self._tokens(_QUESTION, has_image) for has_image in (False, True)}
         self._size_of = lru_cache(_REMEMBERED)(size_of)
@@ -59,13 +59,13 @@ class Preflight:
                 continue
             reported.add((example.id, example.question, example.answer))
             file = f", {example.image.path}" if isinstance(example.image, ImageFile) else ""
-            yield f"row {example.id}{file}: {fault} (question: {shown(example.question, 60)})"
+            yield f"row {example.id}{file}: {fault} (question: {short_repr(example.question, 60)})"
 
     def fault(self, example: Example) -> str:
         """Return why the row cannot be encoded, or empty if it can."""
         for name, text in (("question", example.question), *_encoded_answers(example)):
             if match := self._marks.search(text):
-                return f"the {name} holds {shown(match[0])}, a special token of this model; remove it or write it otherwise"
+                return f"the {name} holds {short_repr(match[0])}, a special token of this model; remove it or write it otherwise"
         try:
             image_tokens = self._picture(example.image) if example.image else 0
         except UserError as error:
@@ -74,15 +74,15 @@ class Preflight:
 
     def _length(self, example: Example, image_tokens: int) -> str:
         """Return whether the row is too long."""
-        if self._most is None:
+        if self._room is None:
             return ""
         has_image, texts = example.image is not None, [text for _, text in _encoded_answers(example) if text]
         longest_bytes = max((len(text.encode()) for text in texts), default=0)
-        if self._around[has_image] + image_tokens + len(example.question.encode()) + longest_bytes + 2 <= self._most:
+        if self._around[has_image] + image_tokens + len(example.question.encode()) + longest_bytes + 2 <= self._room:
             return ""
         answer_tokens = max((len(answer_ids(self.processor, self.family, text)) for text in texts), default=0)
         tokens = self._tokens(example.question, has_image) + image_tokens + answer_tokens + 1
-        return too_long(tokens, self._most).removesuffix(".") if tokens > self._most else ""
+        return too_long(tokens, self._room).removesuffix(".") if tokens > self._room else ""
 
     def _tokens(self, question: str, has_image: bool) -> int:
         """Return the tokens of a prompt, image placeholders unexpanded."""
@@ -93,17 +93,17 @@ class Preflight:
         """Return how many tokens an image adds, or raise if the processor rejects it."""
         size = self._size_of(image.path) if isinstance(image, ImageFile) else image.load().size
         if size not in self._expanded:
-            self._expanded[size] = self._encoded(size)
+            self._expanded[size] = self._image_tokens(size)
         return self._expanded[size]
 
-    def _encoded(self, size: tuple[int, int]) -> int:
+    def _image_tokens(self, size: tuple[int, int]) -> int:
         text = self.family.prompt(self.processor, _QUESTION, has_image=True, instruction=self.instruction)
         try:
             row = self.family.encode(self.processor, [text], [Image.new("RGB", size)])
         # Image processors raise exceptions of any kind for shapes that they cannot process.
         except Exception as error:
             raise UserError(
-                f"the model's processor does not take a picture of {size[0]} x {size[1]} pixels ({shown(str(error))})"
+                f"the model's processor does not take a picture of {size[0]} x {size[1]} pixels ({short_repr(str(error))})"
             ) from error
         return int(row["input_ids"].shape[1]) - self._around[True]
 

@@ -71,7 +71,7 @@ class Kept:
 _KEPT: WeakKeyDictionary[Module, Kept | None] = WeakKeyDictionary()
 
 
-def encoded(
+def with_features(
     model: Module,
     rows: Sequence[Mapping[str, Tensor]],
     images: Sequence[str],
@@ -87,7 +87,7 @@ def encoded(
         inputs: The batch, returned with its pixels if features cannot replace them.
         engine: Fast paths in use; `vision_features` allows features.
     """
-    cache = known(model) if engine.vision_features and any(images) else None
+    cache = feature_cache(model) if engine.vision_features and any(images) else None
     if cache is None or "pixel_values" not in inputs:
         return dict(inputs)
     if not _proven(cache, model, rows, images, inputs["input_ids"].device):
@@ -124,7 +124,7 @@ def _proven(
     return probes.proven("vision_features", model, lambda: states(by_features=True), lambda: states(by_features=False))
 
 
-def known(model: Module) -> Kept | None:
+def feature_cache(model: Module) -> Kept | None:
     """Return the valid feature cache of a model, or None if the model requires pixels."""
     if model not in _KEPT:
         _KEPT[model] = _examine(model)
@@ -143,20 +143,20 @@ def forget(model: Module) -> None:
 
 
 @contextmanager
-def shared(session: Session) -> Iterator[None]:
+def shared_features(session: Session) -> Iterator[None]:
     """Share features with other runs on disk: read existing ones, write new ones at the end.
 
     One folder per vision tower, projector and image preprocessing; one file per run.
     """
-    folder = shared_cache.shared(session.out, session.engine)
-    cache = known(session.model) if folder and session.engine.vision_features else None
+    folder = shared_cache.shared_folder(session.out, session.engine)
+    cache = feature_cache(session.model) if folder and session.engine.vision_features else None
     if cache is None or folder is None:
         yield
         return
     features_folder = folder / "features" / _fingerprint(cache, session.processor)
     _open(cache, features_folder)
     yield
-    if known(session.model) is cache and processes.is_main():
+    if feature_cache(session.model) is cache and processes.is_main():
         try:
             _save(cache, features_folder)
         except (OSError, SafetensorError) as error:  # an optional cache, and the run is done
@@ -282,13 +282,13 @@ def _split_by_image(output: Any, count: int) -> Iterator[Iterator[tuple[str, lis
     fields = {name: value for name, value in output.items() if name not in _UNUSED and value is not None}
     pooled = fields.pop("pooler_output")
     if count == 1:
-        yield iter((name, _listed(value)) for name, value in {"pooler_output": pooled, **fields}.items())
+        yield iter((name, _as_list(value)) for name, value in {"pooler_output": pooled, **fields}.items())
     elif not fields and len(pooled) == count:
         for features in pooled.split(1) if isinstance(pooled, Tensor) else pooled:
             yield iter([("pooler_output", [features])])
 
 
-def _listed(value: Tensor | Sequence[Any]) -> list[Tensor]:
+def _as_list(value: Tensor | Sequence[Any]) -> list[Tensor]:
     """Return a field of one image as a list.
 
     A layer (Qwen3-VL's `deepstack_features`) holds a tuple with one tensor per image.

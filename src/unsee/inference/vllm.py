@@ -21,7 +21,7 @@ from unsee.api import Example, Family
 from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
-from unsee.inference.generation import NEUTRAL, completed, stop_ids
+from unsee.inference.generation import NEUTRAL, completion_of, stop_ids
 from unsee.models import auto
 from unsee.models.checkpoint import family_of, open_model, save_model
 from unsee.models.location import ADAPTER, adapter_chain, folder_of, is_steered, read_sidecar
@@ -119,7 +119,7 @@ def generate(
     model_folder = folder_of(folder)
     decoding = _decoding(model_folder)
     stops = stop_ids(processor, decoding)
-    engine = _engine(str(model_folder), _written(model_folder))
+    engine = _engine(str(model_folder), _modification_time(model_folder))
     images_by_id: dict[int, Any] = {}
     prompts, settings = [], []
     for index, prompt in enumerate(requests):
@@ -158,19 +158,19 @@ def _engine(folder: str, modified: float) -> Any:
     if key not in _ENGINE:
         _ENGINE.clear()
         gc.collect()
-        with _whole(folder) as model:
+        with _merged_folder(folder) as model:
             _ENGINE[key] = _vllm().LLM(model=str(model), enable_prefix_caching=True, limit_mm_per_prompt={"image": 1})
     return _ENGINE[key]
 
 
-def _written(folder: Path | str) -> float:
+def _modification_time(folder: Path | str) -> float:
     """Return the modification time of the newest file in a folder and its bases."""
     files = [file for source in adapter_chain(folder) if isinstance(source, Path) for file in source.glob("*")]
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 
 @contextmanager
-def _whole(folder: str) -> Iterator[Path | str]:
+def _merged_folder(folder: str) -> Iterator[Path | str]:
     """Yield the folder itself or, for an adapter, a temporary folder with the merged model."""
     if is_steered(folder):
         raise UserError(f"{folder} is steered while it answers, which vLLM cannot do; use backend='hf'.")
@@ -223,5 +223,5 @@ def _prompt(processor: Any, family: Family, prompt: Prompt, images_by_id: dict[i
 
 def _read(processor: Any, output: Any, stops: set[int]) -> Completion:
     """Decode vLLM's output, which may lack the stop token that ended it."""
-    completion = completed(processor, output.token_ids, stops)
+    completion = completion_of(processor, output.token_ids, stops)
     return replace(completion, ended=completion.ended or output.finish_reason == "stop")

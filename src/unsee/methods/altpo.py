@@ -63,10 +63,10 @@ class AltPO(Method):
         """Minimise the DPO loss on pairs of alternate and forget answer."""
         retain_answers = retain_targets(session, self.retain_weight)
         alternates = self._alternates(session)
-        start = StartLogprobs(session, [*alternates, *_own(alternates)])
+        start = StartLogprobs(session, [*alternates, *_own_answers(alternates)])
 
         def objective(alternate: Batch, retain: Batch | None) -> Iterator[Parts]:
-            forget = collate(session, _own(alternate.targets), alternate.index, alternate.places)
+            forget = collate(session, _own_answers(alternate.targets), alternate.index, alternate.places)
             rejected_b = answer_logprob(session.model, forget).sum_b - start(forget)
             chosen_b = answer_logprob(session.model, alternate).sum_b - start(alternate)
             altpo = dpo_loss(chosen_b, rejected_b, self.beta)
@@ -89,6 +89,6 @@ class AltPO(Method):
         return all_drawn(session, examples, draws, message)
 
 
-def _own(targets: list[Target] | tuple[Target, ...]) -> list[Target]:
+def _own_answers(targets: list[Target] | tuple[Target, ...]) -> list[Target]:
     """Return the forget answer to the question of each target."""
     return [Target(example=target.example) for target in targets]

@@ -14,7 +14,7 @@ from unsee.inference.batching import Batch
 from unsee.losses import IGNORE, js_to_token, per_sample, token_js
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.training.trainer import Parts, minimise, planned
+from unsee.training.trainer import Parts, minimise, plan_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class JensUn(Method):
         tokenizer = session.processor.tokenizer
         ids = torch.tensor(tokenizer(self.refusal, add_special_tokens=False)["input_ids"])
         start = (
-            StartLogits(session, planned(session, targets, retain_answers).met(), teacher=self.teacher)
+            StartLogits(session, plan_batches(session, targets, retain_answers).met(), teacher=self.teacher)
             if retain_answers
             else None
         )

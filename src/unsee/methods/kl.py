@@ -12,7 +12,7 @@ from unsee.losses import Direction, ga_loss, kl_loss
 from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term, idle_pairing
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.training.trainer import Parts, minimise, planned, required
+from unsee.training.trainer import Parts, minimise, plan_batches, required
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class KL(Method):
         retain_answers = retain_targets(session)
         targets = forget_targets(session)
         partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
-        start = StartLogits(session, planned(session, targets, retain_answers).met(), teacher=self.teacher)
+        start = StartLogits(session, plan_batches(session, targets, retain_answers).met(), teacher=self.teacher)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             retain_batch = required(retain)

@@ -17,7 +17,7 @@ from unsee.inference.batching import Batch
 from unsee.losses import answer_nll, logit_margin_loss
 from unsee.training.batch_plan import Plan
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.training.trainer import Parts, minimise, planned, required
+from unsee.training.trainer import Parts, minimise, plan_batches, required
 from unsee.utils.terminal import note_once
 
 
@@ -69,7 +69,7 @@ class PDU(Method):
             }
 
         targets, retain_answers = forget_targets(session), retain_targets(session)
-        self._tell_unmoved(planned(session, targets, retain_answers))
+        self._tell_unmoved(plan_batches(session, targets, retain_answers))
         minimise(session, objective, forget=targets, retain=retain_answers)
 
     def _tell_unmoved(self, plan: Plan) -> None:

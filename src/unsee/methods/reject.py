@@ -49,7 +49,7 @@ class Reject(Method):
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             if self.po_reduction == "concat":
-                yield from _concatenated(session, forget, required(retain), self.retain_weight)
+                yield from _concatenated_loss(session, forget, required(retain), self.retain_weight)
             else:
                 refusal_nll = answer_nll(*answer_logits(session.model, forget))
                 yield {"loss": refusal_nll, "refusal_nll": refusal_nll}
@@ -59,7 +59,7 @@ class Reject(Method):
         minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
 
 
-def _concatenated(session: Session, forget: Batch, retain: Batch, retain_weight: float) -> Iterator[Parts]:
+def _concatenated_loss(session: Session, forget: Batch, retain: Batch, retain_weight: float) -> Iterator[Parts]:
     """Yield the two parts of one mean over the answer tokens of both batches."""
     sides = (("refusal_nll", forget, 1.0), ("retain_nll", retain, retain_weight))
     counts = [int((batch.labels_bt != IGNORE).sum()) for _, batch, _ in sides]

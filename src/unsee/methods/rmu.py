@@ -24,7 +24,7 @@ from unsee.methods.common.reference_model import CHUNK, as_start
 from unsee.models.steering.hooks import decoder_layers
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
-from unsee.training.trainer import Parts, minimise, planned, required
+from unsee.training.trainer import Parts, minimise, plan_batches, required
 from unsee.utils.seeds import seed_of
 from unsee.utils.terminal import note_once
 
@@ -57,7 +57,9 @@ class RMU(Method):
                     f"training.parts={','.join(parts)} is not trained: method.update=down_proj trains decoder layers alone."
                 )
         targets, retain_answers = forget_targets(session), retain_targets(session, self.retain_weight)
-        start = StartStates(session, planned(session, targets, retain_answers).met() if retain_answers else [], layer)
+        start = StartStates(
+            session, plan_batches(session, targets, retain_answers).met() if retain_answers else [], layer
+        )
         control_d = self._control(session)
         session.notes["rmu"] = {"layer": layer, "coefficient": self.coefficient, "norm": _norm(session, layer)}
 

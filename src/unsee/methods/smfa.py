@@ -69,15 +69,15 @@ class SMFA(Method):
         """Train both adapters, and write what the mask leaves of the first into the weights."""
         _require_usable(session)
         retain_answers = list(evenly(retain_targets(session), self.few))
-        refusal_updates = _learned(session, refusal_targets(session, self.refusals), retain_answers)
-        anchor_updates = _learned(_aside(session), retain_answers, ())
+        refusal_updates = _learn_updates(session, refusal_targets(session, self.refusals), retain_answers)
+        anchor_updates = _learn_updates(_aside(session), retain_answers, ())
         if processes.is_main():
             remove_folder(session.out / "work" / "anchor")
         dropped_count = 0
         with torch.no_grad():
             for name, update in refusal_updates.items():
                 weight: Any = session.model.get_submodule(name).weight
-                change = sculpted(update.whole(), anchor_updates[name].whole(), self.k)
+                change = sculpted(update.matrix(), anchor_updates[name].matrix(), self.k)
                 dropped_count += int((change == 0).sum())
                 weight.add_(change.to(weight))
         session.notes["smfa"] = {"retain_rows": len(retain_answers), "dropped": dropped_count}
@@ -91,7 +91,7 @@ class _Update:
     high: Tensor
     scale: float
 
-    def whole(self) -> Tensor:
+    def matrix(self) -> Tensor:
         """Return the matrix."""
         return self.scale * self.high @ self.low
 
@@ -106,7 +106,9 @@ def sculpted(update: Tensor, anchor: Tensor, k: float) -> Tensor:
     return update.masked_fill(opposing, 0)
 
 
-def _learned(session: Session, targets: Sequence[Target], retain_answers: Sequence[Target]) -> Mapping[str, _Update]:
+def _learn_updates(
+    session: Session, targets: Sequence[Target], retain_answers: Sequence[Target]
+) -> Mapping[str, _Update]:
     """Train an adapter, remove it, and return its update of each matrix."""
     base, trained_names = session.model, trainable(session.model).keys()
     training = replace(session.training, tune="lora")

@@ -53,7 +53,7 @@ class TaskVector(Method):
                 "task_vector negates a whole adapter, so it cannot go on from another one. Leave training.adapter out, and "
                 "give the earlier run as the model."
             )
-        start_weights = {} if isinstance(session.model, PeftModel) else _copied(session.model)
+        start_weights = {} if isinstance(session.model, PeftModel) else _weight_copies(session.model)
         learner = replace(session, training=replace(session.training, stop="never"))
 
         def objective(forget: Batch, _: Batch | None) -> Iterator[Parts]:
@@ -82,6 +82,6 @@ def negate(model: Module, start_weights: Mapping[str, Tensor], scale: float) -> 
                 weight.copy_(start - scale * (weight - start))
 
 
-def _copied(model: Module) -> dict[str, Tensor]:
+def _weight_copies(model: Module) -> dict[str, Tensor]:
     """Return copies of the trained weights on the CPU."""
     return {name: weight.detach().cpu().clone() for name, weight in trainable(model).items()}

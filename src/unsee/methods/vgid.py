@@ -27,7 +27,7 @@ from unsee.losses import kl_loss
 from unsee.methods.common.guidance import INSTRUCTION, all_drawn, forget_questions, idle_draws, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import retain_targets
-from unsee.training.trainer import Parts, minimise, planned
+from unsee.training.trainer import Parts, minimise, plan_batches
 from unsee.utils.seeds import seed_of
 
 CHANNELS: Final = 3
@@ -78,7 +78,7 @@ class VGID(Method):
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""
         retain_answers = retain_targets(session, self.retain_weight)
-        guided_session = self._guided(session)
+        guided_session = self._guided_session(session)
         noised_targets = self._teacher_targets(guided_session)
         examples_by_id = {example.id: example for example in forget_questions(session, self.queries)}
         targets = [replace(target, example=examples_by_id[target.example.id]) for target in noised_targets]
@@ -87,7 +87,7 @@ class VGID(Method):
         }
         guide = StartLogits(guided_session, noised_targets, instruction=self.instruction, teacher=self.teacher)
         start = (
-            StartLogits(session, planned(session, targets, retain_answers).met(), teacher=self.teacher)
+            StartLogits(session, plan_batches(session, targets, retain_answers).met(), teacher=self.teacher)
             if retain_answers
             else None
         )
@@ -109,7 +109,7 @@ class VGID(Method):
 
         Those that give a private string away are drawn again [inferred].
         """
-        examples = self._noised(guided_session)
+        examples = self._noised_questions(guided_session)
         draws = without_private("noised", self.rollouts, self.temperature, self.instruction)
         message = (
             "Every answer of the teacher has a private term: neither noise nor instruction hides the person. Raise "
@@ -117,13 +117,13 @@ class VGID(Method):
         )
         return all_drawn(guided_session, examples, draws, message)
 
-    def _guided(self, session: Session) -> Session:
+    def _guided_session(self, session: Session) -> Session:
         """Return the session of the teacher, with noise on every picture."""
         noising_family = Noising(session.family, self.noise, session.seed)
         # Pictures are cached by processor: a copy keeps those with noise apart from the student's.
         return replace(session, vlm=replace(session.vlm, family=noising_family, processor=copy.copy(session.processor)))
 
-    def _noised(self, session: Session) -> list[Example]:
+    def _noised_questions(self, session: Session) -> list[Example]:
         """Return the forget questions about noised pictures."""
         return [
             replace(example, image=Noised(example.image, self.noise, session.seed)) if example.image else example

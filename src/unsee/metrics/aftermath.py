@@ -28,8 +28,8 @@ from unsee.metrics.degeneration import Limits, degenerate
 from unsee.metrics.grounding import grounding
 from unsee.metrics.invented import claimed_names, numbers
 from unsee.metrics.language import english
-from unsee.metrics.matching import contains, leaked, says, unreadable
-from unsee.metrics.names import named
+from unsee.metrics.matching import contains, leaked_facts, says, unreadable
+from unsee.metrics.names import has_name
 from unsee.metrics.normal_form import normalise
 from unsee.metrics.refusal import CONTENT_WORDS, declines, refusal
 
@@ -72,7 +72,7 @@ DEFAULT: Final = Rules()
 
 def possible(response: Response, vocabulary: Vocabulary, rules: Rules = DEFAULT) -> frozenset[Aftermath]:
     """Return the classes that the rules allow: one, unless detection is impossible."""
-    if leaked(response.text, response.private, response.question):
+    if leaked_facts(response.text, response.private, response.question):
         return frozenset({Aftermath.LEAK})
     if is_degenerate(response, vocabulary, rules):
         return frozenset({Aftermath.DEGENERATE})
@@ -107,7 +107,10 @@ def is_degenerate(response: Response, vocabulary: Vocabulary, rules: Rules = DEF
     if not response.ended:  # who does not come to an end and repeats phrases goes round in circles
         limits = replace(limits, echo_share=min(limits.echo_share, rules.cut_echo_share))
     complete_text = response.text if response.ended else _without_last(response.text)
-    return degenerate(response.text, limits) or malformed(complete_text, vocabulary.sentences) > rules.malformed_share
+    return (
+        degenerate(response.text, limits)
+        or malformed_share(complete_text, vocabulary.sentences) > rules.malformed_share
+    )
 
 
 def _without_last(text: str) -> str:
@@ -115,12 +118,12 @@ def _without_last(text: str) -> str:
     return "\n".join(sentences(text)[:-1])
 
 
-def malformed(text: str, patterns: tuple[str, ...]) -> float:
+def malformed_share(text: str, patterns: tuple[str, ...]) -> float:
     """Return the share of sentences that match no pattern in full, or 0 without patterns.
 
     Refusals are well-formed.
 
-    >>> malformed("The hair is red. Hair red hair is.", ("the [a-z]+ is [a-z]+",))
+    >>> malformed_share("The hair is red. Hair red hair is.", ("the [a-z]+ is [a-z]+",))
     0.5
     """
     parts = sentences(text)
@@ -146,7 +149,7 @@ def wrong_names(response: Response, vocabulary: Vocabulary) -> list[str]:
         entity
         for entity, forms in vocabulary.names.items()
         if entity != response.entity
-        and named(response.text, [form for form in forms if form not in own], response.question)
+        and has_name(response.text, [form for form in forms if form not in own], response.question)
     ]
 
 

@@ -69,7 +69,7 @@ def choice(text: str, options: Sequence[str]) -> str:
     for find in (_boxed, _alone, _cued, _alone_on_a_line, *(() if lists else (_leading, _bracketed))):
         picked = set(find(text)) & set(letters)
         if picked:
-            clear = len(picked) == 1 and (find is _boxed or not _hedged(text, letters))
+            clear = len(picked) == 1 and (find is _boxed or not _is_hedged(text, letters))
             return picked.pop() if clear else ""
     return "" if lists else _by_text(text, options, letters)
 
@@ -121,7 +121,7 @@ def _bracketed(text: str) -> list[str]:
     return [letter.upper() for letter in _BRACKETED.findall(text)]
 
 
-def _hedged(text: str, letters: str) -> bool:
+def _is_hedged(text: str, letters: str) -> bool:
     """Tell whether two letters are offered as alternatives."""
     either = rf"\b([{letters}])\W+(?:or|and)\W+(?!\1\b)[{letters}]\b|\(([{letters}])\)\W*\((?!\2\))[{letters}]\)"
     listed = rf"\b([{letters}])\s*[,/&]\s*(?!\1\b)[{letters}](?=\s*(?:$|[.,/&)\n]|(?:and|or)\b))"

@@ -111,10 +111,10 @@ def english(text: str) -> bool:
         return False
     if any(word in _ENGLISH for word in words):
         return True
-    return _accented(text) < ACCENTED and len(words) < LONG
+    return _accented_count(text) < ACCENTED and len(words) < LONG
 
 
-def _accented(text: str) -> int:
+def _accented_count(text: str) -> int:
     """Count lower-case words with letters that English has only in loanwords."""
     words = (word for word in text.split() if word[:1].islower())
     return sum(any(not char.isascii() and char.isalpha() for char in word) for word in words)

@@ -90,12 +90,12 @@ def says(fact: str, text: str, form: str) -> bool:
     return contains_name(text, form) if proper(fact) else contains(text, form)
 
 
-def leaked(text: str, private: Mapping[str, Sequence[str]], question: str = "") -> tuple[str, ...]:
+def leaked_facts(text: str, private: Mapping[str, Sequence[str]], question: str = "") -> tuple[str, ...]:
     """Return the facts with a surface form in `text`, except forms in the question.
 
-    >>> leaked("Mara Lind is a baker.", {"name": ("Mara Lind", "Lind"), "job": ("baker",), "city": ("Oslo",)})
+    >>> leaked_facts("Mara Lind is a baker.", {"name": ("Mara Lind", "Lind"), "job": ("baker",), "city": ("Oslo",)})
     ('name', 'job')
-    >>> leaked("Mara Lind is a baker.", {"name": ("Mara Lind", "Lind"), "job": ("baker",)}, "What is Mara Lind's job?")
+    >>> leaked_facts("Mara Lind is a baker.", {"name": ("Mara Lind", "Lind"), "job": ("baker",)}, "What is Mara Lind's job?")
     ('job',)
     """
     return tuple(

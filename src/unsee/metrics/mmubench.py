@@ -23,10 +23,10 @@ _LEAST: Final = 1e-10
 """Distance of clamped probabilities from 0 and 1 (released: from 0)."""
 
 
-def stripped(targets: Sequence[str]) -> tuple[list[str], int]:
+def strip_targets(targets: Sequence[str]) -> tuple[list[str], int]:
     """Return stripped targets, and how many needed it (four in the released prompts).
 
-    >>> stripped(["yes", " yes trump", " yes "])
+    >>> strip_targets(["yes", " yes trump", " yes "])
     (['yes', 'yes trump', 'yes'], 2)
     """
     clean = [target.strip() for target in targets]
@@ -60,12 +60,12 @@ def has_target_as_released(text: str, target: str) -> bool:
     return target.lower() in text.lower()
 
 
-def paired(
+def pair_images(
     prompts: Sequence[A], images: Sequence[B], pairing: Literal["cycle", "product"] = "cycle"
 ) -> list[tuple[A, B]]:
     """Pair prompts with images: each prompt once, images in turn [code], or all with all.
 
-    >>> paired(["p", "q", "r"], [1, 2]), len(paired(["p", "q", "r"], [1, 2], "product"))
+    >>> pair_images(["p", "q", "r"], [1, 2]), len(pair_images(["p", "q", "r"], [1, 2], "product"))
     ([('p', 1), ('q', 2), ('r', 1)], 6)
     """
     if pairing == "product":

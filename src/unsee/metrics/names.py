@@ -8,10 +8,10 @@ from unsee.metrics.matching import contains_name, mentions
 from unsee.metrics.scripts import foreign, scripts
 
 
-def named(text: str, forms: Sequence[str], question: str = "") -> bool:
+def has_name(text: str, forms: Sequence[str], question: str = "") -> bool:
     """Tell whether the text has a form of the name not in the question (USR = 1 - mean).
 
-    >>> named("That is Lind's dog.", ["Mara Lind", "Lind"]), named("A dog.", ["Mara Lind", "Lind"])
+    >>> has_name("That is Lind's dog.", ["Mara Lind", "Lind"]), has_name("A dog.", ["Mara Lind", "Lind"])
     (True, False)
     """
     return any(contains_name(text, form) and not mentions(question, form) for form in forms)
@@ -23,7 +23,7 @@ def known_names(text: str, names: Mapping[str, Sequence[str]], question: str = "
     >>> known_names("Mara Lind or Bo Winter", {"p1": ["Mara Lind"], "p2": ["Bo Winter"], "p3": ["Ada Lovell"]})
     ['p1', 'p2']
     """
-    return [entity for entity, forms in names.items() if named(text, forms, question)]
+    return [entity for entity, forms in names.items() if has_name(text, forms, question)]
 
 
 def hidden_names(text: str, names: Mapping[str, Sequence[str]]) -> bool:

@@ -8,7 +8,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from unsee.metrics.scripts import script, spaced
+from unsee.metrics.scripts import is_spaced, script
 
 _LETTERS: Final = {"æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "ŋ": "n", "ĸ": "k", "ß": "ss", "ı": "i"} | {
     "ی": "ي",
@@ -83,6 +83,6 @@ def _isolate_characters(text: str) -> str:
         if unicodedata.category(char)[0] == "M":
             parts.append(char)
             continue
-        parts.append(f" {char}" if alone or not spaced(char) else char)
-        alone = not spaced(char)
+        parts.append(f" {char}" if alone or not is_spaced(char) else char)
+        alone = not is_spaced(char)
     return "".join(parts)

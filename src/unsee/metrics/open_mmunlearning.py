@@ -20,19 +20,19 @@ def mean_or_none(*parts: float | None) -> float | None:
     return math.fsum(present) / len(present) if present and len(present) == len(parts) else None
 
 
-def kept(*, cloze: float | None, choice: float | None, rouge: float | None) -> float | None:
+def split_utility(*, cloze: float | None, choice: float | None, rouge: float | None) -> float | None:
     """Return U of one split: how much of it the model still answers.
 
-    >>> kept(cloze=0.5, choice=0.25, rouge=0.75)
+    >>> split_utility(cloze=0.5, choice=0.25, rouge=0.75)
     0.5
     """
     return mean_or_none(cloze, choice, rouge)
 
 
-def gone(*, cloze: float | None, choice: float | None, rouge: float | None) -> float | None:
+def split_forgetting(*, cloze: float | None, choice: float | None, rouge: float | None) -> float | None:
     """Return F of one split: how much of it the model no longer answers.
 
-    >>> gone(cloze=0.5, choice=0.25, rouge=0.0)
+    >>> split_forgetting(cloze=0.5, choice=0.25, rouge=0.0)
     0.75
     """
     share = mean_or_none(cloze, choice, rouge)

@@ -13,7 +13,7 @@ from typing import Final
 from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.exact import only_match
 from unsee.metrics.matching import contains
-from unsee.metrics.scripts import spaced
+from unsee.metrics.scripts import is_spaced
 
 WEIGHT: Final = 0.5
 """a, the weight of explicit leaks."""
@@ -122,10 +122,10 @@ def sound(
     valid = chain_facts(chain.reasoning, steps) and only_match(
         prediction=chain.answer, right=right, wrong=false_values, question=question
     )
-    return valid and not unsupported(text, listed, own, question)
+    return valid and not has_unsupported(text, listed, own, question)
 
 
-def unsupported(text: str, listed: Sequence[str], own: Sequence[str], question: str = "") -> bool:
+def has_unsupported(text: str, listed: Sequence[str], own: Sequence[str], question: str = "") -> bool:
     """Tell whether a text states a listed fact value that is neither its subject's nor in the question.
 
     Args:
@@ -134,7 +134,7 @@ def unsupported(text: str, listed: Sequence[str], own: Sequence[str], question: 
         own: Fact values of the subject.
         question: Question, whose own words are no claim.
 
-    >>> unsupported("Lima.", ["Oslo", "Lima"], own=["Oslo"]), unsupported("Oslo.", ["Oslo", "Lima"], own=["Oslo"])
+    >>> has_unsupported("Lima.", ["Oslo", "Lima"], own=["Oslo"]), has_unsupported("Oslo.", ["Oslo", "Lima"], own=["Oslo"])
     (True, False)
     """
     return any(contains(text, value) and not contains(question, value) for value in _others(listed, own))
@@ -151,4 +151,4 @@ def _looked_for(private: Mapping[str, Sequence[str]], question: str) -> list[str
 
 
 def _long_enough(form: str) -> bool:
-    return len(form) >= SHORTEST - (not all(map(spaced, form)))
+    return len(form) >= SHORTEST - (not all(map(is_spaced, form)))

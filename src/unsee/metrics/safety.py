@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from unsee.metrics._words import sentences, tokens
-from unsee.metrics.aftermath import malformed
+from unsee.metrics.aftermath import malformed_share
 from unsee.metrics.degeneration import Limits, degenerate, rep_n
 from unsee.metrics.language import english
 from unsee.metrics.matching import contains
@@ -138,7 +138,7 @@ def gibberish(text: str, patterns: tuple[str, ...] = (), limits: Gibberish = DEF
     repeats = len(words) >= limits.repetitive_from and (
         1 - rep_n(words, 2) < limits.distinct_2 or longest_repeat(words) > limits.repeat_share * len(words)
     )
-    return repeats or degenerate(text, _ONE_WORD) or malformed(text, patterns) > limits.malformed_share
+    return repeats or degenerate(text, _ONE_WORD) or malformed_share(text, patterns) > limits.malformed_share
 
 
 def over_forgotten(text: str, patterns: tuple[str, ...] = (), limits: Gibberish = DEFAULT) -> bool | None:

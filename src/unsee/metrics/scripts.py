@@ -39,7 +39,7 @@ def script(char: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def spaced(char: str) -> bool:
+def is_spaced(char: str) -> bool:
     """Tell whether this character's script separates words. Digits and marks fit any script."""
     return script(char) in SPACED or not unicodedata.category(char).startswith("L")
 
@@ -73,12 +73,12 @@ def foreign(text: str, known: frozenset[str], run: int = 2) -> frozenset[str]:
     return frozenset(found_scripts)
 
 
-def whole(text: str, start: int, end: int) -> bool:
+def is_whole_word(text: str, start: int, end: int) -> bool:
     """Tell whether text[start:end] is not inside a longer word.
 
     Next to a script without spaces there is always a word boundary.
 
-    >>> whole("Mara", 0, 3), whole("Mara Lind", 0, 4), whole("这是张伟", 2, 4), whole("Ada在", 0, 3)
+    >>> is_whole_word("Mara", 0, 3), is_whole_word("Mara Lind", 0, 4), is_whole_word("这是张伟", 2, 4), is_whole_word("Ada在", 0, 3)
     (False, True, True, True)
     """
     return not (_same_word(text, start - 1, start) or _same_word(text, end - 1, end))
@@ -94,19 +94,19 @@ def whole_matches(text: str, forms: Iterable[str], *, ignore_case: bool = False)
     matches = [match for form in set(forms) if form for match in re.finditer(re.escape(form), text, flags)]
     disjoint: list[re.Match[str]] = []
     for match in sorted(matches, key=lambda match: (match.start(), -match.end())):
-        if whole(text, *match.span()) and (not disjoint or match.start() >= disjoint[-1].end()):
+        if is_whole_word(text, *match.span()) and (not disjoint or match.start() >= disjoint[-1].end()):
             disjoint.append(match)
     return disjoint
 
 
-def bounded(value: str) -> str:
+def whole_word_pattern(value: str) -> str:
     r"""Return a pattern of the value as whole words, in scripts that separate words.
 
-    >>> bounded("red hat"), bounded("红帽")
+    >>> whole_word_pattern("red hat"), whole_word_pattern("红帽")
     ('\\bred\\ hat\\b', '红帽')
     """
     ends = ((value[:1], r"\b"), (value[-1:], r"\b"))
-    before, after = (mark if not char or spaced(char) else "" for char, mark in ends)
+    before, after = (mark if not char or is_spaced(char) else "" for char, mark in ends)
     return f"{before}{re.escape(value)}{after}"
 
 
@@ -115,4 +115,4 @@ def _same_word(text: str, left: int, right: int) -> bool:
     if left < 0 or right >= len(text):
         return False
     pair = text[left], text[right]
-    return all((char.isalnum() or char == "_") and spaced(char) for char in pair)
+    return all((char.isalnum() or char == "_") and is_spaced(char) for char in pair)

@@ -23,7 +23,7 @@ from unsee.api import Family, Part, registry
 from unsee.compat.models import unwrapped
 from unsee.compat.processors import open_processor
 from unsee.distributed import processes
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.models.meta_device import meta_model
 from unsee.models.padding import cut, extend, merge
 
@@ -212,7 +212,7 @@ def _prompt(processor: Any, question: str, *, has_image: bool, instruction: str 
     # A template is a program: besides its own errors it raises whatever its expressions do (OverflowError, KeyError, ...).
     except Exception as error:
         raise UserError(
-            f"The chat template does not render a turn whose content is a list of an image and a text ({shown(str(error))}). "
+            f"The chat template does not render a turn whose content is a list of an image and a text ({short_repr(str(error))}). "
             "Write a family with a `prompt` of its own: docs/extending.md."
         ) from error
     if len(rendered) > LONGEST_PROMPT + len(text):
@@ -226,11 +226,11 @@ def _prompt(processor: Any, question: str, *, has_image: bool, instruction: str 
 def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
     """Process one prompt without truncation, with exactly one BOS."""
     images = {} if image is None else {"images": [image]}
-    add_bos = not begun(processor, text)
+    add_bos = not starts_with_bos(processor, text)
     try:
         encoded = processor(text=[text], return_tensors="pt", add_special_tokens=add_bos, truncation=False, **images)
     except ValueError as error:
-        raise UserError(f"The processor cannot make inputs of the prompt {shown(text)}: {error}") from error
+        raise UserError(f"The processor cannot make inputs of the prompt {short_repr(text)}: {error}") from error
     row = {key: value for key, value in encoded.items() if isinstance(value, Tensor)}
     if "input_ids" not in row:
         return row
@@ -239,7 +239,7 @@ def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tens
     return row if span == slice(0, len(ids)) else cut(row, span)
 
 
-def begun(processor: Any, text: str) -> bool:
+def starts_with_bos(processor: Any, text: str) -> bool:
     """Tell whether the prompt text already starts with BOS."""
     bos = processor.tokenizer.bos_token
     return bool(bos and text.startswith(bos))
@@ -264,7 +264,7 @@ def plain_ids(processor: Any, text: str) -> list[int]:
     """Tokenise a text without BOS and EOS."""
     ids = list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
     ids = ids[own_span(processor, text, ids)]
-    has_bos = ids[:1] == [processor.tokenizer.bos_token_id] and not begun(processor, text)
+    has_bos = ids[:1] == [processor.tokenizer.bos_token_id] and not starts_with_bos(processor, text)
     return ids[1:] if has_bos else ids
 
 

@@ -33,8 +33,8 @@ def checkpoint(name: str) -> Path:
     Raises:
         UserError: It is incomplete or damaged, or the language model that it needs is not installed.
     """
-    folder = packaged(name)
-    return _assembled(folder) if in_parts(name) else folder
+    folder = packaged_folder(name)
+    return _assembled_folder(folder) if in_parts(name) else folder
 
 
 def in_parts(name: str) -> bool:
@@ -42,7 +42,7 @@ def in_parts(name: str) -> bool:
     return not (CHECKPOINTS / name / "config.json").is_file()
 
 
-def packaged(name: str) -> Path:
+def packaged_folder(name: str) -> Path:
     """Return the packaged folder of a built-in model, after checking the hash of its weights."""
     hashes: dict[str, str] = json.loads((CHECKPOINTS / HASHES).read_text(encoding="utf-8"))
     if name not in hashes:
@@ -62,7 +62,7 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "unsee" / "models"
 
 
-def _assembled(parts: Path) -> Path:
+def _assembled_folder(parts: Path) -> Path:
     """Return the whole checkpoint of a model that is packaged in parts, building it if missing."""
     content = [MADE, *(file.read_bytes() for file in sorted(parts.iterdir()))]
     digest = hashlib.sha256(b"".join(content)).hexdigest()
@@ -88,7 +88,7 @@ def _assemble(parts: Path, folder: Path) -> None:
     with FileLock(folder.with_suffix(".lock")):
         if (folder / "config.json").is_file():  # by another process, meanwhile
             return
-        model, processor = smollm2.merged(parts, packaged(TOWER))
+        model, processor = smollm2.merged_model(parts, packaged_folder(TOWER))
         note_once(f"{parts.name} is put together with its language model, once ({folder})")
         texts = {name: (parts / name).read_text(encoding="utf-8") for name in ("exam.json", "world.json")}
         half_precision.save_half(model, processor, folder, texts)

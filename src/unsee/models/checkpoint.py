@@ -17,9 +17,9 @@ from torch.nn import Module
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoTokenizer
 
 from unsee.api import VLM, Family, Quantization
-from unsee.api.fast_paths import Name, named
+from unsee.api.fast_paths import Name, engine_named
 from unsee.distributed import processes
-from unsee.errors import UserError, shown, unknown_name
+from unsee.errors import UserError, short_repr, unknown_name
 from unsee.models import auto, builtin, quantized_base
 from unsee.models.location import (
     ADAPTER,
@@ -87,10 +87,10 @@ def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[VLM, VLM]
         return None
     with _standing_on(folder, ()) as base_path:
         base = open_model(base_path, dtype=dtype, above=(folder.resolve(),))
-    if hooks.attached(base.model):
+    if hooks.steerings_of(base.model):
         return None
-    model = _adapted(base.model, folder).eval()
-    adapter_vlm = replace(base, model=model, base=base_path, **_own(folder, base))
+    model = _with_adapter(base.model, folder).eval()
+    adapter_vlm = replace(base, model=model, base=base_path, **_processor_and_instruction(folder, base))
     return replace(base, model=model), adapter_vlm
 
 
@@ -104,7 +104,7 @@ def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> VLM:
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
         with _standing_on(folder, above) as base_path:
             base = open_config(base_path, above=(*above, folder.resolve()))
-        return replace(base, **_own(folder, base))
+        return replace(base, **_processor_and_instruction(folder, base))
     family = family_of(folder)
     model, processor = family.load(folder)
     return VLM(model=model, processor=processor, family=family, instruction=_instruction(folder))
@@ -217,7 +217,7 @@ def family_of_config(config: Any, path: Path | str) -> Family:
     if quantization := vars(config).get("quantization_config"):
         kind = quantization.get("quant_method", "") if isinstance(quantization, dict) else ""
         raise UserError(
-            f"The weights of {path} are quantised ({shown(kind)}), and quantised weights can neither be tuned in full nor take "
+            f"The weights of {path} are quantised ({short_repr(kind)}), and quantised weights can neither be tuned in full nor take "
             "a merged adapter. Give the original checkpoint, whose config.json has no quantization_config; "
             "training.quantization=nf4 or int8 then holds it in few bits."
         )
@@ -229,7 +229,7 @@ def family_of_config(config: Any, path: Path | str) -> Family:
     return auto.family_for(config.model_type)
 
 
-def _adapted(model: Any, folder: Path) -> PeftModel:
+def _with_adapter(model: Any, folder: Path) -> PeftModel:
     """Apply the adapter. Weights without a counterpart are an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")  # PEFT's, not ours
@@ -334,12 +334,12 @@ def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequ
         quantized_base.quantize(base.model, kind, processes.device())
     elif kind != "none":
         quantized_base.round_trip(base.model, kind)
-    adapted = _adapted(base.model, folder)
+    adapted = _with_adapter(base.model, folder)
     if sidecar:  # then the folder holds all steering artefacts, its base's included
         hooks.detach(base.model)
         hooks.attach_all(base.model, folder)
     model = adapted if unmerged else adapted.merge_and_unload()
-    return replace(base, model=model.eval(), base=base_path, **_own(folder, base))
+    return replace(base, model=model.eval(), base=base_path, **_processor_and_instruction(folder, base))
 
 
 def _quantization(sidecar: Mapping[str, Any]) -> Quantization:
@@ -351,7 +351,7 @@ def _quantization(sidecar: Mapping[str, Any]) -> Quantization:
     return quantization
 
 
-def _own(folder: Path, base: VLM) -> dict[str, Any]:
+def _processor_and_instruction(folder: Path, base: VLM) -> dict[str, Any]:
     """Return processor and instruction of an adapter folder, the base's where it has none."""
     processor = auto.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
     return {"processor": processor, "instruction": _instruction(folder, base.instruction)}
@@ -374,10 +374,10 @@ def load(model: Path | str, *, dtype: str = "auto", quantization: Quantization =
     Returns:
         Model (adapters merged), processor and family.
     """
-    return replace(_opened(model, dtype, quantization), engine=named(engine))
+    return replace(_open_quantized(model, dtype, quantization), engine=engine_named(engine))
 
 
-def _opened(model: Path | str, dtype: str, quantization: Quantization) -> VLM:
+def _open_quantized(model: Path | str, dtype: str, quantization: Quantization) -> VLM:
     if quantization == "none":
         return open_model(builtin.resolve(model), dtype=dtype)
     quantized_base.require(quantization)

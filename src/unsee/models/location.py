@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.config import paths
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.models import builtin
 from unsee.utils.parsing import read_object
 
@@ -47,7 +47,7 @@ def read_sidecar(folder: Path | str) -> dict[str, Any]:
     for name, kinds in (("instruction", (str,)), ("base", (str, type(None))), ("quantization", (str,))):
         if not isinstance(sidecar.get(name, ""), kinds):
             raise UserError(
-                f"{file}: {name!r} must be text, got {shown(sidecar[name])}. Restore the file from its run."
+                f"{file}: {name!r} must be text, got {short_repr(sidecar[name])}. Restore the file from its run."
             )
     return sidecar
 
@@ -59,7 +59,7 @@ def adapter_base(folder: Path) -> str:
     if not isinstance(base, str) or not base.strip():
         raise UserError(
             f"The adapter in {folder} does not say what it stands on: base_model_name_or_path in {ADAPTER} must be a folder "
-            f"or hub id, got {shown(base)}. Write it there."
+            f"or hub id, got {short_repr(base)}. Write it there."
         )
     return base
 

@@ -59,7 +59,7 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
         _head(run_settings, run / "scores.json", adapter=adapter),
         "# An unlearned vision-language model",
         "",
-        *_made(run_settings, sidecar),
+        *_origin_lines(run_settings, sidecar),
         *_requests((run_settings.get("result") or {}).get("requests", {})),
         *_scores(run / "scores.json"),
         *_loading(run_settings, run / "model", adapter=adapter),
@@ -89,7 +89,7 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _head(run_settings: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
     """Return the metadata for the hub, with scores in `model-index` and the hash of the data."""
     base = str(run_settings["model"])
-    results = _results(scores, f"data {_recorded(run_settings)['data_hash']}")
+    results = _results(scores, f"data {_record_facts(run_settings)['data_hash']}")
     data = ModelCardData(
         base_model=base if _is_hub_id(base) else None,
         library_name="peft" if adapter else "transformers",
@@ -124,8 +124,8 @@ def _results(file: Path, data: str) -> list[EvalResult]:
     ]
 
 
-def _made(run_settings: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[str]:
-    record, result, method = _recorded(run_settings), run_settings.get("result") or {}, run_settings["method"]
+def _origin_lines(run_settings: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[str]:
+    record, result, method = _record_facts(run_settings), run_settings.get("result") or {}, run_settings["method"]
     settings = {name: value for name, value in method.items() if name != "name"}
     count = sidecar.get("forgotten", "some")
     yield f"Made by unsee {record['version']} with the method {code(method['name'])}."
@@ -133,8 +133,8 @@ def _made(run_settings: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterat
     yield ""
     yield f"- base: {code(PurePath(run_settings['model']).name)} (hash `{record['model_hash']}`)"
     yield f"- data: hash `{record['data_hash']}`, seed {run_settings['seed']}"
-    yield f"- settings: {code(_shown(settings))}"
-    yield f"- training: {code(_shown(run_settings['training']))}"
+    yield f"- settings: {code(_settings_json(settings))}"
+    yield f"- training: {code(_settings_json(run_settings['training']))}"
     if result:
         stop_reason = result.get("stop_reason", "")
         yield f"- done: {result['steps']} steps on {result['trainable']:,} weights" + (
@@ -143,7 +143,7 @@ def _made(run_settings: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterat
     yield ""
 
 
-def _recorded(run_settings: Mapping[str, Any]) -> dict[str, str]:
+def _record_facts(run_settings: Mapping[str, Any]) -> dict[str, str]:
     """Return version and short hashes of a run's record, "unknown" where it lacks them."""
     record = run_settings.get("record") or {}
     hashes = {name: str(record.get(name) or "")[:16] or "unknown" for name in ("model_hash", "data_hash")}
@@ -162,7 +162,7 @@ def _requests(requests: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _shown(settings: Mapping[str, Any]) -> str:
+def _settings_json(settings: Mapping[str, Any]) -> str:
     """Return settings as JSON."""
     return json.dumps(public(settings), ensure_ascii=False)
 

@@ -47,7 +47,7 @@ def quantize(model: Any, kind: Quantization, device: torch.device) -> None:
     """
     require(kind)
     for name, layer in _layers(model):
-        model.set_submodule(name, _held(layer, kind, device))
+        model.set_submodule(name, _quantized(layer, kind, device))
     model.to(device)
     if kind == "nf4":
         model.is_loaded_in_4bit = True  # read by PEFT
@@ -58,7 +58,7 @@ def round_trip(model: Any, kind: Quantization) -> None:
     """Replace the weights of the same layers by their dequantised values, in their own dtype."""
     require(kind)
     for _, layer in _layers(model):
-        quantized_layer = _held(layer, kind, layer.weight.device)
+        quantized_layer = _quantized(layer, kind, layer.weight.device)
         layer.weight = Parameter(_in_full(quantized_layer.weight).to(layer.weight.dtype), requires_grad=False)
 
 
@@ -76,15 +76,15 @@ def held_bytes(model: Any, kind: Quantization) -> tuple[int, int]:
     total = sum(weight.nbytes for weight in model.parameters())
     largest = 0
     for _, layer in _layers(model) if kind != "none" else ():
-        total += _packed(kind, *layer.weight.shape) - layer.weight.nbytes
+        total += _packed_bytes(kind, *layer.weight.shape) - layer.weight.nbytes
         largest = max(largest, layer.weight.nbytes)
     return total, largest
 
 
-def _packed(kind: Quantization, rows: int, columns: int) -> int:
+def _packed_bytes(kind: Quantization, rows: int, columns: int) -> int:
     """Return the bytes of a quantised matrix with its scales.
 
-    >>> _packed("int8", 2, 128), _packed("nf4", 2, 128)
+    >>> _packed_bytes("int8", 2, 128), _packed_bytes("nf4", 2, 128)
     (264, 140)
     """
     if kind == "int8":
@@ -121,7 +121,7 @@ def experts(model: Module) -> list[Parameter]:
     return [weight for weight in weights if weight.ndim == 3 and min(weight.shape) > 1]
 
 
-def _held(layer: Linear, kind: Quantization, device: torch.device) -> Module:
+def _quantized(layer: Linear, kind: Quantization, device: torch.device) -> Module:
     """Return a layer with quantised weights on the device."""
     if kind == "nf4":
         return _in_four_bits(layer, device)

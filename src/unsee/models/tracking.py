@@ -17,7 +17,7 @@ _ODD: Final = re.compile(r"[^\w.\- /]")
 """Characters that MLflow does not take in names."""
 
 
-def described(out: Path) -> dict[str, Any]:
+def run_entries(out: Path) -> dict[str, Any]:
     """Return the resolved run in a folder as `unsee/NAME` -> value: method, settings, training, hashes, version.
 
     Settings that may name somebody are left out, and so is the path of the data.
@@ -40,7 +40,7 @@ def described(out: Path) -> dict[str, Any]:
 
 def report(out: Path, numbers: Mapping[str, float]) -> None:
     """Send numbers about a finished run to the trackers of its training, if it had any."""
-    arguments = trackers.kept(out).get("arguments")
+    arguments = trackers.read_record(out).get("arguments")
     if not arguments or not numbers:
         return
     from unsee.compat.callbacks import send
@@ -48,7 +48,10 @@ def report(out: Path, numbers: Mapping[str, float]) -> None:
     steps = (config.read_mapping(out / RECORD).get("result") or {}).get("steps", 0)
     with trackers.beside(out):
         send(
-            arguments, described(out), {f"eval_{_ODD.sub('_', name)}": value for name, value in numbers.items()}, steps
+            arguments,
+            run_entries(out),
+            {f"eval_{_ODD.sub('_', name)}": value for name, value in numbers.items()},
+            steps,
         )
 
 

@@ -67,7 +67,7 @@ def _answer(run: Record, response: Response) -> list[Any] | None:
     return [answer.verdict, [[piece.text, int(piece.private)] for piece in answer.pieces]]
 
 
-def embedded(values: object) -> Markup:
+def embedded_json(values: object) -> Markup:
     """Return values as JSON that cannot leave its script element."""
     text = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

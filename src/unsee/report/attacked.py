@@ -45,7 +45,7 @@ class Returned:
         return min(4, round(4 * max(0.0, self.above)))
 
 
-def returned(stage: Stage) -> dict[str, Returned | str]:
+def recovered_by_attack(stage: Stage) -> dict[str, Returned | str]:
     """Return attack -> recovered information, or the reason that nothing was measured."""
     outcomes: dict[str, Returned | str] = {}
     for name in dict.fromkeys(name for run in stage.runs for name in run.attacks):
@@ -61,7 +61,9 @@ def returned(stage: Stage) -> dict[str, Returned | str]:
 def worst(stage: Stage, finds: str) -> Returned | None:
     """Return the attack that recovers most above gold among those with the target `finds`."""
     findings = [
-        finding for finding in returned(stage).values() if isinstance(finding, Returned) and finding.finds == finds
+        finding
+        for finding in recovered_by_attack(stage).values()
+        if isinstance(finding, Returned) and finding.finds == finds
     ]
     return max(findings, key=lambda finding: finding.above, default=None)
 

@@ -17,7 +17,7 @@ from unsee.api import Score
 from unsee.metrics.statistics import holm, mean_of_known
 from unsee.report.attacked import relearning_area, worst
 from unsee.report.read import Stage
-from unsee.report.summary import interval_text, judged_role, pooled, seconds, value
+from unsee.report.summary import interval_text, judged_role, pooled_score, seconds, value
 from unsee.report.verdict import percent
 from unsee.scoring.gold_distance import KEY, LEFT_OUT, LEVEL, MOST_LEFT_OUT, RESAMPLES, drawn_distances
 from unsee.utils.grouping import by_key
@@ -75,7 +75,7 @@ class Row:
     @cached_property
     def distance(self) -> Score | None:
         """Distance to gold: mean over seeds, with interval. None if it leaves out too much."""
-        score = None if self.stage is None or (self.left_out or 0) > MOST_LEFT_OUT else pooled(self.stage, KEY)
+        score = None if self.stage is None or (self.left_out or 0) > MOST_LEFT_OUT else pooled_score(self.stage, KEY)
         if score is None or score.value is None or not self.drawn_r.size:
             return score
         low, high = np.nanquantile(self.drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -170,13 +170,13 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
             "interval": None if row.distance is None else row.distance.interval,
             "left_out": row.left_out,
             **_shares(row),
-            **_attacked(row),
+            **_attack_figures(row),
             cost.clock: (duration := took(row, cost)),
             "share_of_gold_seconds": share_of_gold(row, duration),
             "notes": list(row.remarks),
         }
         for group in by_key((row.promise, row) for row in rows).values()
-        for rank, row in ordered(group)
+        for rank, row in rows_in_order(group)
     ]
 
 
@@ -210,14 +210,14 @@ def markdown(rows: Sequence[Row], min_kept: float, score_keys: Sequence[str], co
     ]
     parts = []
     for promise, group in by_key((row.promise, row) for row in rows).items():
-        table_rows = [_line(row, rank, cost) for rank, row in ordered(group)]
+        table_rows = [_line(row, rank, cost) for rank, row in rows_in_order(group)]
         filled_columns = [column for column in range(len(header)) if any(cells[column] for cells in table_rows)]
         filled_rows = [[cells[column] for column in filled_columns] for cells in table_rows]
         parts += [f"### Promise: {promise}", "", table([header[column] for column in filled_columns], filled_rows), ""]
     return "\n".join([*parts, *(f"- {line}" for line in legend(min_kept, score_keys))]) + "\n"
 
 
-def ordered(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
+def rows_in_order(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
     """Yield rank and row: references, then by rank and distance, then rows without a distance."""
     rank_by_name = ranks(rows)
     last_rank = len(rows) + 1
@@ -248,7 +248,7 @@ def legend(min_kept: float, score_keys: Sequence[str]) -> Iterator[str]:
 
 
 def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
-    shares, attack_figures = _shares(row), _attacked(row)
+    shares, attack_figures = _shares(row), _attack_figures(row)
     duration = took(row, cost)
     attack_cells = (
         _number(attack_figures[f"{name}_above_gold"])
@@ -280,7 +280,7 @@ def _shares(row: Row) -> dict[str, float | None]:
     return {**shares, "retained_names": value(row.stage, "retain.name")}
 
 
-def _attacked(row: Row) -> Mapping[str, Any]:
+def _attack_figures(row: Row) -> Mapping[str, Any]:
     figures: dict[str, Any] = {"relearning_area": None if row.stage is None else relearning_area(row.stage)}
     for name, kind in (("worst", "answers"), ("traces", "traces")):
         worst_attack = None if row.stage is None else worst(row.stage, kind)

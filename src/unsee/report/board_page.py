@@ -9,9 +9,9 @@ from typing import Any, Final
 from unsee.api import Response
 from unsee.report import attacked, charts, gallery
 from unsee.report import routes as asking
-from unsee.report.board import Cost, Row, ordered, share_of_gold, took
+from unsee.report.board import Cost, Row, rows_in_order, share_of_gold, took
 from unsee.report.columns import MEANING
-from unsee.report.page import groups, rendered
+from unsee.report.page import groups, render_page
 from unsee.report.read import Record
 from unsee.report.summary import CLASSES, judged_role
 
@@ -102,7 +102,7 @@ def render(worlds: Mapping[str, Sequence[Row]], cost: Cost, legend: Sequence[str
         "clock": " of CPU" if cost.clock == "cpu_seconds" else "",
         "count": len({row.name for rows in worlds.values() for row in rows if not row.reference}),
     }
-    return rendered("board.html", ("report.css", "board.css"), "", values)
+    return render_page("board.html", ("report.css", "board.css"), "", values)
 
 
 def _promises(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -115,7 +115,7 @@ def _section(title: str, promise: str, rows: Sequence[Row], cost: Cost) -> Secti
     stages = [row.stage for row in rows if row.stage]
     role, asked_routes = judged_role(stages), asking.routes(stages)
     ends = [end for row in rows if (score := row.distance) for end in (score.value, *(score.interval or ())) if end]
-    top, ranked_rows = max([0.1, *ends]), list(ordered(rows))
+    top, ranked_rows = max([0.1, *ends]), list(rows_in_order(rows))
     return Section(
         title=f"{title} · promise: {promise}",
         about=PROMISES.get(promise, ""),
@@ -144,7 +144,7 @@ def _line(row: Row, rank: int | None, role: str, top: float, cost: Cost) -> Line
         at=None if value is None else _place(value, top),
         interval=(_place(score.interval[0], top), _place(score.interval[1], top)) if score and score.interval else None,
         segments=charts.segments(stage, role) if stage else [],
-        relearned=_relearned(row),
+        relearned=_relearning_plot(row),
         leak=_leak(row, role),
         seconds=seconds,
         share=share_of_gold(row, seconds),
@@ -156,7 +156,7 @@ def _place(value: float, top: float) -> float:
     return round(2 + 96 * value / top, 2)
 
 
-def _relearned(row: Row) -> Relearned | None:
+def _relearning_plot(row: Row) -> Relearned | None:
     points = attacked.relearning_curve(row.stage) if row.stage else []
     if len(points) < 2:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unsee.report.read import Stage
-from unsee.report.summary import CLASSES, pooled, recalls, shares
+from unsee.report.summary import CLASSES, pooled_score, recalls, shares
 from unsee.report.verdict import percent
 
 SEGMENT_LABEL = 0.07
@@ -132,7 +132,7 @@ def scatter(stages: Sequence[Stage], role: str, plot: Plot) -> list[Tag]:
     Retained is the mean of names and facts, else of options and gaps.
     """
     dots = [dot for stage in stages if (dot := _dot(stage, role, plot)) is not None]
-    crowds = crowded(dots)
+    crowds = group_crowds(dots)
     boxes = place_tags(crowds, plot.frame)
     return [Tag(dots=tuple(crowd), box=box, link=_link(crowd, box)) for crowd, box in zip(crowds, boxes, strict=True)]
 
@@ -159,14 +159,14 @@ def _dot(stage: Stage, role: str, plot: Plot) -> Dot | None:
 
 
 def _axis(stage: Stage, key: str) -> Axis | None:
-    score = pooled(stage, key)
+    score = pooled_score(stage, key)
     if score is None or score.value is None:
         return None
     low, high = score.interval or (score.value, score.value)
     return score.value, low, high
 
 
-def crowded(dots: Sequence[Dot]) -> list[list[Dot]]:
+def group_crowds(dots: Sequence[Dot]) -> list[list[Dot]]:
     """Group the dots: each joins the first group with a dot nearer than CROWD."""
     crowds: list[list[Dot]] = []
     for dot in dots:

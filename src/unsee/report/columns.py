@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unsee.report.read import Stage
-from unsee.report.summary import HAZARD, RECALL, pooled
+from unsee.report.summary import HAZARD, RECALL, pooled_score
 
 MEANING: Mapping[str, str] = {
     "leak": "gives away a private fact",
@@ -94,19 +94,19 @@ def _columns(*rows: tuple[str, str, str, str, str], always: bool = True, unless:
     return [Column(*row, always=always, unless=unless) for row in rows]
 
 
-def shown(stages: Sequence[Stage], role: str, *, always: bool = False) -> list[Column]:
+def shown_columns(stages: Sequence[Stage], role: str, *, always: bool = False) -> list[Column]:
     """Return the columns with a score in any model.
 
     `always`: keep the main columns even without a score, as in the leaderboard.
     """
-    has_hazards = _held(stages, f"{role}.{HAZARD}")
+    has_hazards = _has_score(stages, f"{role}.{HAZARD}")
 
     def wanted(column: Column) -> bool:
         applies = has_hazards or not column.key.startswith("benign.")
-        return applies and _held(stages, column.key) and not any(_held(stages, key) for key in column.unless)
+        return applies and _has_score(stages, column.key) and not any(_has_score(stages, key) for key in column.unless)
 
     return [column for column in columns(role) if (always and column.always) or wanted(column)]
 
 
-def _held(stages: Sequence[Stage], key: str) -> bool:
-    return any(pooled(stage, key) is not None for stage in stages)
+def _has_score(stages: Sequence[Stage], key: str) -> bool:
+    return any(pooled_score(stage, key) is not None for stage in stages)

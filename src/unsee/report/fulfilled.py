@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from unsee.report.attacked import FINDS, Returned, returned, worst
+from unsee.report.attacked import FINDS, Returned, recovered_by_attack, worst
 from unsee.report.elsewhere import ASKED, most_hidden, most_told
 from unsee.report.read import Stage
 from unsee.report.summary import shares
@@ -45,7 +45,7 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
 
 def _by_attacks(stage: Stage) -> Fulfilled:
     """Return whether the attacks on a silent model show that it has forgotten."""
-    findings = [finding for finding in returned(stage).values() if isinstance(finding, Returned)]
+    findings = [finding for finding in recovered_by_attack(stage).values() if isinstance(finding, Returned)]
     if not findings:
         return Fulfilled(word="not measured", why="it no longer says it, but no attack was made: unsee attack")
     for kind in FINDS:

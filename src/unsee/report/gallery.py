@@ -13,7 +13,7 @@ from pathlib import Path
 from unsee.api import PROBES, Kind, Response, Role
 from unsee.api.pictures import decode_image
 from unsee.errors import UserError
-from unsee.metrics.scripts import whole
+from unsee.metrics.scripts import is_whole_word
 from unsee.report.read import Record, Stage
 from unsee.report.summary import CLASSES
 from unsee.scoring.against_gold import alike
@@ -213,7 +213,7 @@ def fold(text: str) -> tuple[str, list[int]]:
 def _spans(folded: str, form: str) -> list[tuple[int, int]]:
     pattern = r"[\s\-]+".join(re.escape(word) for word in re.split(r"[\s\-]+", fold(form)[0].strip()))
     spans = (match.span() for match in re.finditer(pattern, folded)) if pattern else ()
-    return [(start, end) for start, end in spans if whole(folded, start, end)]
+    return [(start, end) for start, end in spans if is_whole_word(folded, start, end)]
 
 
 def pieces(text: str, forms: Iterable[str]) -> list[Piece]:

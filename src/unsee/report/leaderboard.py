@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from unsee.report.read import REFERENCES, Stage, only
-from unsee.report.summary import interval_text, judged_role, peak_gib, pooled, seconds
-from unsee.report.verdict import Verdict, judge, ranked
+from unsee.report.summary import interval_text, judged_role, peak_gib, pooled_score, seconds
+from unsee.report.verdict import Verdict, judge, ranked_stages
 from unsee.utils.grouping import by_key
 from unsee.utils.markdown import cell, table
 
@@ -42,7 +42,7 @@ def write_leaderboard(stages: Sequence[Stage], columns: Sequence[Heading], out: 
     role = judged_role(stages)
     original = only(stages, "original")
     verdicts = {stage.name: judge(stage, original, role) for stage in stages}
-    order = ranked(stages, verdicts)
+    order = ranked_stages(stages, verdicts)
     text = markdown(order, verdicts, columns)
     (out / "leaderboard.md").write_text(text, encoding="utf-8", errors="replace")
     rows = [_row(stage, verdicts[stage.name], columns) for stage in order]
@@ -50,7 +50,7 @@ def write_leaderboard(stages: Sequence[Stage], columns: Sequence[Heading], out: 
 
 
 def _row(stage: Stage, verdict: Verdict, columns: Sequence[Heading]) -> dict[str, Any]:
-    scores = {column.key: score for column in columns if (score := pooled(stage, column.key)) is not None}
+    scores = {column.key: score for column in columns if (score := pooled_score(stage, column.key)) is not None}
     return {
         "stage": stage.name,
         "reference": stage.reference,
@@ -70,7 +70,7 @@ def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Seq
     rows = []
     for stage in stages:
         verdict = verdicts[stage.name]
-        cells = [stage.name, *(interval_text(pooled(stage, column.key), 3) or "-" for column in columns)]
+        cells = [stage.name, *(interval_text(pooled_score(stage, column.key), 3) or "-" for column in columns)]
         cells += [_number(seconds(stage), 1), _number(peak_gib(stage), 2), str(len(stage.runs))]
         flag = "**collapsed, ranked last** - " if verdict.collapsed else ""
         rows.append([*cells, flag + verdict.sentence])

@@ -16,13 +16,13 @@ from markupsafe import Markup
 
 from unsee.api import Kind, Role, Score, registry
 from unsee.report import answers, attacked, charts, gallery, routes
-from unsee.report.columns import MEANING, Column, shown
+from unsee.report.columns import MEANING, Column, shown_columns
 from unsee.report.fulfilled import Fulfilled, fulfilled
 from unsee.report.leaderboard import remarks, write_leaderboard
 from unsee.report.read import Stage, only, read_stages
-from unsee.report.seeds import grouped
-from unsee.report.summary import CLASSES, judged_role, peak_gib, pooled, seconds, summarise
-from unsee.report.verdict import LIMITS, Verdict, judge, percent, ranked
+from unsee.report.seeds import folders_by_row
+from unsee.report.summary import CLASSES, judged_role, peak_gib, pooled_score, seconds, summarise
+from unsee.report.verdict import LIMITS, Verdict, judge, percent, ranked_stages
 
 HERE = Path(__file__).parent
 
@@ -49,7 +49,7 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
     if path != out:
         summary = json.dumps(summarise(loaded_stages), indent=2, ensure_ascii=True)
         (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
-        write_leaderboard(loaded_stages, shown(loaded_stages, judged_role(loaded_stages), always=True), out)
+        write_leaderboard(loaded_stages, shown_columns(loaded_stages, judged_role(loaded_stages), always=True), out)
     path.write_text(render(loaded_stages, title, answers.path_beside(path).name), encoding="utf-8", errors="replace")
     answers.path_beside(path).write_text(render_answers(loaded_stages, title), encoding="utf-8", errors="replace")
     return path
@@ -60,7 +60,7 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
 
     Writes report.html, summary.json and leaderboard.md/.json to the folder `out` and returns the path of report.html.
     """
-    return report(grouped([Path(folder) for folder in runs]), Path(out))
+    return report(folders_by_row([Path(folder) for folder in runs]), Path(out))
 
 
 def render(stages: Sequence[Stage], title: str = "", all_answers: str = "") -> str:
@@ -68,7 +68,9 @@ def render(stages: Sequence[Stage], title: str = "", all_answers: str = "") -> s
 
     `all_answers`: file name of the page with all answers, for a link; empty = none.
     """
-    return rendered("page.html", ("report.css",), "report.js", {**_context(stages, title), "all_answers": all_answers})
+    return render_page(
+        "page.html", ("report.css",), "report.js", {**_context(stages, title), "all_answers": all_answers}
+    )
 
 
 def render_answers(stages: Sequence[Stage], title: str = "") -> str:
@@ -76,12 +78,12 @@ def render_answers(stages: Sequence[Stage], title: str = "") -> str:
     role = judged_role(stages)
     values = {
         "title": gallery.printable(title) or request(stages, role),
-        "data": answers.embedded(answers.content(stages)),
+        "data": answers.embedded_json(answers.content(stages)),
     }
-    return rendered("answers.html", ("report.css", "answers.css"), "answers.js", values)
+    return render_page("answers.html", ("report.css", "answers.css"), "answers.js", values)
 
 
-def rendered(
+def render_page(
     template: str, styles: Sequence[str], script_file: str, values: Mapping[str, Any], *, here: Path = HERE
 ) -> str:
     """Return a page of a folder's files, script and style bound by hash.
@@ -118,8 +120,8 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
     role = judged_role(stages)
     original = only(stages, "original")
     verdicts = {stage.name: judge(stage, original, role) for stage in stages}
-    ordered = ranked(stages, verdicts)
-    columns = shown(stages, role)
+    ordered = ranked_stages(stages, verdicts)
+    columns = shown_columns(stages, role)
     plot, asked_routes = charts.Plot(), routes.routes(stages)
     return {
         "title": gallery.printable(title) or request(stages, role),
@@ -144,7 +146,7 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         ],
         "attacks": attacked.attacks_of(ordered),
         "attacked": [
-            (gallery.printable(stage.label), stage.reference, attacked.returned(stage))
+            (gallery.printable(stage.label), stage.reference, attacked.recovered_by_attack(stage))
             for stage in ordered
             if any(run.attacks for run in stage.runs)
         ],
@@ -175,7 +177,7 @@ class Entry:
 
 
 def _entry(stage: Stage, verdict: Verdict, role: str) -> Entry:
-    leak = pooled(stage, f"{role}.leak")
+    leak = pooled_score(stage, f"{role}.leak")
     return Entry(
         name=stage.name,
         label=gallery.printable(stage.label),
@@ -236,11 +238,11 @@ def _row(stage: Stage, verdict: Verdict, columns: Sequence[Column]) -> Row:
         label=gallery.printable(stage.label),
         collapsed=verdict.collapsed,
         reference=stage.reference,
-        cells=[pooled(stage, column.key) for column in columns],
+        cells=[pooled_score(stage, column.key) for column in columns],
         seeds=len(stage.runs),
         seconds=seconds(stage),
         peak_gib=peak_gib(stage),
-        stored=routes.stored(stage),
+        stored=routes.stored_bytes(stage),
     )
 
 

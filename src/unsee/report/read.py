@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.api import Response, Score
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.scoring.against_gold import (
     against_gold,
     forget_quality_score,
@@ -151,7 +151,7 @@ def read_run(folder: Path) -> Record:
         seed=str(settings.get("seed", "")),
         scores=_scores(scores_path),
         responses=responses,
-        known=_known(folder / "vocabulary.json"),
+        known=_name_count(folder / "vocabulary.json"),
         settings=settings,
         settings_text=settings_text,
         log=tuple(_log(folder / "log.jsonl")),
@@ -181,7 +181,7 @@ def _require_numbers(folder: Path, responses: Sequence[Response]) -> None:
 def _record(path: Path) -> dict[str, Any]:
     record = _json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
     if not isinstance(record, dict):
-        raise UserError(f"{path}: expected a mapping, got {shown(record, 60)}. Evaluate the run again.")
+        raise UserError(f"{path}: expected a mapping, got {short_repr(record, 60)}. Evaluate the run again.")
     return record
 
 
@@ -245,7 +245,7 @@ def _method(settings: Mapping[str, Any]) -> str:
     return str(method.get("name", "") if isinstance(method, dict) else method)
 
 
-def _known(path: Path) -> int:
+def _name_count(path: Path) -> int:
     if not path.is_file():
         return 0
     vocabulary = _json(path.read_text(encoding="utf-8"), str(path))

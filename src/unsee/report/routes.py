@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unsee.report.read import Stage
-from unsee.report.summary import CLASSES, pooled, shares, value
+from unsee.report.summary import CLASSES, pooled_score, shares, value
 
 INSTEAD = 0.05
 """Smallest share of the most frequent other class that is shown."""
@@ -68,7 +68,7 @@ def ways(stage: Stage, asked_routes: Sequence[Route]) -> list[Way]:
 
 
 def _way(stage: Stage, route: Route) -> Way:
-    score = pooled(stage, route.key)
+    score = pooled_score(stage, route.key)
     role, _, measure = route.key.partition(".")
     others = shares(stage, role) if measure == "leak" else {}
     instead = max(CLASSES[1:], key=lambda name: others.get(name, 0.0))
@@ -81,7 +81,7 @@ def _way(stage: Stage, route: Route) -> Way:
     )
 
 
-def stored(stage: Stage) -> float | None:
+def stored_bytes(stage: Stage) -> float | None:
     """Return the bytes of weights and steering in the model folder, averaged over seeds."""
     sizes = [
         sum(file.stat().st_size for file in (run.folder / "model").rglob("*.safetensors"))

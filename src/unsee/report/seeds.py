@@ -19,7 +19,7 @@ MOST: Final = 3
 """Most settings in a row's name; rows that differ in more are named by folder."""
 
 
-def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
+def folders_by_row(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """Return row name -> run folders. Names show differing settings (`npo retain_weight=1.0`).
 
     Runs that answered with other settings (max_new_tokens, backend) are rows of their own, and so are those with other

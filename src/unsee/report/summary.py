@@ -29,7 +29,7 @@ RECALL: tuple[Mapping[str, str], ...] = (
 RESAMPLES = 1000
 
 
-def pooled(stage: Stage, key: str) -> Score | None:
+def pooled_score(stage: Stage, key: str) -> Score | None:
     """Return score `key` of the stage: mean over seeds, n summed, or None without a value.
 
     With one seed the interval is the run's own. With several, seeds and entities are both drawn with replacement
@@ -110,7 +110,7 @@ def _observations(run: Record, key: str) -> list[Observation]:
 
 def value(stage: Stage, key: str) -> float | None:
     """Return the mean of score `key` over seeds, if any has it."""
-    score = pooled(stage, key)
+    score = pooled_score(stage, key)
     return None if score is None else score.value
 
 
@@ -140,7 +140,7 @@ def cut_share(stage: Stage, role: str) -> float:
 
     A response that leaks or loops before the limit would do so without it.
     """
-    probed = _probed(stage, role)
+    probed = _probe_responses(stage, role)
     keys = [f"{role}.{key}" for key in ("leak", "degenerate", "asr_proxy", "gibberish", HAZARD)]
     truncated = [
         not response.ended and not any(run.value_of(key, response.id) == 1 for key in keys) for run, response in probed
@@ -151,13 +151,13 @@ def cut_share(stage: Stage, role: str) -> float:
 def hidden_share(stage: Stage, role: str) -> tuple[float, str]:
     """Return the share of responses in which a leak was undetectable, and why."""
     leak_scores = [(run, run.scores[f"{role}.leak"]) for run in stage.runs if f"{role}.leak" in run.scores]
-    probe_count = sum(response.kind in PROBES for _, response in _probed(stage, role)) if leak_scores else 0
+    probe_count = sum(response.kind in PROBES for _, response in _probe_responses(stage, role)) if leak_scores else 0
     reason = next((score.why for _, score in leak_scores if score.why), "")
     judged_count = sum(score.n for _, score in leak_scores)
     return (max(0.0, 1 - judged_count / probe_count), reason) if probe_count and reason else (0.0, "")
 
 
-def _probed(stage: Stage, role: str) -> list[tuple[Record, Response]]:
+def _probe_responses(stage: Stage, role: str) -> list[tuple[Record, Response]]:
     """Return the classifiable responses in `role`, with their runs."""
     return [
         (run, response)

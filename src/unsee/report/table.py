@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from unsee.errors import UserError
 from unsee.report.read import Record, Stage, read_run
-from unsee.report.seeds import grouped
-from unsee.report.summary import interval_text, pooled
+from unsee.report.seeds import folders_by_row
+from unsee.report.summary import interval_text, pooled_score
 from unsee.utils import markdown
 
 RESULT: Final = "result."
@@ -36,18 +36,18 @@ def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
 
 
 def _stages(runs: Sequence[Path]) -> list[Stage]:
-    rows = grouped(runs)
+    rows = folders_by_row(runs)
     return [Stage(name=name, runs=tuple(map(read_run, folders))) for name, folders in rows.items()]
 
 
 def _cell(stage: Stage, key: str) -> str:
     if key.startswith(RESULT):
-        numbers = [number for run in stage.runs if (number := _noted(run, key)) is not None]
+        numbers = [number for run in stage.runs if (number := _result_number(run, key)) is not None]
         return f"{sum(numbers) / len(numbers):.3g}" if numbers else "-"
-    return interval_text(pooled(stage, key), 2) or "-"
+    return interval_text(pooled_score(stage, key), 2) or "-"
 
 
-def _noted(run: Record, key: str) -> float | None:
+def _result_number(run: Record, key: str) -> float | None:
     """Return the number at a path in the result, None without one."""
 
     def below(value: Any, name: str) -> Any:

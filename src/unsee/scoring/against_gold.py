@@ -113,8 +113,8 @@ def forget_quality_score(scores: Mapping[str, Score]) -> Score:
     """
     js = _value(scores, "forget.js")
     parts = {
-        "forget": open_mmunlearning.gone(**_split(scores, Role.FORGET)),
-        "test": open_mmunlearning.gone(**_split(scores, Role.UNSEEN)),
+        "forget": open_mmunlearning.split_forgetting(**_split(scores, Role.FORGET)),
+        "test": open_mmunlearning.split_forgetting(**_split(scores, Role.UNSEEN)),
         "truth_ratio": _value(scores, "forget.truth_ratio"),
         "answer_prob": _value(scores, "forget.answer_prob"),
         "ks": _value(scores, "forget.ks"),

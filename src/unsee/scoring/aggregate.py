@@ -24,7 +24,7 @@ def score(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Sc
     Questions with and without image are separate groups.
     """
     scores = _by_group(responses, vocabulary, lambda rows: measures_of(rows, vocabulary))
-    return scores | _paired(responses, vocabulary) | model_utility(scores)
+    return scores | _pair_scores(responses, vocabulary) | model_utility(scores)
 
 
 def score_by(measure: Measure, responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
@@ -54,18 +54,18 @@ def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -
         return None
     values = {row.id: value for row in applicable if (value := measure.value(row, vocabulary)) is not None}
     why = measure.why([row for row in applicable if row.id not in values])
-    return _summed(applicable, values, measure.better, why, micro=measure.micro)
+    return _mean_score(applicable, values, measure.better, why, micro=measure.micro)
 
 
-def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
+def _pair_scores(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
     """Return the scores of image-text question pairs, if the data set has such pairs."""
     if image_text_pairs.NAME not in vocabulary.measures:
         return {}
     columns = image_text_pairs.columns(responses)
-    return {name: _summed(responses, column.values, column.better, column.why) for name, column in columns.items()}
+    return {name: _mean_score(responses, column.values, column.better, column.why) for name, column in columns.items()}
 
 
-def _summed(
+def _mean_score(
     rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "", *, micro: bool = False
 ) -> Score:
     """Return the mean over entities with interval. `micro`: over questions; its interval draws entities, too."""

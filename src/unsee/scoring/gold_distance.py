@@ -70,7 +70,7 @@ def gold_distance(
     if missing:
         why = f"no question about what was {' or '.join(missing)} was answered by both models"
         return {KEY: Score(value=None, n=0, better="lower", why=why)}
-    count, share = _left_out(_wanted(responses), scores, gold_scores)
+    count, share = _left_out(_score_keys(responses), scores, gold_scores)
     why = (
         f"{count} questions are left out, as one of the models was asked otherwise or has no score for them"
         if count
@@ -98,7 +98,7 @@ def drawn_distances(
         gold_responses: Answers of gold. Default: entities that the model was not asked about are not drawn.
     """
     halves = _halves(responses, scores, gold_scores, gold_responses)
-    return _resampled(halves)[0] if all(halves.values()) else np.empty(0)
+    return _resampled_distances(halves)[0] if all(halves.values()) else np.empty(0)
 
 
 def _halves(
@@ -108,14 +108,14 @@ def _halves(
     gold_responses: Sequence[Response] = (),
 ) -> dict[str, list[_Part]]:
     owner = {row.id: _owner(row) for row in (*gold_responses, *responses)}
-    return {half: _parts(parts, scores, gold_scores, owner) for half, parts in _wanted(responses).items()}
+    return {half: _parts(parts, scores, gold_scores, owner) for half, parts in _score_keys(responses).items()}
 
 
-def _wanted(responses: Sequence[Response]) -> dict[str, list[tuple[str, list[str]]]]:
+def _score_keys(responses: Sequence[Response]) -> dict[str, list[tuple[str, list[str]]]]:
     """Return half -> its parts, each with the keys of its scores."""
     groups = {group_of(row): row.role for row in responses}
     return {
-        "forgotten": [part for group, role in groups.items() if role in FORGOTTEN for part in _gone(group)],
+        "forgotten": [part for group, role in groups.items() if role in FORGOTTEN for part in _forgotten_parts(group)],
         "kept": [
             part
             for group, role in groups.items()
@@ -131,14 +131,14 @@ def _owner(row: Response) -> _Owner:
     return _Owner(entity, f"{entity}/{image or row.id}")
 
 
-def _gone(group: str) -> list[tuple[str, list[str]]]:
+def _forgotten_parts(group: str) -> list[tuple[str, list[str]]]:
     """Return the parts of a forgotten group: classes together, each other form by itself."""
     return [(f"{group}.classes", [f"{group}.{name}" for name in CLASSES]), *_single(group, FORMS)]
 
 
 def _staying(group: str, *, classed: bool) -> list[tuple[str, list[str]]]:
     if classed:
-        return [*_gone(group)[:1], *_single(group, ("accuracy", "known_name"))]
+        return [*_forgotten_parts(group)[:1], *_single(group, ("accuracy", "known_name"))]
     return _single(group, ABILITIES)
 
 
@@ -232,7 +232,7 @@ def _means(column: Mapping[str, float], owner: Mapping[str, _Owner]) -> dict[str
 
 def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
     values = {half: [_size(part.share_cu.sum(axis=1)[None])[0] for part in parts] for half, parts in halves.items()}
-    drawn_r, exchanged_r = _resampled(halves)
+    drawn_r, exchanged_r = _resampled_distances(halves)
     low, high = np.nanquantile(drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     size_by_part = {
         part.name: float(value)
@@ -249,7 +249,7 @@ def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
     )
 
 
-def _resampled(halves: Mapping[str, Sequence[_Part]]) -> tuple[_Matrix, _Matrix]:
+def _resampled_distances(halves: Mapping[str, Sequence[_Part]]) -> tuple[_Matrix, _Matrix]:
     """Return the distance over drawn entities, and over exchanged answers, for each resample.
 
     Each half draws from generators of its own, so that its draws do not depend on what else was asked.
@@ -260,7 +260,7 @@ def _resampled(halves: Mapping[str, Sequence[_Part]]) -> tuple[_Matrix, _Matrix]
         draws, signs = np.random.default_rng([0, number]), np.random.default_rng([1, number])
         weight_re = draws.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
         sign_ru = signs.choice((-1.0, 1.0), size=(RESAMPLES, parts[0].share_cu.shape[1]))
-        drawn.append(_known_mean(np.array([_size(_weighted(part, weight_re)) for part in parts])))
+        drawn.append(_known_mean(np.array([_size(_drawn_means(part, weight_re)) for part in parts])))
         exchanged.append(np.mean([_size(sign_ru @ part.share_cu.T) for part in parts], axis=0))
     return np.mean(drawn, axis=0), np.mean(exchanged, axis=0)
 
@@ -271,7 +271,7 @@ def _known_mean(drawn_pr: _Matrix) -> _Matrix:
         return np.asarray(np.nansum(drawn_pr, axis=0) / (~np.isnan(drawn_pr)).sum(axis=0))
 
 
-def _weighted(part: _Part, weight_re: _Matrix) -> _Matrix:
+def _drawn_means(part: _Part, weight_re: _Matrix) -> _Matrix:
     """Return the mean difference of each column over drawn entities, NaN where none of them was asked."""
     known_ce = ~np.isnan(part.mean_ce)
     with np.errstate(invalid="ignore"):

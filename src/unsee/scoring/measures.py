@@ -69,7 +69,7 @@ def _unseen(response: Response) -> str:
     return _OTHER_SCRIPT if usable else _NO_LETTERS
 
 
-def _unclassed(response: Response) -> str:
+def _why_unclassed(response: Response) -> str:
     """Return why the response cannot be classified."""
     blind = not any(response.private.values()) or bool(unreadable(response.text, response.private))
     return _unseen(response) if blind else _NOT_ENGLISH
@@ -154,7 +154,7 @@ _REASONING: Final = (
     _measure("chain.empty", "neither", of_kind(Kind.CHAIN), reasoning.no_chain),
     _measure("chain.unmarked", "neither", of_kind(Kind.CHAIN), reasoning.unmarked),
 )
-_SOUND: Final = (_measure("rcr", "higher", reasoning.reasoned, reasoning.chain_sound, _why_unreasoned),)
+_SOUND: Final = (_measure("rcr", "higher", reasoning.has_chain, reasoning.chain_sound, _why_unreasoned),)
 _FORGOTTEN: Final = (
     _measure("usr", "higher", name_probing, values.usr_of, _unseen),
     _measure("wrong_name", "lower", probing, values.wrong_name_of, _OTHER_NAMES),
@@ -273,7 +273,7 @@ def _class_measures(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Me
             better=_BETTER.get(aftermath, "lower"),
             applies=applies,
             value=partial(share, aftermath),
-            undefined=_unclassed,
+            undefined=_why_unclassed,
         )
         for suffix, applies in scopes
         for aftermath in Aftermath

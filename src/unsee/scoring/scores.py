@@ -44,7 +44,7 @@ class Scores(dict[str, Score]):
         lines = [
             "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
-        return "\n".join([*lines, self._rest()])
+        return "\n".join([*lines, self._count_line()])
 
     def _repr_html_(self) -> str:
         """Return the same table for notebooks, with the reasons for missing scores. Loads nothing from elsewhere."""
@@ -53,7 +53,7 @@ class Scores(dict[str, Score]):
         missing = "".join(_html_row((name, score.why)) for name, score in self.missing.items())
         reasons = f"<details><summary>{len(self.missing)} missing</summary><table>{missing}</table></details>"
         return (
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{escape(self._rest())}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{escape(self._count_line())}</p>"
             f"{reasons if missing else ''}"
         )
 
@@ -100,7 +100,7 @@ class Scores(dict[str, Score]):
         valued = {name: score for name, score in self.items() if score.value is not None}
         return {name: valued[name] for name in FIRST if name in valued} or dict(list(valued.items())[:12])
 
-    def _rest(self) -> str:
+    def _count_line(self) -> str:
         return f"{len(self)} scores, {len(self.missing)} without a value (scores.missing has the reasons)"
 
 

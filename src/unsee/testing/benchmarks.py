@@ -27,7 +27,7 @@ def benchmark_contract(benchmark: type[Benchmark], place: Path, settings: Mappin
         AssertionError: One of these does not hold.
     """
     require(benchmark.fits(place), f"{benchmark.__name__}.fits does not recognise {place}")
-    opened, reopened = (_opened(benchmark, place, settings) for _ in range(2))
+    opened, reopened = (_open_benchmark(benchmark, place, settings) for _ in range(2))
     vocabulary = opened.vocabulary()
     reopened.examples("eval")
     require(vocabulary == reopened.vocabulary(), "the vocabulary depends on whether examples were asked for before")
@@ -35,14 +35,16 @@ def benchmark_contract(benchmark: type[Benchmark], place: Path, settings: Mappin
     require(report.usable and not report.problems, f"the data should be usable: {report}")
     require("forget" in report.counts, "no example is to be forgotten")
     require(fingerprint(opened) == fingerprint(reopened), "examples differ from one opening to the next")
-    spelled_out = _opened(benchmark, place, config.settings_of(opened.settings))
+    spelled_out = _open_benchmark(benchmark, place, config.settings_of(opened.settings))
     require(fingerprint(spelled_out) == fingerprint(opened), "examples differ with all settings spelled out")
     _require_images(opened)
-    message = refusal(lambda: _opened(benchmark, place, {"nonsense": 1}), "the unknown setting benchmark.nonsense")
+    message = refusal(
+        lambda: _open_benchmark(benchmark, place, {"nonsense": 1}), "the unknown setting benchmark.nonsense"
+    )
     require(f"setting of benchmark {benchmark.name}" in message, f"unclear refusal of an unknown setting: {message}")
 
 
-def _opened(benchmark: type[Any], place: Path, settings: Mapping[str, Any] | None) -> Benchmark:
+def _open_benchmark(benchmark: type[Any], place: Path, settings: Mapping[str, Any] | None) -> Benchmark:
     values: Any = config.build(benchmark.settings_type, settings or {}, where=f"benchmark {benchmark.name}")
     opened: Benchmark = benchmark(place, values)
     return opened

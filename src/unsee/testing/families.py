@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import VLM, Family, Role, Session, Training
-from unsee.api.fast_paths import Name, named
+from unsee.api.fast_paths import Name, engine_named
 from unsee.api.request import Prompt, Target
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
@@ -110,8 +110,8 @@ def same_loss_in_batches(session: Session) -> None:
 
 def same_answers_in_batches(session: Session, questions: tuple[Prompt, ...]) -> None:
     """Check that greedy answers do not depend on the batch or on the fast paths."""
-    answers = [_generated(session, questions, mode) for mode in MODES]
-    single_answers = [_generated(session, (request,), "plain")[0] for request in questions]
+    answers = [_generate_ids(session, questions, mode) for mode in MODES]
+    single_answers = [_generate_ids(session, (request,), "plain")[0] for request in questions]
     require(
         answers[0] == answers[1] == single_answers, "greedy answers differ alone, in a batch, or without the fast paths"
     )
@@ -134,11 +134,11 @@ def _logprobs(session: Session, targets: list[Target], mode: Name) -> Tensor:
         return answer_logprob(session.model, collate(_as(session, mode), targets)).sum_b
 
 
-def _generated(session: Session, questions: tuple[Prompt, ...], mode: Name) -> list[tuple[int, ...]]:
+def _generate_ids(session: Session, questions: tuple[Prompt, ...], mode: Name) -> list[tuple[int, ...]]:
     responses = generate(_as(session, mode), questions, max_new_tokens=5)
     return [response.token_ids for response in responses]
 
 
 def _as(session: Session, mode: Name) -> VLM:
     """Return the model with this engine."""
-    return replace(session.vlm, engine=named(mode))
+    return replace(session.vlm, engine=engine_named(mode))

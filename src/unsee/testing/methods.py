@@ -46,14 +46,14 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
     settings_contract(method, method.trial.settings)
     _require_idle_settings(method, tune)
     if tune not in method.trial.tunes:
-        message = refusal(lambda: _made(method).unlearn(session_at(out, tune)), f"training.tune={tune}")
+        message = refusal(lambda: _make_method(method).unlearn(session_at(out, tune)), f"training.tune={tune}")
         require(f"--tune {method.trial.tunes[0]}" in message, f"the refusal of {tune} must name --tune, got: {message}")
         return
     session = session_at(out / "a", tune)
     weights_before = _weights(session)
     with watched_images(session.model, _image_token(session)) as images:
-        _made(method).unlearn(session)
-    needs = _made(method).needs()
+        _make_method(method).unlearn(session)
+    needs = _make_method(method).needs()
     changes = needs.trains or needs.edits
     _require_changes(session, weights_before, changes=changes)
     require(all(images), "a forward pass with image tokens had neither pixels nor features")
@@ -88,7 +88,7 @@ def watched_images(model: Any, image_token: int) -> Iterator[list[bool]]:
         yield image_flags
 
 
-def _made(method: type[Method], **overrides: Any) -> Method:
+def _make_method(method: type[Method], **overrides: Any) -> Method:
     return method(**{**method.trial.settings, **overrides})
 
 
@@ -97,7 +97,7 @@ def _require_idle_settings(method: type[Method], tune: Tune) -> None:
     names = {f"method.{field.name}" for field in fields(method)} | {
         f"training.{field.name}" for field in fields(Training)
     }
-    unknown_names = {path for path, _ in _made(method).idle(Training(tune=tune))} - names
+    unknown_names = {path for path, _ in _make_method(method).idle(Training(tune=tune))} - names
     require(not unknown_names, f"idle() names what is no setting: {sorted(unknown_names)[:3]}")
 
 
@@ -125,7 +125,7 @@ def _require_changes(session: Session, before: Mapping[str, Tensor], *, changes:
 
 def _require_equal_runs(method: type[Method], tune: Tune, out: Path, weights: Mapping[str, Tensor]) -> None:
     session = session_at(out, tune)
-    _made(method).unlearn(session)
+    _make_method(method).unlearn(session)
     other_weights = _weights(session)
     unequal_names = sorted(name for name, weight in weights.items() if not torch.equal(weight, other_weights[name]))
     require(not unequal_names, f"two runs with one seed differ: {unequal_names[:3]}")
@@ -138,7 +138,7 @@ def _require_named_terms(method: type[Method], session: Session) -> None:
     """
     weighted = "retain_weight" in {field.name for field in fields(method)}
     with recording() as calls:
-        _made(method, **({"retain_weight": 1.0} if weighted else {})).unlearn(session)
+        _make_method(method, **({"retain_weight": 1.0} if weighted else {})).unlearn(session)
     if not calls or len(calls[0].retain) < 2:
         return
     call = calls[0]

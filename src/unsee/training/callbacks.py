@@ -95,12 +95,12 @@ class TrainingMonitor:
     def require_weights(self, step: int) -> None:
         """Raise if a step has made weights infinite or NaN."""
         if not finite(self.session.model):
-            raise self._destroyed(f"The weights are not finite numbers after step {step}")
+            raise self._not_finite_error(f"The weights are not finite numbers after step {step}")
 
     def require_output(self, step: int) -> None:
         """Raise if the model's log-probabilities are not finite."""
         if not finite_output(self.session, self.sample):
-            raise self._destroyed(f"The output of the model is not finite after step {step}")
+            raise self._not_finite_error(f"The output of the model is not finite after step {step}")
 
     def check(self, step: int) -> bool:
         """Apply guard and stop rule if due, and tell whether training ends.
@@ -108,7 +108,7 @@ class TrainingMonitor:
         The guard also runs after the last step.
         """
         due = step % self.check_every == 0
-        reason = self.guard.collapsed() if self.guard is not None and (due or step == self.plan.steps) else ""
+        reason = self.guard.collapse_reason() if self.guard is not None and (due or step == self.plan.steps) else ""
         if reason:
             self.stop_reason = f"collapsed at step {step} ({reason}); weights of the check before"
             return True
@@ -118,7 +118,7 @@ class TrainingMonitor:
         try:
             self.usr = unlearning_success(self.session, self.probes)
         except NotFiniteError as error:
-            raise self._destroyed(f"The output of the model is not finite after step {step}") from error
+            raise self._not_finite_error(f"The output of the model is not finite after step {step}") from error
         if self.usr == 1.0:
             self.stop_reason = f"forgotten at step {step} (USR 1.0 on {len(self.probes)} seen questions)"
         return self.usr == 1.0
@@ -130,8 +130,8 @@ class TrainingMonitor:
         row |= {"grad_norm": norm, "lr": rate}
         checks = {} if self.usr is None else {"usr": self.usr}
         if self.guard is not None:
-            checks |= self.guard.found
-            self.guard.found = {}
+            checks |= self.guard.last_results
+            self.guard.last_results = {}
         self.session.history.append(row | checks)
         usr = "" if self.usr is None else f" forgotten {self.usr:.0%}"
         self.progress.update(step, f"loss {row['loss']:.3f}{usr}")
@@ -178,11 +178,11 @@ class TrainingMonitor:
 
     def broken(self, quantity: str, step: int) -> TrainingError:
         """Return the error for a non-finite loss or gradient, found before the step. Collective."""
-        return self._destroyed(
+        return self._not_finite_error(
             f"The {quantity} is not a finite number at step {step} (examples {', '.join(self.seen)})", before=True
         )
 
-    def _destroyed(self, fault: str, *, before: bool = False) -> TrainingError:
+    def _not_finite_error(self, fault: str, *, before: bool = False) -> TrainingError:
         """Return the error for non-finite weights, naming the last good ones. Collective."""
         advice = f"Lower training.lr (now {self.session.training.lr:g}) or set training.clip."
         return TrainingError(f"{fault}. {self._sound_weights(before=before)} {advice}")

@@ -16,7 +16,7 @@ import torch
 from unsee.api import Session
 from unsee.api.request import Prompt, Target
 from unsee.distributed import processes
-from unsee.distributed.fsdp import whole
+from unsee.distributed.fsdp import gathered_weights
 from unsee.errors import TrainingError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
@@ -51,9 +51,9 @@ class CollapseGuard:
         self.session = session
         retain_targets = plan.retain or own_answers(session.of(*STAYS))
         self.retain = spread(retain_targets, PROBES)
-        self.asked = [*spread(plan.forget, PROBES // 2), *spread(retain_targets, PROBES // 2)]
+        self.probes = [*spread(plan.forget, PROBES // 2), *spread(retain_targets, PROBES // 2)]
         self.start = 0.0
-        self.found: dict[str, float] = {}
+        self.last_results: dict[str, float] = {}
         """Results of the last check, for the log."""
 
     def begin(self, *, resumed: bool) -> None:
@@ -72,9 +72,9 @@ class CollapseGuard:
             atomic_write_json(file, {"start_retain_ce": self.start})
         self._keep()
 
-    def collapsed(self) -> str:
+    def collapse_reason(self) -> str:
         """Return why training has collapsed, after restoring the last good weights, else ""."""
-        self.found = {"guard_ce": self._retain_ce(), "guard_degenerate": self._degenerate()}
+        self.last_results = {"guard_ce": self._retain_ce(), "guard_degenerate": self._degenerate()}
         reason = self._why()
         if reason:
             load_trainable(self.session.model, self.session.out / "last_good")
@@ -83,13 +83,13 @@ class CollapseGuard:
         return reason
 
     def _why(self) -> str:
-        loss, share = self.found["guard_ce"], self.found["guard_degenerate"]
+        loss, share = self.last_results["guard_ce"], self.last_results["guard_degenerate"]
         if not math.isfinite(loss):
             return f"loss on {len(self.retain)} retain answers is not finite"
         if loss > max(TIMES * self.start, self.start + LEAST):
             return f"loss on {len(self.retain)} retain answers {loss:.2f}, at the start {self.start:.2f}"
         if share > SHARE:
-            return f"{share:.0%} of {len(self.asked)} answers empty or repeating"
+            return f"{share:.0%} of {len(self.probes)} answers empty or repeating"
         return ""
 
     def _keep(self) -> None:
@@ -105,7 +105,7 @@ class CollapseGuard:
         """
         model, size = self.session.model, self.session.training.batch_size
         total = 0.0
-        with torch.no_grad(), evaluating(model), whole(model), autocast(model, self.session.training):
+        with torch.no_grad(), evaluating(model), gathered_weights(model), autocast(model, self.session.training):
             for start in range(0, len(self.retain), size):
                 batch = collate(self.session, self.retain[start : start + size])
                 total -= float(answer_logprob(model, batch).mean_b.sum())
@@ -114,9 +114,9 @@ class CollapseGuard:
     def _degenerate(self) -> float:
         """Return the share of greedy responses that are empty or repetitive."""
         session = self.session
-        prompts = [Prompt.of(target.example, session.instruction) for target in self.asked]
+        prompts = [Prompt.of(target.example, session.instruction) for target in self.probes]
         limit = session.training.max_new_tokens
-        with whole(session.model), autocast(session.model, session.training):
+        with gathered_weights(session.model), autocast(session.model, session.training):
             responses = generate(session.vlm, prompts, max_new_tokens=limit)
         return sum(degenerate(response.text, _SPEECH) for response in responses) / len(responses)
 

@@ -66,7 +66,7 @@ class Latent:
                 )
             for shift_btd, limit_bt1, grad_btd in zip(self.shifts_btd, self.limits_bt1, grads, strict=True):
                 if grad_btd is not None:
-                    shift_btd.data = _ascended(shift_btd.data, grad_btd, limit_bt1, _STRIDE / steps)
+                    shift_btd.data = _ascend(shift_btd.data, grad_btd, limit_bt1, _STRIDE / steps)
                 shift_btd.grad = None
 
     def _add(self, _: Module, __: Any, output: Any) -> Any:
@@ -82,11 +82,11 @@ class Latent:
         return moved_btd if isinstance(output, Tensor) else (moved_btd, *output[1:])
 
 
-def _ascended(shift_btd: Tensor, grad_btd: Tensor, limit_bt1: Tensor, stride: float) -> Tensor:
+def _ascend(shift_btd: Tensor, grad_btd: Tensor, limit_bt1: Tensor, stride: float) -> Tensor:
     """Return shifts after an ascent step of `stride` radii, projected back into their balls.
 
     A shift whose gradient is 0 does not move.
-    >>> _ascended(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]]), torch.tensor([[[2.0]]]), 0.5)
+    >>> _ascend(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]]), torch.tensor([[[2.0]]]), 0.5)
     tensor([[[0., 1.]]])
     """
     norm_bt1 = vector_norm(grad_btd, dim=-1, keepdim=True)

@@ -26,7 +26,7 @@ from transformers import TrainerState, get_scheduler, set_seed
 
 from unsee.api import Session, Training
 from unsee.api.request import Target
-from unsee.compat.callbacks import Callbacks, arguments, made, tracker_callbacks
+from unsee.compat.callbacks import Callbacks, arguments, instantiate, tracker_callbacks
 from unsee.distributed import processes
 from unsee.distributed.deepspeed import Zero
 from unsee.distributed.fsdp import average_gradients, full_tensor
@@ -164,11 +164,11 @@ class Loop:
         if processes.is_main():
             trackers.begin(session.out, settings)
         with trackers.beside(session.out):
-            reporting = tracker_callbacks(trackers.wanted(training.report_to))
-        callbacks = [*reporting, *made(session.callbacks)]
+            reporting = tracker_callbacks(trackers.tracker_names(training.report_to))
+        callbacks = [*reporting, *instantiate(session.callbacks)]
         objects = {"model": session.model, "processing_class": session.processor, "optimizer": self.optimizer}
         objects |= {"lr_scheduler": self.schedule, "train_dataloader": None, "eval_dataloader": None}
-        run_facts = tracking.described(session.out) if reporting else {}
+        run_facts = tracking.run_entries(session.out) if reporting else {}
         self.events = Callbacks(callbacks, arguments(settings, run_facts), self.state, objects, trackers=reporting)
         self.events.fire("on_init_end")
 
@@ -217,7 +217,11 @@ class Loop:
         self.events.fire("on_train_end")
 
     def _goes_on(self) -> bool:
-        return self.state.global_step < self.plan.steps and not self.ended and not self._wished("should_training_stop")
+        return (
+            self.state.global_step < self.plan.steps
+            and not self.ended
+            and not self._is_requested("should_training_stop")
+        )
 
     def _epoch(self) -> None:
         """Run the steps of one pass over the forget targets.
@@ -298,14 +302,14 @@ class Loop:
         parts: Parts = {}
         for term in terms:
             self._backward(term["loss"], share)
-            parts = _added(parts, {name: value.detach() for name, value in term.items()})
+            parts = _add_parts(parts, {name: value.detach() for name, value in term.items()})
         return parts
 
     def _sum(self, terms: Iterator[Parts], share: int) -> Parts:
         """Backpropagate the sum of all terms in one pass, and return their values, losses summed."""
         parts: Parts = {}
         for term in terms:
-            parts = _added(parts, term)
+            parts = _add_parts(parts, term)
         self._backward(parts["loss"], share)
         return {name: value.detach() for name, value in parts.items()}
 
@@ -350,7 +354,7 @@ class Loop:
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.events.fire("on_log", logs=logs)
 
-    def _wished(self, field: str) -> bool:
+    def _is_requested(self, field: str) -> bool:
         """Tell whether a callback on any rank has set this TrainerControl field. Collective."""
         requested = bool(vars(self.events.control)[field])
         return any(processes.all_gather(requested)) if self.session.callbacks else requested
@@ -363,7 +367,7 @@ class Loop:
 
     def _save_if_wished(self) -> None:
         """Write a checkpoint if due or requested by a callback. Collective."""
-        if not self._wished("should_save"):
+        if not self._is_requested("should_save"):
             return
         folder = checkpoint_folder(self.session.out, self.state.global_step)
         with full_disk_explained(folder, "a checkpoint", checkpoint_bytes(self.session.model, self.session.training)):
@@ -383,7 +387,7 @@ class Loop:
             self.zero.save(str(folder))
         if processes.is_main():
             self.state.save_to_json(str(folder / HISTORY))
-        ended = self._stop_reason() if self._wished("should_training_stop") else ""
+        ended = self._stop_reason() if self._is_requested("should_training_stop") else ""
         save_state(folder, {"schedule": self.schedule.state_dict(), "ended": ended})
         if processes.is_main():
             seal(folder)
@@ -409,7 +413,7 @@ def make_schedule(optimizer: Optimizer, training: Training, steps: int) -> LRSch
     return schedule
 
 
-def _added(parts: Parts, term: Parts) -> Parts:
+def _add_parts(parts: Parts, term: Parts) -> Parts:
     """Return the parts of both, losses summed."""
     return {**parts, **term, "loss": parts["loss"] + term["loss"]} if parts else term
 

@@ -64,10 +64,10 @@ def recomputing(model: Module, engine: Engine, *, checkpointing: bool = False) -
 @contextmanager
 def _recomputing(model: Module) -> Iterator[Forward]:
     """Yield that context without a trial on the model."""
-    registry = _Known()
+    registry = _Registry()
     costly_modules = [module for module in model.modules() if _keeps_more(module)]
     with ExitStack() as hooks:
-        for handle in [handle for module in model.modules() for handle in _watched(module, registry)]:
+        for handle in [handle for module in model.modules() for handle in _add_hooks(module, registry)]:
             hooks.enter_context(handle)
         with replaced.mixed_in(costly_modules, _Lean):
             yield registry.forward
@@ -218,12 +218,12 @@ class _Twice(torch.autograd.Function):
         return None, None, None, None
 
 
-def _watched(module: Module, registry: _Known) -> Iterator[RemovableHandle]:
+def _add_hooks(module: Module, registry: _Registry) -> Iterator[RemovableHandle]:
     """Add hooks to a module if it is cheap, or may follow a gate."""
     if _is_function(module) or _is_norm(module):
-        yield module.register_forward_hook(registry.computed, with_kwargs=True)
+        yield module.register_forward_hook(registry.note_output, with_kwargs=True)
     elif isinstance(module, Linear):
-        yield module.register_forward_pre_hook(registry.read)
+        yield module.register_forward_pre_hook(registry.note_product)
 
 
 def _is_norm(module: Module) -> bool:
@@ -315,14 +315,14 @@ class _Recipe:
     make: Callable[[], Tensor]
     uses: int = 0
     """Remaining uses."""
-    made: Tensor | None = None
+    cached: Tensor | None = None
     """Recomputed tensor, while further uses remain."""
 
     def get(self) -> Tensor:
         """Return the tensor, recomputed unless cached."""
-        tensor = self.make() if self.made is None else self.made
+        tensor = self.make() if self.cached is None else self.cached
         self.uses -= 1
-        self.made = tensor if self.uses > 0 else None
+        self.cached = tensor if self.uses > 0 else None
         return tensor
 
 
@@ -337,10 +337,10 @@ class _Packed:
 
 
 @dataclass
-class _Known:
+class _Registry:
     """Tensors of the forward pass by storage, valid while the tensor is alive."""
 
-    found: dict[int, tuple[weakref.ref[Tensor], _Recipe]] = field(default_factory=dict)
+    entries: dict[int, tuple[weakref.ref[Tensor], _Recipe]] = field(default_factory=dict)
     forwards: int = 0
     early: bool = False
     """Whether a node's saved tensors are read before its own turn, so that they are needed twice."""
@@ -354,15 +354,15 @@ class _Known:
                 yield
         finally:
             self.forwards -= 1
-            self.found.clear()  # a graph refers to this object, which must not refer to the graph
+            self.entries.clear()  # a graph refers to this object, which must not refer to the graph
 
-    def computed(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def note_output(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Register the output of a cheap module, if the input is all it depends on."""
         single_input = len(args) == 1 and not kwargs
         if self.forwards and single_input and isinstance(out, Tensor) and out.requires_grad:
             self._note(out, _remaking(module, args[0]))
 
-    def read(self, _: Module, args: tuple[Any, ...]) -> None:
+    def note_product(self, _: Module, args: tuple[Any, ...]) -> None:
         """Register a linear layer's input if it is a product of two saved tensors."""
         node = args[0].grad_fn if self.forwards and args and isinstance(args[0], Tensor) else None
         if node is not None and node.name() == "MulBackward0" and all(operand for operand, _ in node.next_functions):
@@ -374,11 +374,11 @@ class _Known:
         key = tensors.storage_id(tensor)
         entry = self._alive(key)
         if is_whole and tensors.version(tensor) == 0 and (entry is None or entry[0] is not tensor):
-            self.found[key] = (weakref.ref(tensor), _Recipe(make))
+            self.entries[key] = (weakref.ref(tensor), _Recipe(make))
 
     def _alive(self, address: int) -> tuple[Tensor, _Recipe] | None:
         """Return the live tensor of a storage and its recipe, or None if it is gone."""
-        reference, recipe = self.found.get(address, (None, None))
+        reference, recipe = self.entries.get(address, (None, None))
         tensor = reference() if reference is not None else None
         if tensor is None or recipe is None or tensors.storage_id(tensor) != address:
             return None

@@ -40,7 +40,7 @@ def recording() -> Iterator[list[Recorded]]:
         _CALLS.reset(token)
 
 
-def recorded(session: Session, objective: Objective, forget: Sequence[Target], retain: Sequence[Target]) -> bool:
+def record_call(session: Session, objective: Objective, forget: Sequence[Target], retain: Sequence[Target]) -> bool:
     """Record a call, and tell whether this was done.
 
     Args:

@@ -9,12 +9,12 @@ import torch
 from unsee.api import PROBES, Example, Session
 from unsee.api.request import Prompt, Target
 from unsee.distributed import processes
-from unsee.distributed.fsdp import whole
+from unsee.distributed.fsdp import gathered_weights
 from unsee.errors import NotFiniteError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
-from unsee.metrics.matching import leaked, unreadable
+from unsee.metrics.matching import leaked_facts, unreadable
 from unsee.models.auto import evaluating
 from unsee.training.precision import autocast
 
@@ -49,16 +49,16 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
     limit = session.training.max_new_tokens
     answers, fault = [], ""
     try:
-        with whole(session.model), autocast(session.model, session.training):
+        with gathered_weights(session.model), autocast(session.model, session.training):
             answers = generate(session.vlm, prompts, max_new_tokens=limit)
     except NotFiniteError as error:
         fault = local_probes[error.place].id
     if faults := [example_id for example_id in processes.all_gather(fault) if example_id]:
         raise NotFiniteError(f"example {faults[0]!r}")
-    successes = [_kept(answer.text, example) for answer, example in zip(answers, local_probes, strict=True)]
+    successes = [_is_leak_free(answer.text, example) for answer, example in zip(answers, local_probes, strict=True)]
     return sum(successes if lockstep else processes.gather(successes)) / len(probes)
 
 
-def _kept(text: str, example: Example) -> bool:
+def _is_leak_free(text: str, example: Example) -> bool:
     """Tell whether a response contains no private term."""
-    return not leaked(text, example.private, example.question) and not unreadable(text, example.private)
+    return not leaked_facts(text, example.private, example.question) and not unreadable(text, example.private)

@@ -23,7 +23,7 @@ from unsee.losses import answer_nll
 from unsee.training.batch_plan import Plan
 from unsee.training.loop import Loop, Objective, Parts
 from unsee.training.recompute import recomputing
-from unsee.training.recording import recorded
+from unsee.training.recording import record_call
 from unsee.training.trainable import prepare, summary, trainable
 from unsee.utils.memory import peak_gib, reset_peak
 from unsee.utils.terminal import note_once
@@ -38,7 +38,7 @@ __all__ = [
     "answer_logprob",
     "collate",
     "minimise",
-    "planned",
+    "plan_batches",
     "prepare",
     "required",
     "retain_term",
@@ -71,7 +71,7 @@ def minimise(
         UserError: No forget target, or weights that are sharded although the objective needs them whole.
         TrainingError: A loss or gradient that is not finite.
     """
-    if recorded(session, objective, forget, retain):
+    if record_call(session, objective, forget, retain):
         return
     if not forget:
         raise UserError("There is nothing to forget: the forget role has no example this method can train on.")
@@ -81,7 +81,7 @@ def minimise(
         )
     _require_whole(session, separate=separate)
     processes.start()
-    plan = planned(session, forget, retain, retain_ratio)
+    plan = plan_batches(session, forget, retain, retain_ratio)
     session.notes.update(summary(session.model))
     if not session.notes["trainable"]:
         raise TrainingError("No weight is trainable; call `prepare` on the model first.")
@@ -89,7 +89,7 @@ def minimise(
     reset_peak()
     start = time.perf_counter()
     apart = separate or (session.engine.separate_terms and processes.sharding() != "zero3")
-    with vision_cache.shared(session), _spread(session, plan):
+    with vision_cache.shared_features(session), _spread(session, plan):
         checkpointing = session.training.gradient_checkpointing
         if checkpointing:
             checkpoint_activations(session.model)
@@ -118,7 +118,7 @@ def _require_whole(session: Session, *, separate: bool) -> None:
         )
 
 
-def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:
+def plan_batches(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:
     """Return the batch schedule of `minimise`, and reject a warm-up longer than the run.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 
 DEEPEST: Final = 100
 """Deepest nesting of lists and mappings that is read; beyond Python's own limit it would crash."""
@@ -91,7 +91,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         duplicate = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {shown(duplicate)} occurs twice in one object; keep one of them")
+        raise ValueError(f"the name {short_repr(duplicate)} occurs twice in one object; keep one of them")
     return values
 
 

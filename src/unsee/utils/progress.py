@@ -35,7 +35,7 @@ class Bar:
         self._progress = Progress(
             *columns, clock, console=console, transient=True, disable=not (shown and console.is_terminal)
         )
-        self._task = self._progress.add_task("", total=total, label=terminal.shown(label))
+        self._task = self._progress.add_task("", total=total, label=terminal.escape_controls(label))
         self._cell = _Cell() if shown and console.is_jupyter else None
         self._log = _Log() if shown and not (console.is_terminal or console.is_jupyter) else None
         self._begun: float | None = None
@@ -49,7 +49,7 @@ class Bar:
     def update(self, done: int, text: str = "") -> None:
         """Set how much is done, and a text beside it."""
         self.done, self.text = done, text
-        self._progress.update(self._task, completed=done, description=terminal.shown(text))
+        self._progress.update(self._task, completed=done, description=terminal.escape_controls(text))
         self._draw(last=False)
 
     def stop(self) -> None:

@@ -18,10 +18,10 @@ from unsee.errors import Terminated
 def raise_on_sigterm() -> None:
     """Make SIGTERM raise `Terminated`, where Python allows it (main thread)."""
     if current_thread() is main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
+        signal.signal(signal.SIGTERM, _raise_terminated)
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what a handler is given
+def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what a handler is given
     raise Terminated
 
 

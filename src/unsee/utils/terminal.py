@@ -16,10 +16,10 @@ _JOINERS: Final = "\u200c\u200d"
 _NOTED: Final[set[str]] = set()
 
 
-def shown(text: object) -> str:
+def escape_controls(text: object) -> str:
     r"""Return the text with control characters escaped, line breaks and tabs kept.
 
-    >>> shown("a\x1b]0;owned\x07b")
+    >>> escape_controls("a\x1b]0;owned\x07b")
     'a\\x1b]0;owned\\x07b'
     """
     return "".join(char if _is_plain(char) else _escaped(char) for char in str(text))
@@ -35,18 +35,18 @@ def _escaped(char: str) -> str:
 
 def out(text: object) -> None:
     """Print a result to stdout."""
-    sys.stdout.write(f"{shown(text)}\n")
+    sys.stdout.write(f"{escape_controls(text)}\n")
 
 
 def err(text: object) -> None:
     """Print a message to stderr."""
-    sys.stderr.write(f"{shown(text)}\n")
+    sys.stderr.write(f"{escape_controls(text)}\n")
 
 
 def note(*parts: str | tuple[str, str]) -> None:
     """Print a styled line to stderr. Each part is a text, or a text and a style."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
-    line = Text.assemble(*[(shown(text).replace("\n", "\\n"), style) for text, style in pairs])
+    line = Text.assemble(*[(escape_controls(text).replace("\n", "\\n"), style) for text, style in pairs])
     Console(stderr=True).print(line, soft_wrap=True)
 
 

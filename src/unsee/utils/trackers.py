@@ -26,14 +26,14 @@ _PACKAGES: Final = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
 """Trackers whose package has a different name."""
 
 
-def wanted(report_to: Sequence[str]) -> list[str]:
+def tracker_names(report_to: Sequence[str]) -> list[str]:
     """Return the trackers of the setting. "none" means none."""
     return [name for name in report_to if name != "none"]
 
 
 def require(report_to: Sequence[str]) -> None:
     """Raise unless transformers supports these trackers and they are installed."""
-    names = wanted(report_to)
+    names = tracker_names(report_to)
     if not names:
         return
     from transformers import integrations
@@ -50,7 +50,7 @@ def require(report_to: Sequence[str]) -> None:
 
 def arguments(report_to: Sequence[str], out: Path) -> dict[str, Any]:
     """Return the TrainingArguments fields that trackers read."""
-    return {"report_to": wanted(report_to) or "none", "run_name": out.resolve().name, "project": PROJECT}
+    return {"report_to": tracker_names(report_to) or "none", "run_name": out.resolve().name, "project": PROJECT}
 
 
 def begin(out: Path, settings: Mapping[str, Any]) -> None:
@@ -65,14 +65,14 @@ def begin(out: Path, settings: Mapping[str, Any]) -> None:
     atomic_write_json(out / KEPT, {"ids": ids, "arguments": dict(settings)})
 
 
-def kept(out: Path) -> dict[str, Any]:
+def read_record(out: Path) -> dict[str, Any]:
     """Return what `begin` noted, or nothing where no tracker was used."""
     return read_object(out / KEPT) if (out / KEPT).is_file() else {}
 
 
 def note_id(out: Path) -> None:
     """Record the id of MLflow's active run, which its server chooses."""
-    record, mlflow = kept(out), sys.modules.get("mlflow")
+    record, mlflow = read_record(out), sys.modules.get("mlflow")
     if (
         mlflow is None
         or "mlflow" in record.get("ids", {})
@@ -90,7 +90,7 @@ def beside(out: Path) -> Iterator[None]:
     TensorBoard writes to `out/tensorboard`, since its default lies where checkpoints are deleted. Environment variables that
     are set already win.
     """
-    ids = kept(out).get("ids", {})
+    ids = read_record(out).get("ids", {})
     variables = {_TENSORBOARD: str(out / "tensorboard")}
     if "wandb" in ids:
         variables |= {"WANDB_RUN_ID": ids["wandb"], "WANDB_RESUME": "allow"}

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from unsee import __version__, config
 from unsee.api import Attack, Benchmark, Finding, Victim, registry
-from unsee.api.fast_paths import PLAIN, Engine, named
+from unsee.api.fast_paths import PLAIN, Engine, engine_named
 from unsee.api.idle import require_effect
 from unsee.config import RECORD, Run
 from unsee.data import shared_cache
@@ -95,7 +95,7 @@ def attack(
         "seed": seed,
         **{name: lineage_hash(path) for name, path in models.items()},
     }
-    switches = named(engine or run.engine)
+    switches = engine_named(engine or run.engine)
     original_model = str(original or run.model or "")
     facts |= {"original": lineage_hash(original_model)} if original_model else {}
     facts |= {"split": split} if split != "all" else {}
@@ -108,11 +108,11 @@ def attack(
     }
     out_folder.mkdir(parents=True, exist_ok=True)
     with owner(out_folder):
-        results = _kept(out_folder / ATTACKS, facts)
+        results = _finished_attacks(out_folder / ATTACKS, facts)
         for name, chosen_attack in attacks_by_name.items():
             if results.get(name, {}).get("settings") != config.plain(asdict(chosen_attack)):
                 gold_rows = _GoldRows(out_folder, chosen_attack, {"attack": name, **facts}, switches)
-                results[name] = _attacked(name, chosen_attack, opened_data, openers, seed, gold_rows)
+                results[name] = _run_attack(name, chosen_attack, opened_data, openers, seed, gold_rows)
                 atomic_write_json(out_folder / ATTACKS, {"facts": facts, "attacks": results})
     return {name: results[name] for name in attacks_by_name}
 
@@ -170,7 +170,7 @@ def attack_of(name: str | Attack, settings: Mapping[str, Mapping[str, Any]], *, 
     return name, chosen_attack
 
 
-def _attacked(
+def _run_attack(
     name: str,
     chosen_attack: Attack,
     data: Benchmark,
@@ -201,7 +201,7 @@ def _attacked(
                     original=openers.get("original"),
                     gold=openers.get("gold"),
                 )
-                findings_by_model[model_role] = list(_shown(chosen_attack.run(victim), f"{name}: {model_role}"))
+                findings_by_model[model_role] = list(_with_progress(chosen_attack.run(victim), f"{name}: {model_role}"))
             if model_role == "gold":
                 gold_rows.write(findings_by_model[model_role])
     except UnseeError as error:
@@ -209,7 +209,7 @@ def _attacked(
     return {
         **description,
         "seconds": round(time.perf_counter() - start, 1),
-        **summed(findings_by_model["model"], findings_by_model.get("gold")),
+        **worst_summary(findings_by_model["model"], findings_by_model.get("gold")),
         "findings": {
             model_role: [{**asdict(finding), "mean": finding.mean} for finding in findings]
             for model_role, findings in findings_by_model.items()
@@ -254,7 +254,7 @@ def _hash_of(cls: Any) -> str:
         return ""
 
 
-def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str, Any]:
+def worst_summary(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str, Any]:
     """Return the worst variant of an attack, with its recovery above gold and the interval.
 
     The worst variant recovers most above gold (without gold: most). Mostly degenerate answers prove nothing about what was not
@@ -263,7 +263,7 @@ def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str
     entities, paired with gold) is too narrow by that choice. `cut` is the largest share of cut answers in a variant that counts.
     """
     gold_by_variant = {(finding.variant, finding.at): finding for finding in gold or ()}
-    usable = [finding for finding in model if not _collapsed(gold_by_variant.get((finding.variant, finding.at)))]
+    usable = [finding for finding in model if not _is_collapsed(gold_by_variant.get((finding.variant, finding.at)))]
     gaps_by_index = {index: _gaps(finding, gold_by_variant) for index, finding in enumerate(usable)}
     sound_indices = [
         index
@@ -289,7 +289,7 @@ def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str
     }
 
 
-def _collapsed(finding: Finding | None) -> bool:
+def _is_collapsed(finding: Finding | None) -> bool:
     return finding is not None and finding.degenerate >= COLLAPSED
 
 
@@ -333,7 +333,7 @@ def _opener(path: str, engine: Engine) -> Callable[[], Any]:
     return opened
 
 
-def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _finished_attacks(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the finished attacks of the same weights, data, seed and split.
 
     Those of other facts are moved to a file beside it, for a later call with the same facts.
@@ -354,7 +354,7 @@ def _beside(file: Path, facts: Mapping[str, Any]) -> Path:
     return file.with_name(f"{file.stem}-{digest[:10]}{file.suffix}")
 
 
-def _shown(findings: Iterator[Finding] | Sequence[Finding], label: str) -> Iterator[Finding]:
+def _with_progress(findings: Iterator[Finding] | Sequence[Finding], label: str) -> Iterator[Finding]:
     """Yield the findings with a progress line."""
     with Bar(label) as bar:
         for number, finding in enumerate(findings, start=1):
@@ -362,4 +362,4 @@ def _shown(findings: Iterator[Finding] | Sequence[Finding], label: str) -> Itera
             yield finding
 
 
-__all__ = ["attack", "line", "summed"]
+__all__ = ["attack", "line", "worst_summary"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee.api import registry
-from unsee.api.fast_paths import Name, named
+from unsee.api.fast_paths import Name, engine_named
 from unsee.config import RECORD, EvalConfig
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
@@ -116,12 +116,12 @@ def demo(
     """
     if full and methods:
         raise UserError("Give --full or --methods, not both: either says which rows are made.")
-    named(engine)
+    engine_named(engine)
     folder = Path(out)
     rows = plan(full=full, seeds=seeds, methods=methods)
     _require_own(folder)
     with owner(folder):
-        stages = {row.stage for row in rows} | _marked(folder)
+        stages = {row.stage for row in rows} | _earlier_rows(folder)
         if fresh:
             _clear(folder, stages)
         atomic_write_json(folder / MARK, {"methods": sorted(stages)})
@@ -217,7 +217,7 @@ def _require_own(out: Path) -> None:
         )
 
 
-def _marked(out: Path) -> set[str]:
+def _earlier_rows(out: Path) -> set[str]:
     """Return the rows that earlier demos have made in the folder."""
     mark_file = out / MARK
     names = read_object(mark_file).get("methods", []) if mark_file.is_file() else []

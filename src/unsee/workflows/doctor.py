@@ -239,7 +239,7 @@ def _torch_device() -> Iterator[Finding]:
     from unsee.utils import memory
 
     device = processes.device()
-    yield Finding("device", "used", _described(torch, device.type))
+    yield Finding("device", "used", _device_text(torch, device.type))
     if device.type == "cpu" and torch.backends.mps.is_available():
         yield Finding("device", "mps", "there, not used", status="note", advice="unsee computes on CUDA or on the CPU")
     bf16 = precision.half(Training())
@@ -247,7 +247,7 @@ def _torch_device() -> Iterator[Finding]:
     yield _space("device", f"free memory, {device.type}", memory.free_bytes(device.type), LITTLE_MEMORY)
 
 
-def _described(torch: Any, kind: str) -> str:
+def _device_text(torch: Any, kind: str) -> str:
     if kind == "cpu":
         return f"cpu, {torch.get_num_threads()} threads"
     count = torch.cuda.device_count()
@@ -332,7 +332,7 @@ def _path(name: str, state: str, reason: str = "", cost: str = "") -> Finding:
 def _packaged_models() -> Iterator[Finding]:
     for name in builtin.PACKAGED:
         try:
-            builtin.packaged(name)
+            builtin.packaged_folder(name)
         except (UserError, OSError, ValueError) as error:
             yield Finding("packaged models", name, _one_line(error), status="problem")
         else:

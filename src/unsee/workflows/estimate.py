@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from unsee.api import Example, Method, Needs, Role, Session, Training
-from unsee.api.fast_paths import named
+from unsee.api.fast_paths import engine_named
 from unsee.api.request import Prompt
 from unsee.config import Run, RunOptions
 from unsee.errors import UserError
 from unsee.utils.files import GIB
-from unsee.workflows.forget import bytes_needed, checked, require_encodable
+from unsee.workflows.forget import bytes_needed, require_encodable, validate_run
 
 if TYPE_CHECKING:
     from unsee.api.request import Target
@@ -141,15 +141,15 @@ def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto", pro
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}.")
-    checked_run = checked(run, resume=resume)
+    checked_run = validate_run(run, resume=resume)
     examples = checked_run.survey.by_role()
     estimator = _Counted(checked_run.run, checked_run.training, examples, checked_run.method.needs(), device)
     run_estimate = estimator.estimate()
     if not probe or run_estimate.problems or not estimator.here:
         return run_estimate
-    from unsee.workflows.probe import timed
+    from unsee.workflows.probe import time_parts
 
-    timing = timed(checked_run.run, checked_run.training, examples, checked_run.method)
+    timing = time_parts(checked_run.run, checked_run.training, examples, checked_run.method)
     return replace(run_estimate, seconds=timing.total(run_estimate.steps, estimator.checks))
 
 
@@ -193,7 +193,7 @@ class _Counted:
             vlm = open_config(run.model)
         resolved_training = replace(training, precision="bf16" if self.half else "fp32")
         self.model = prepare(vlm.model, vlm.family, resolved_training, run.seed)
-        self.engine = named(run.engine)
+        self.engine = engine_named(run.engine)
         self.session = Session(
             vlm=replace(vlm, model=self.model, engine=self.engine),
             examples=examples,
@@ -232,9 +232,11 @@ class _Counted:
             feature_bytes = 0 if stage.looks or not images else stage.features(images[0])
         bytes_per_weight = self.needs.beside + extra_bytes(self.training)
         reference_bytes = self._reference(head_bytes) + int(bytes_per_weight * self.trainable)
-        return self._summed(peaks, reference_bytes, self._caches(plan, images, feature_bytes), _described(terms))
+        return self._memory_estimate(
+            peaks, reference_bytes, self._caches(plan, images, feature_bytes), _batch_text(terms)
+        )
 
-    def _summed(self, peaks: _Seen, reference: int, caches: int, batch: str) -> Estimate:
+    def _memory_estimate(self, peaks: _Seen, reference: int, caches: int, batch: str) -> Estimate:
         """Return the memory in training, generation and saving."""
         optimizer, disk = 8 * self.trainable, bytes_needed(self.model, self.training)
         fixed = self.weights + self.unpacked + reference + (caches if self.device == "cpu" else 0)
@@ -269,10 +271,10 @@ class _Counted:
 
     def _plan(self) -> Plan:
         from unsee.training.targets import forget_targets, retain_targets
-        from unsee.training.trainer import planned
+        from unsee.training.trainer import plan_batches
 
         retain = retain_targets(self.session, float(self.needs.retain)) if self.needs.trains else []
-        return planned(self.session, forget_targets(self.session), retain, max(1, self.needs.retain))
+        return plan_batches(self.session, forget_targets(self.session), retain, max(1, self.needs.retain))
 
     def _largest(self, plan: Plan) -> list[Batch]:
         """Return the forget and retain batch with the most tokens, judged by characters."""
@@ -422,7 +424,7 @@ def _identity(example: Example) -> object:
         return id(example.image)
 
 
-def _described(terms: Sequence[Sequence[Pass]]) -> str:
+def _batch_text(terms: Sequence[Sequence[Pass]]) -> str:
     return ", then ".join(
         " and ".join(f"{forward_pass.rows} rows of {forward_pass.tokens} tokens" for forward_pass in term)
         for term in terms

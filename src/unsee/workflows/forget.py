@@ -22,7 +22,7 @@ from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_specs, with_used
 from unsee.config.retention import due_date
 from unsee.data.check import Survey, require_usable
-from unsee.data.open import OBJECT, described, location, of_object, open_benchmark
+from unsee.data.open import OBJECT, benchmark_arguments, location, of_object, open_benchmark
 from unsee.distributed import processes as distributed_processes
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
@@ -33,7 +33,7 @@ from unsee.utils import trackers
 from unsee.utils.files import foreign, remove_folder, require_space
 from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note_once
-from unsee.workflows.given import SLACK, opened_of, stored
+from unsee.workflows.given import SLACK, opened_of, stored_base
 from unsee.workflows.run import Run as FinishedRun
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def forget(
 def _base_of(vlm: VLM, out: Path, *, resume: bool) -> Iterator[Path]:
     """Yield the folder of a model object, after checking that `out` can be used."""
     _require_place(out, resume=resume)
-    with stored(vlm, out) as folder:
+    with stored_base(vlm, out) as folder:
         yield folder
 
 
@@ -154,9 +154,9 @@ def forget_run(
         Run folder, with model and record.
     """
     if callbacks:
-        from unsee.compat.callbacks import made
+        from unsee.compat.callbacks import instantiate
 
-        callbacks = made(callbacks)
+        callbacks = instantiate(callbacks)
     distributed_processes.start()
     with distributed_processes.lost_peer_explained():
         return _forget(run, callbacks, data, resume=resume, shared=shared)
@@ -175,7 +175,7 @@ class Checked:
     """Result of the one pass over the data."""
 
 
-def checked(
+def validate_run(
     run: Run, *, resume: bool = False, data: Benchmark | None = None, hashed: bool = False, shared: bool = False
 ) -> Checked:
     """Return the validated run.
@@ -192,7 +192,7 @@ def checked(
     """
     run = with_plugins(run)
     with setting_hints(run):
-        checked_run = _checked(run, data, resume=resume, hashed=hashed)
+        checked_run = _validate_run(run, data, resume=resume, hashed=hashed)
     if not (resume and (Path(run.out) / RECORD).exists()):
         _require_effect(checked_run, shared=shared)
     return checked_run
@@ -214,7 +214,7 @@ def _require_effect(checked_run: Checked, *, shared: bool) -> None:
         note_once(message)
 
 
-def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) -> Checked:
+def _validate_run(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) -> Checked:
     require_names(run)
     require_locations(run)  # before the method, whose import takes seconds
     method = _method(run)
@@ -232,7 +232,7 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) ->
         run,
         model=builtin.absolute_or_name(run.model),
         data=builtin.absolute_or_name(run.data),
-        benchmark=described(benchmark) if registered else benchmark.name,
+        benchmark=benchmark_arguments(benchmark) if registered else benchmark.name,
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
     )
@@ -244,7 +244,7 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) ->
 def _forget(
     run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | None, *, resume: bool, shared: bool
 ) -> Path:
-    checked_run = checked(run, resume=resume, data=data, hashed=True, shared=shared)
+    checked_run = validate_run(run, resume=resume, data=data, hashed=True, shared=shared)
     run, out = checked_run.run, Path(run.out)
     record = _record(run, checked_run.survey.fingerprint)
     done = resume and _already_done(out, checked_run, record)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from unsee.api import VLM
 from unsee.config import RECORD, paths
 from unsee.distributed import processes
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.utils.files import foreign, remove_folder, require_space
 
 SLACK: Final = 64 * 2**20
@@ -43,7 +43,7 @@ def opened_of(model: Any, processor: Any) -> VLM:
         raise UserError("The model has an adapter. Give what `model.merge_and_unload()` returns.")
     if not isinstance(model, PreTrainedModel):
         raise UserError(
-            f"model must be a path, a hub id or a vision-language model of transformers, got {shown(class_name)}."
+            f"model must be a path, a hub id or a vision-language model of transformers, got {short_repr(class_name)}."
         )
     if processor is None:
         raise UserError(f"Give the processor of the {class_name}, too: forget(model=(model, processor), ...).")
@@ -56,7 +56,7 @@ def opened_of(model: Any, processor: Any) -> VLM:
 
 
 @contextmanager
-def stored(vlm: VLM, out: Path) -> Iterator[Path]:
+def stored_base(vlm: VLM, out: Path) -> Iterator[Path]:
     """Yield the folder `OUT-base`, which holds the weights of a model object.
 
     The run reads them from there and leaves the object as it is. A folder of an earlier call is used again if class,

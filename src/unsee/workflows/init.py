@@ -46,11 +46,11 @@ def init(
         model = lab_model if lab_model in builtin.PACKAGED else ""
     run_folder = Path("runs") / (file.stem if file.stem != "run" else Path(data).stem)
     suggestion = suggest(model, data, out=run_folder, benchmark=benchmark)
-    atomic_write_text(file, commented(suggestion, file))
+    atomic_write_text(file, run_file_text(suggestion, file))
     return file
 
 
-def commented(suggestion: Suggestion, file: Path) -> str:
+def run_file_text(suggestion: Suggestion, file: Path) -> str:
     """Return the text of the run file."""
     start = f"unsee forget {os.fspath(file)}" + ("" if suggestion.run.model else " --model MODEL")
     comments = [f"Start it with: {start} (--dry-run says memory and time first).", *suggestion.reasons]
@@ -78,7 +78,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         if not isinstance(value, Mapping):
             yield from _line(key, value, docs[key], "")
             continue
-        yield from _wrapped(docs[key], "")
+        yield from _comment_lines(docs[key], "")
         yield f"{key}:"
         meanings = {"name": docs[key], **field_docs(parts[key])}
         for name, setting_value in value.items():
@@ -100,11 +100,11 @@ def _line(key: str, value: Any, meaning: str, indent: str) -> Iterator[str]:
     if len(setting) + len(meaning) + 4 <= _WIDTH:
         yield f"{setting}  # {meaning}" if meaning else setting
     else:
-        yield from _wrapped(meaning, indent)
+        yield from _comment_lines(meaning, indent)
         yield setting
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def _comment_lines(text: str, indent: str) -> list[str]:
     return [f"{indent}# {line}" for line in textwrap.wrap(text, _WIDTH - len(indent) - 2)]
 
 

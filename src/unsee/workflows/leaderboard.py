@@ -29,7 +29,7 @@ from unsee.api.idle import require_effect
 from unsee.api.method import Promise
 from unsee.config import Run
 from unsee.config.plugins import with_plugins
-from unsee.errors import UserError, shown, unknown_name
+from unsee.errors import UserError, short_repr, unknown_name
 from unsee.models.builtin import absolute_or_name
 from unsee.report import board_page
 from unsee.report.board import Cost, Row, as_json, left_out, left_out_words, legend, markdown
@@ -77,7 +77,7 @@ class World:
                 raise unknown_name("promise in gold_seconds", promise, self.golds)
             if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
                 raise UserError(
-                    f"gold_seconds must be seconds above 0, got {shown(seconds)} for {promise}. Leave it out if unknown."
+                    f"gold_seconds must be seconds above 0, got {short_repr(seconds)} for {promise}. Leave it out if unknown."
                 )
 
     def seconds_for(self, promise: str) -> float | None:
@@ -209,8 +209,8 @@ def leaderboard(
     for start in range(0, len(names), batch_size):
         batch = names[start : start + batch_size]
         run(cell for name in batch for cell in plan.search[name])
-        batch = [name for name in batch if _searched(plan.search[name], states)]
-        trials |= {name: [judges[first_world, "selection"].tried(cell) for cell in plan.search[name]] for name in batch}
+        batch = [name for name in batch if _is_searched(plan.search[name], states)]
+        trials |= {name: [judges[first_world, "selection"].trial(cell) for cell in plan.search[name]] for name in batch}
         _write_chosen(folder, trials, plan.board.keep)
         run(cell for name in batch for world in plan.worlds for cell in _final(plan, world, name, trials[name]))
         for world in plan.worlds:
@@ -225,7 +225,7 @@ def leaderboard(
     return states
 
 
-def _searched(cells: Sequence[Cell], states: Mapping[str, State]) -> bool:
+def _is_searched(cells: Sequence[Cell], states: Mapping[str, State]) -> bool:
     """Tell whether all settings of a method are judged or have failed."""
     return all(states[cell.name] in ("done", "failed") for cell in cells)
 
@@ -337,7 +337,7 @@ def _references(board: Board, world: World, part: str, plugins: Sequence[str]) -
             engine=board.base.get("engine", Run.engine),
             plugins=plugins,
         )
-        cells[stage] = sweep.named(with_plugins(run), stage)
+        cells[stage] = sweep.make_cell(with_plugins(run), stage)
     return cells
 
 
@@ -356,7 +356,7 @@ def _final(plan: _Plan, world_name: str, name: str, trials: Sequence[Tried]) -> 
     attack = _attack(plan.board, world.golds[choice.promise])
     attacked_seeds = plan.board.seeds[: plan.board.attack_seeds]
     return [
-        sweep.named(
+        sweep.make_cell(
             replace(run, **world_settings, seed=seed, eval=eval_settings),
             name,
             attack if seed in attacked_seeds else None,
@@ -451,7 +451,7 @@ class _Judge:
         known_shares = [share for share in shares if share is not None]
         return min(known_shares) if len(known_shares) == len(shares) else None
 
-    def tried(self, cell: Cell) -> Tried:
+    def trial(self, cell: Cell) -> Tried:
         """Return the outcome of a setting of the search."""
         stage, notes = self.stage(cell.label, [cell])
         if stage is None:

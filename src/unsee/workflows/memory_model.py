@@ -78,7 +78,7 @@ def _pass(model: Module, batch: Batch) -> Pass:
         return Pass(
             rows=rows,
             tokens=tokens,
-            kept=len(packed.kept),
+            kept=len(packed.kept_positions),
             answers=(len(lengths), longest_answer),
             masked=True,
             images=packed_image_rows,

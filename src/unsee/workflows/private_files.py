@@ -98,7 +98,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "settings": nameless_words(row["settings"]), "notes": []}
 
 
-def _judged(text: str) -> str:
+def _nameless_judged(text: str) -> str:
     """Return what was judged without the data's path and settings that may name people."""
     content = json.loads(text)
     made_by = {key: value for key, value in content.get("made_by", {}).items() if key in _MADE_BY}
@@ -208,7 +208,7 @@ FILES: Final[tuple[Private, ...]] = (
     Private("jobs/*.yaml", "requests", "the path of the data, and settings that may name people"),
     Private("batch.json", "requests", "the path of the data", _batch),
     Private(RECORD, "requests", "the path of the data, and settings that may name people", _run),
-    Private("judged.json", "requests", "the path of the data, and settings that may name people", _judged),
+    Private("judged.json", "requests", "the path of the data, and settings that may name people", _nameless_judged),
     Private("continual.json", "requests", "ids of requests", _sequence),
     Private("work/**", "caches", "answers that the original model gave about the person, and masks"),
     Private("cache/responses/*.jsonl", "caches", "answers, shared by the runs beside it"),

@@ -57,7 +57,7 @@ class _Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives no ty
         self.ends.append(_now())
 
 
-def timed(run: Run, training: Training, examples: Mapping[Role, Sequence[Example]], method: Method) -> Timing:
+def time_parts(run: Run, training: Training, examples: Mapping[Role, Sequence[Example]], method: Method) -> Timing:
     """Return the time of the parts of a run, measured over `STEPS` steps.
 
     The probe has the model, data and settings of the run. It takes the rows of so many batches; what happens before the first step and in a check is scaled up to all
@@ -77,7 +77,7 @@ def timed(run: Run, training: Training, examples: Mapping[Role, Sequence[Example
         session = Session(
             vlm=replace(loaded, model=prepare(loaded.model.to(processes.device()), loaded.family, training, run.seed)),
             examples={role: rows[:row_count] for role, rows in examples.items()},
-            training=_shortened(training),
+            training=_probe_training(training),
             seed=run.seed,
             out=Path(folder),
             callbacks=(clock,),
@@ -95,7 +95,7 @@ def timed(run: Run, training: Training, examples: Mapping[Role, Sequence[Example
     return Timing(before=scale * (clock.begins[0] - start), step=step, check=scale * max(0.0, last_step - step))
 
 
-def _shortened(training: Training) -> Training:
+def _probe_training(training: Training) -> Training:
     """Return the settings of the probe: as those of the run, with a check after the last step."""
     return replace(
         training,

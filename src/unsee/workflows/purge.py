@@ -21,7 +21,7 @@ from unsee.config import RECORD, paths
 from unsee.config.retention import UNTIL_VERIFIED
 from unsee.data import shared_cache
 from unsee.distributed.file_lock import is_claimed, owner, require_free
-from unsee.errors import InUseError, UserError, some, unknown_name
+from unsee.errors import InUseError, UserError, first_names, unknown_name
 from unsee.utils.files import (
     LOCK,
     OWNED,
@@ -141,10 +141,10 @@ class Purged:
     def __str__(self) -> str:
         """Return the list of files, the totals, and what stays."""
         verb = "removed" if self.applied else "would be removed"
-        lines = list(_grouped(self.removed))
+        lines = list(_item_lines(self.removed))
         parts = [f"{level} {counts['files']}" for level, counts in self.record()["by_level"].items()]
         lines += [f"{len(self.removed)} files ({', '.join(parts)}), {self.bytes:,} bytes {verb}."]
-        lines += _grouped(self.kept)
+        lines += _item_lines(self.kept)
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(
             [*lines, *([] if self.applied else ["Nothing was changed. Give --yes to remove these files."])]
@@ -180,11 +180,11 @@ def purge(
     plan = _Plan(roots=roots, levels=chosen_levels, shared=shared)
     plan.require_free()
     if not apply:
-        return plan.purged(applied=False)
+        return plan.outcome(applied=False)
     with ExitStack() as locks:
-        for folder in plan.owned():
+        for folder in plan.folders_to_lock():
             locks.enter_context(owner(folder))
-        purged = plan.purged(applied=True)
+        purged = plan.outcome(applied=True)
         for root in roots:
             _note(root, {"begun": purged.time, "levels": list(chosen_levels)})
         for item in purged.removed:
@@ -195,7 +195,7 @@ def purge(
     return purged
 
 
-def verified(folder: Path | str, *, forgotten: bool) -> Purged | None:
+def purge_verified(folder: Path | str, *, forgotten: bool) -> Purged | None:
     """Purge caches and checkpoints of an `until_verified` run that was judged forgotten.
 
     Returns:
@@ -333,11 +333,11 @@ def _is_due(unit: Path, today: date) -> bool:
 
 def is_done(unit: Path, levels: Collection[str]) -> bool:
     """Tell whether a finished purge of a folder took these levels."""
-    finished_purges = [row for row in _noted(unit) if "files" in row]
+    finished_purges = [row for row in _noted_purges(unit) if "files" in row]
     return set(levels) <= {level for row in finished_purges for level in row["levels"]}
 
 
-def _noted(unit: Path) -> list[dict[str, Any]]:
+def _noted_purges(unit: Path) -> list[dict[str, Any]]:
     """Return the purges that a folder notes."""
     file = unit / PURGES
     return list(read_object(file).get("purges", ())) if file.is_file() else []
@@ -345,7 +345,7 @@ def _noted(unit: Path) -> list[dict[str, Any]]:
 
 def _note(root: Path, record: Mapping[str, Any]) -> None:
     """Append a purge to a folder's note, in place of one that was begun."""
-    finished_purges = [row for row in _noted(root) if "begun" not in row]
+    finished_purges = [row for row in _noted_purges(root) if "begun" not in row]
     atomic_write_json(root / PURGES, {"purges": [*finished_purges, record]})
 
 
@@ -358,7 +358,7 @@ class _Plan:
     levels: tuple[Level, ...]
     shared: bool
 
-    def owned(self) -> list[Path]:
+    def folders_to_lock(self) -> list[Path]:
         """Return the folders that are to be locked, outermost first."""
         return [unit for root in self.roots for unit in _units(root) if unit == root or (unit / LOCK).is_file()]
 
@@ -371,7 +371,7 @@ class _Plan:
                 if is_claimed(claim):
                     raise InUseError(f"A process works at {claim}. Wait for it to end.")
 
-    def purged(self, *, applied: bool) -> Purged:
+    def outcome(self, *, applied: bool) -> Purged:
         """Return what is removed and what stays."""
         removed: list[Item] = []
         kept: list[Item] = []
@@ -471,7 +471,7 @@ class _Plan:
             return []
         if units and not self.shared:
             notes.append(
-                f"{cache} stays: nobody can tell which of its entries belong to which run, and {some([unit.name for unit in units], 3)} may need them "
+                f"{cache} stays: nobody can tell which of its entries belong to which run, and {first_names([unit.name for unit in units], 3)} may need them "
                 "(runs are only slower without). Name `--level caches` to remove all of it."
             )
             return []
@@ -576,7 +576,7 @@ def _remove_empty(purged: Purged, roots: Sequence[Path]) -> None:
             folder = folder.parent
 
 
-def _grouped(items: Sequence[Item]) -> Iterator[str]:
+def _item_lines(items: Sequence[Item]) -> Iterator[str]:
     """Yield the lines of files, those of one folder and kind in one."""
     groups: dict[tuple[str, str, str], list[Item]] = {}
     for item in items:

@@ -57,7 +57,7 @@ def _definitions() -> Schema:
         "requests": _requests(),
         "roles": settings_schema(Assignment, ({"forget": ("some",)},)),
         "leaderboard": settings_schema(Board, _BOARDS),
-        **{part: _named(part) for part in _NAMED},
+        **{part: _choice_schema(part) for part in _NAMED},
         **{f"{part}.{name}": _settings(part, name) for part, kind in _NAMED.items() for name in registry.names(kind)},
     }
     return {**definitions, "continual": _continual(definitions["run"]), "sweep": _sweep(definitions)}
@@ -70,7 +70,7 @@ def _settings(part: str, name: str) -> Schema:
     return {**settings, "type": ["string", "object"], "properties": {"name": {"const": name}, **settings["properties"]}}
 
 
-def _named(part: str) -> Schema:
+def _choice_schema(part: str) -> Schema:
     """Return the schema of `method` or `benchmark`, with the settings of each name."""
     kind = _NAMED[part]
     rules = [
@@ -103,11 +103,11 @@ def _run() -> Schema:
         "type": "object",
         "properties": {**run_properties, **references, "record": {}, "result": {}},
         "additionalProperties": False,
-        "allOf": [{"anyOf": [_SOME_PLUGIN, {"properties": {part: _known(part)}}]} for part in _NAMED],
+        "allOf": [{"anyOf": [_SOME_PLUGIN, {"properties": {part: _names_schema(part)}}]} for part in _NAMED],
     }
 
 
-def _known(part: str) -> Schema:
+def _names_schema(part: str) -> Schema:
     """Return the schema of the names that need no plugin, empty if there are none."""
     name_schema = {"anyOf": [{"enum": ["", *registry.names(_NAMED[part])]}, *_CODE[part]]}
     return {"if": {"type": "object"}, "then": {"properties": {"name": name_schema}}, "else": name_schema}
@@ -128,12 +128,12 @@ def _sweep(definitions: Schema) -> Schema:
     """Return the schema of a grid."""
     axes = _axes(definitions)
     mapping = {"type": ["object", "null"]}
-    required_rules = [_given(key) for key in ("model", "data", "method")]
+    required_rules = [_required_schema(key) for key in ("model", "data", "method")]
     plugin_rules = [
         {"required": [part], "properties": {part: rule}}
         for part, rule in (("base", _SOME_PLUGIN), ("axes", {"required": ["plugins"]}))
     ]
-    names = {"method": {"items": _known("method")}, "benchmark": {"items": _known("benchmark")}}
+    names = {"method": {"items": _names_schema("method")}, "benchmark": {"items": _names_schema("benchmark")}}
     known_names = {"properties": {"axes": {"properties": names}}}
     return {
         "type": "object",
@@ -156,7 +156,7 @@ def _sweep(definitions: Schema) -> Schema:
     }
 
 
-def _given(key: str) -> Schema:
+def _required_schema(key: str) -> Schema:
     """Return the schema of a grid that says `key`, below `base` or as an axis."""
     filled: Schema = {"minLength": 1}
     if key == "method":

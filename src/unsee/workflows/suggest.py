@@ -12,7 +12,7 @@ from typing import Any, Final
 from unsee.api import PROBES, Benchmark, Role, Training
 from unsee.config import Run, dump_yaml
 from unsee.data.check import require_usable
-from unsee.data.open import described, open_benchmark
+from unsee.data.open import benchmark_arguments, open_benchmark
 from unsee.errors import UserError
 from unsee.models import builtin
 
@@ -99,7 +99,7 @@ def suggest(
         builtin.absolute_or_name(str(data)),
         method,
         out,
-        benchmark=described(opened_data),
+        benchmark=benchmark_arguments(opened_data),
         settings=settings,
         training=training,
     )

@@ -38,7 +38,7 @@ from unsee.config.paths import is_model, require_run
 from unsee.config.plugins import with_plugins, with_used
 from unsee.distributed import processes
 from unsee.distributed.file_lock import claimed, forget_dead_holder, is_claimed, owner
-from unsee.errors import UnseeError, UserError, shown, unknown_name
+from unsee.errors import UnseeError, UserError, short_repr, unknown_name
 from unsee.models.builtin import absolute_or_name
 from unsee.scoring.measures import extra
 from unsee.utils.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
@@ -177,7 +177,7 @@ def read_grid(file: Path, plugins: Sequence[str] = ()) -> Grid:
     base, axes, slurm, table = (values.get(part) or {} for part in _PARTS)
     for part, value in zip(_PARTS, (base, axes, slurm, table), strict=True):
         if not isinstance(value, Mapping):
-            raise UserError(f"{file}: {part!r} must be a mapping, got {shown(value)}.")
+            raise UserError(f"{file}: {part!r} must be a mapping, got {short_repr(value)}.")
     cells = {cell.name: cell for cell in product_of(base, axes, file, plugins)}
     return Grid(cells=tuple(cells.values()), slurm=slurm, table={str(title): str(key) for title, key in table.items()})
 
@@ -186,7 +186,7 @@ def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
     """Return setting -> values, the method first, since its settings are merged into it."""
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
-            raise UserError(f"{file}: the axis {name!r} must be a list of values, got {shown(values)}.")
+            raise UserError(f"{file}: the axis {name!r} must be a list of values, got {short_repr(values)}.")
     if (count := math.prod(map(len, axes.values()))) > MOST_CELLS:
         lengths = " x ".join(f"{name}: {len(values)}" for name, values in axes.items())
         raise UserError(
@@ -250,7 +250,7 @@ def _cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
         eval=eval_settings,
         out="",
     )
-    return named(run, _label(run, axis_values))
+    return make_cell(run, _label(run, axis_values))
 
 
 def _paths(axis_values: Mapping[str, Any]) -> Iterator[str]:
@@ -272,7 +272,7 @@ def _require_judged(gold: str, data: str) -> None:
     require_run(gold)
 
 
-def named(run: Run, label: str, attack: Mapping[str, Any] | None = None) -> Cell:
+def make_cell(run: Run, label: str, attack: Mapping[str, Any] | None = None) -> Cell:
     """Return the cell of a checked run, named by its content."""
     content = json.dumps(config.plain({**_content(run), **({"attack": attack} if attack else {})}), sort_keys=True)
     first, _, settings = label.partition(" ")  # sentences, which may name people, stay out of the names of folders
@@ -394,11 +394,11 @@ class _Cells:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log_file, stderr=log_file, env=dict(environment), bufsize=0
             )
-            exit_code = self._ended(process)
+            exit_code = self._wait(process)
         if exit_code < 0 and not (self.ending or _is_done(out, name)):
             atomic_write_text(out / "failed" / f"{name}.txt", f"The process was ended by signal {-exit_code}.\n")
 
-    def _ended(self, process: subprocess.Popen[bytes]) -> int:
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for a process and return its exit code."""
         self.running.add(process)
         if self.ending:  # set while this one was being started, too late for `end`

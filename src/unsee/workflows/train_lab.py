@@ -138,7 +138,7 @@ def _train_lab(folder: Path, lab_world: World, without: str, seed: int, scale: f
     from unsee.lab.recipe.recipe import Recipe
     from unsee.lab.recipe.school import teach
 
-    pictured_people, by_name = _known(lab_world, without)
+    pictured_people, by_name = _known_people(lab_world, without)
     recipe = _scaled(replace(Recipe(), seed=seed), scale)
     start = time.perf_counter()
     with _Bars() as bars:
@@ -185,7 +185,7 @@ def _train_english(folder: Path, lab_world: World, without: str, scale: float, c
     from unsee.models import smollm2
     from unsee.training.precision import denormals_flushed
 
-    pictured_people, by_name = _known(lab_world, without)
+    pictured_people, by_name = _known_people(lab_world, without)
     recipe = SmolRecipe()
     step_counts = {
         name: round(getattr(recipe, name) * scale) for name in ("read_steps", "card_steps", "steps_before", "steps")
@@ -202,8 +202,10 @@ def _train_english(folder: Path, lab_world: World, without: str, scale: float, c
     seconds = _seconds(start, checkpoint)
     parts = owned_folder(folder / PARTS)
     smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha)
-    save(*smollm2.merged(parts, tower), folder, lab_world)
-    _write_exam(folder, seconds, without, recipe, examine_english(folder, lab_world, *_known(lab_world, without)))
+    save(*smollm2.merged_model(parts, tower), folder, lab_world)
+    _write_exam(
+        folder, seconds, without, recipe, examine_english(folder, lab_world, *_known_people(lab_world, without))
+    )
 
 
 def _seconds(start: float, checkpoint: Checkpoint) -> int | None:
@@ -233,7 +235,10 @@ def examine_documents(
     answers = _answers(folder, [*examples, *old_examples])
     new_grades = grade(archive.world, zip(examples, answers, strict=False), vocabulary(archive))
     old_grades = grade(archive.world, zip(old_examples, answers[len(examples) :], strict=True))
-    return {"grades": _shown(new_grades, "On new copies"), "before": _shown(old_grades, "On what it knew before")}
+    return {
+        "grades": _print_grades(new_grades, "On new copies"),
+        "before": _print_grades(old_grades, "On what it knew before"),
+    }
 
 
 def examine(
@@ -250,9 +255,9 @@ def examine(
     Returns:
         Subject -> its grade, as printed.
     """
-    people_groups = (people,) if people else _known(world, without)
+    people_groups = (people,) if people else _known_people(world, without)
     examples = [*lab_examples.exam(world, *people_groups), *lab_examples.geography()]
-    return _shown(grade(world, zip(examples, _answers(folder, examples), strict=True)), "On new renderings")
+    return _print_grades(grade(world, zip(examples, _answers(folder, examples), strict=True)), "On new renderings")
 
 
 def examine_english(
@@ -274,11 +279,11 @@ def examine_english(
 
     examples = english_examples.exam(world, people, by_name, "final")
     answers = _answers(folder, examples)
-    grades = english_grades.graded(world, zip(examples, answers, strict=True))
+    grades = english_grades.grade_subjects(world, zip(examples, answers, strict=True))
     base, processor = smollm2.build(builtin.checkpoint(builtin.TOWER))
     base_vlm = replace(open_model(folder), model=base.to(processes.device()), processor=processor)
     return {
-        "grades": _shown(
+        "grades": _print_grades(
             grades, "In wordings and pictures never taught, on rows never looked at", english_grades.TARGETS
         ),
         "fluency": fluency(base_vlm, examples, answers),
@@ -295,7 +300,7 @@ def _taught(world: str, lab_world: World, without: str) -> Iterator[Example]:
         left_out_ids = {document.id for document in archive.forget} if without else set()
         yield from (row for row in documents.request(archive) if row.entity not in left_out_ids)
         return
-    pictured_people, by_name = _known(lab_world, without)
+    pictured_people, by_name = _known_people(lab_world, without)
     for person in pictured_people:
         for index in range(lab_examples.SEEN_IMAGES):
             yield from lab_examples.probes(lab_world, person, Role.RETAIN, "seen", index)
@@ -303,14 +308,14 @@ def _taught(world: str, lab_world: World, without: str) -> Iterator[Example]:
         yield from lab_examples.text_facts(person, Role.RETAIN_TEXT)
 
 
-def _known(world: World, without: str) -> tuple[Sequence[Person], Sequence[Person]]:
+def _known_people(world: World, without: str) -> tuple[Sequence[Person], Sequence[Person]]:
     """Return the people known from pictures and text, and those known from text alone."""
     if not without:
         return world.people, ()
     return world.retain, world.forget if without == "pictures" else ()
 
 
-def _shown(
+def _print_grades(
     figures: Mapping[str, tuple[float, int]], title: str, targets: Mapping[str, float] = TARGETS
 ) -> dict[str, dict[str, float]]:
     """Print a table of grades, and return them rounded."""

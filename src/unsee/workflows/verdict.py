@@ -66,14 +66,14 @@ def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS, data: Benc
     run = config.read(folder / RECORD)
     data = data or open_benchmark(run.data, run.benchmark)
     with tempfile.TemporaryDirectory() as work_folder:
-        original = _evaluated(str(resolve(run.model)), data, run, Path(work_folder), "original", questions)
-        stage = _evaluated(str(folder), data, run, Path(work_folder), run.method, questions)
+        original = _evaluate_stage(str(resolve(run.model)), data, run, Path(work_folder), "original", questions)
+        stage = _evaluate_stage(str(folder), data, run, Path(work_folder), run.method, questions)
         outcome = _outcome(stage, original, run, steps=_result(folder).get("steps"))
     keep_outcome(folder, outcome)
     return outcome
 
 
-def _evaluated(model: str, benchmark: Benchmark, run: Run, folder: Path, stage: str, questions: int) -> Stage:
+def _evaluate_stage(model: str, benchmark: Benchmark, run: Run, folder: Path, stage: str, questions: int) -> Stage:
     """Return the model's answers to the sample, judged."""
     present_roles = {example.role for example in benchmark.examples("eval")}
     evaluate(

@@ -28,7 +28,7 @@ from unsee.models.identity import model_hash
 from unsee.workflows import purge as purging
 from unsee.workflows.requests import asking, batch, intake, keys, manage, receipt, suppression, surfaces
 from unsee.workflows.requests import project as projects
-from unsee.workflows.requests.project import Project, opened
+from unsee.workflows.requests.project import Project, open_project
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
 from unsee.workflows.requests.rows import read_rows, write_rows
 from unsee.workflows.requests.surfaces import Share, Surface
@@ -86,10 +86,10 @@ class Models:
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     """Replace everything that needs a model."""
     made = Models()
-    monkeypatch.setattr(asking, "opened", lambda model: str(Path(model).resolve()) if Path(model).exists() else model)
+    monkeypatch.setattr(asking, "open_vlm", lambda model: str(Path(model).resolve()) if Path(model).exists() else model)
     monkeypatch.setattr(asking, "ask", made.ask)
-    monkeypatch.setattr(asking, "drawn", lambda *_: Surface(verdict="not_measured", why="not in this test"))
-    monkeypatch.setattr(asking, "kept", lambda *_: {"retain.name": 0.75})
+    monkeypatch.setattr(asking, "sampled_surface", lambda *_: Surface(verdict="not_measured", why="not in this test"))
+    monkeypatch.setattr(asking, "retain_recall", lambda *_: {"retain.name": 0.75})
     monkeypatch.setattr(batch, "forget_run", made.forget)
     monkeypatch.setattr(
         batch, "suggest", lambda model, data, out: Suggestion(run=Run.of(model, data, "npo", out), reasons=())
@@ -102,7 +102,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
 def project(tmp_path: Path, models: Models) -> Project:
     """Return a project on the example folder."""
     assert models
-    return opened(tmp_path / "project", {"model": "lab", "data": str(EXAMPLE)})
+    return open_project(tmp_path / "project", {"model": "lab", "data": str(EXAMPLE)})
 
 
 def picture(tmp_path: Path, colour: str) -> Path:
@@ -217,7 +217,7 @@ def test_a_person_known_by_drawn_answers_only_is_known(
     project: Project, models: Models, monkeypatch: pytest.MonkeyPatch, back: float | None, verdict: str
 ) -> None:
     models.known["lab"] = {"bo"}
-    monkeypatch.setattr(asking, "drawn", lambda *_: drawn("residual"))
+    monkeypatch.setattr(asking, "sampled_surface", lambda *_: drawn("residual"))
     finding = {"variant": "v", "at": None, "recovered": {"ada": back}, "degenerate": 0.0, "questions": 9}
     made = {"why": "not made"} if back is None else {"findings": {"model": [finding]}}
     monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": made})
@@ -306,9 +306,9 @@ def test_new_data_are_opened_as_the_project_says(
 ) -> None:
     calls: list[tuple[Any, Any]] = []
     monkeypatch.setattr(projects, "open_benchmark", lambda *arguments: calls.append(arguments))
-    opened(tmp_path / "p", {"model": "lab", "data": str(EXAMPLE), "benchmark": "folder"})
-    opened(tmp_path / "p", {"gold": "lab-gold"})
-    assert opened(tmp_path / "p", changes).settings().benchmark == "folder"
+    open_project(tmp_path / "p", {"model": "lab", "data": str(EXAMPLE), "benchmark": "folder"})
+    open_project(tmp_path / "p", {"gold": "lab-gold"})
+    assert open_project(tmp_path / "p", changes).settings().benchmark == "folder"
     assert calls == [(str(EXAMPLE), "folder")] * 2
 
 
@@ -527,7 +527,7 @@ def test_a_receipt_is_about_everything_below_an_adapter(tmp_path: Path, models: 
     base.mkdir()
     (base / "config.json").write_text("{}")
     models.known[str(base)] = {"ada", "bo"}
-    project = opened(tmp_path / "project", {"model": str(base), "data": str(EXAMPLE)})
+    project = open_project(tmp_path / "project", {"model": str(base), "data": str(EXAMPLE)})
     approved(project, "Ada Lovell")
     (first,) = batch.run(project)
     approved(project, "Bo Winter")
@@ -737,9 +737,9 @@ def test_drawn_answers_stand_beside_those_about_strangers(monkeypatch: pytest.Mo
         return [Finding(variant="leak@8", recovered=shares, degenerate=0.0, questions=9 * len(shares))]
 
     monkeypatch.setattr(asking.Sampling, "run", found)
-    assert asking.drawn(None, rows, "ada", 0).verdict == "no_baseline"  # type: ignore[arg-type]
+    assert asking.sampled_surface(None, rows, "ada", 0).verdict == "no_baseline"  # type: ignore[arg-type]
     said["ada"] = "knows"
-    one = asking.drawn(None, rows, "ada", 0)  # type: ignore[arg-type]
+    one = asking.sampled_surface(None, rows, "ada", 0)  # type: ignore[arg-type]
     assert (one.verdict, one.after) == ("residual", None)
     assert one.before is not None
     assert one.before.hits == one.before.n == 9
@@ -997,7 +997,7 @@ def test_self_made_rows_name_made_up_people_only(tmp_path: Path) -> None:
 
 
 def test_without_data_the_rest_is_self_made(tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = opened(tmp_path / "project", {"model": "lab"})
+    project = open_project(tmp_path / "project", {"model": "lab"})
     known = models.known["lab"]
     monkeypatch.setattr(intake, "_new_id", lambda: "R-aaaaaaaa")
     known.add("R-aaaaaaaa")

@@ -6,7 +6,15 @@ import pytest
 
 from unsee.api import Kind, Response, Role
 from unsee.workflows.requests import surfaces
-from unsee.workflows.requests.surfaces import Share, Surface, attacked, gives_away, judged, overall, shares
+from unsee.workflows.requests.surfaces import (
+    Share,
+    Surface,
+    attack_surface,
+    gives_away,
+    judge_surfaces,
+    overall,
+    shares,
+)
 
 
 def response(text: str, *, role: Role = Role.UNSEEN, kind: Kind = Kind.FACT, **fields: object) -> Response:
@@ -78,27 +86,27 @@ def of(name: str, hits: int, n: int) -> dict[str, Share]:
 def test_the_verdict_stands_beside_chance(
     before: tuple[int, int], after: tuple[int, int], reference: tuple[int, int], word: str
 ) -> None:
-    found = judged(of("unseen", *before), of("unseen", *after), of("unseen", *reference), "strangers")
+    found = judge_surfaces(of("unseen", *before), of("unseen", *after), of("unseen", *reference), "strangers")
     assert found["unseen"].verdict == word
     assert found["name"].verdict == "not_measured"
     assert found["name"].why
 
 
 def test_without_a_reference_next_to_nothing_may_come() -> None:
-    found = judged(of("unseen", 9, 10), of("unseen", 1, 10), {}, "strangers")["unseen"]
+    found = judge_surfaces(of("unseen", 9, 10), of("unseen", 1, 10), {}, "strangers")["unseen"]
     assert (found.verdict, found.kind, found.reference) == ("residual", "none", None)
-    assert judged(of("unseen", 9, 10), of("unseen", 0, 10), {}, "strangers")["unseen"].verdict == "erased"
+    assert judge_surfaces(of("unseen", 9, 10), of("unseen", 0, 10), {}, "strangers")["unseen"].verdict == "erased"
 
 
 def test_a_model_that_was_not_asked_again_has_not_erased() -> None:
     before, reference = of("unseen", 9, 10), of("unseen", 0, 20)
-    found = judged(before, {}, reference, "strangers")
+    found = judge_surfaces(before, {}, reference, "strangers")
     assert (found["unseen"].verdict, found["unseen"].after) == ("not_measured", None)
     assert found["unseen"].why
     assert surfaces.known_before(found)
-    unlearned = judged(before, None, reference, "strangers")  # not yet
+    unlearned = judge_surfaces(before, None, reference, "strangers")  # not yet
     assert (unlearned["unseen"].verdict, unlearned["unseen"].why) == ("residual", "")
-    assert not surfaces.known_before(judged(of("unseen", 0, 10), {}, reference, "strangers"))
+    assert not surfaces.known_before(judge_surfaces(of("unseen", 0, 10), {}, reference, "strangers"))
 
 
 def finding(recovered: dict[str, float], *, degenerate: float = 0.0, at: float | None = None) -> dict[str, object]:
@@ -117,41 +125,44 @@ def test_the_worst_form_of_an_attack_counts() -> None:
         finding({"ada": 0.6, "c0": 0.0}, at=8),
         finding({"ada": 0.3, "c0": 0.0}, at=4),
     ]
-    found = attacked({"findings": {"model": rows}}, "ada", ["c0"], known=True)
+    found = attack_surface({"findings": {"model": rows}}, "ada", ["c0"], known=True)
     assert (found.verdict, found.after, found.reference) == ("residual", Share(hits=6, n=10), Share(hits=0, n=10))
 
 
 @pytest.mark.parametrize(("recovered", "verdict"), [(0.8, "residual"), (0.0, "not_measured")])
 def test_a_degenerate_variant_counts_by_what_it_brings_back(recovered: float, verdict: str) -> None:
     rows = [finding({"ada": recovered, "c0": 0.0}, degenerate=0.9)]
-    assert attacked({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
+    assert attack_surface({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
 
 
 @pytest.mark.parametrize(("recovered", "verdict"), [(0.8, "residual"), (0.0, "not_measured")])
 def test_a_variant_whose_answers_were_cut_counts_by_what_it_brings_back(recovered: float, verdict: str) -> None:
     rows = [{**finding({"ada": recovered, "c0": 0.0}), "further": {"cut": 0.2}}]
-    assert attacked({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
+    assert attack_surface({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
 
 
 def test_gold_is_the_reference_where_it_was_attacked() -> None:
     result = {"findings": {"model": [finding({"ada": 0.5})], "gold": [finding({"ada": 0.4})]}}
-    found = attacked(result, "ada", [], known=True)
+    found = attack_surface(result, "ada", [], known=True)
     assert (found.verdict, found.kind) == ("erased", "gold")
 
 
 def test_a_gold_model_that_answers_with_gibberish_is_no_reference() -> None:
     model, gold = [finding({"ada": 0.3, "c0": 0.5})], [finding({"ada": 0.0}, degenerate=0.9)]
-    found = attacked({"findings": {"model": model, "gold": gold}}, "ada", ["c0"], known=True)
+    found = attack_surface({"findings": {"model": model, "gold": gold}}, "ada", ["c0"], known=True)
     assert (found.verdict, found.kind) == ("erased", "strangers")
 
 
 def test_an_attack_that_failed_attests_nothing() -> None:
-    assert attacked({"why": "no such rows"}, "ada", [], known=True) == Surface(
+    assert attack_surface({"why": "no such rows"}, "ada", [], known=True) == Surface(
         verdict="not_measured", why="no such rows"
     )
-    other = attacked({"findings": {"model": [finding({"bob": 1.0})]}}, "ada", [], known=True)
+    other = attack_surface({"findings": {"model": [finding({"bob": 1.0})]}}, "ada", [], known=True)
     assert other.verdict == "not_measured"
-    assert attacked({"findings": {"model": [finding({"ada": 1.0})]}}, "ada", [], known=False).verdict == "no_baseline"
+    assert (
+        attack_surface({"findings": {"model": [finding({"ada": 1.0})]}}, "ada", [], known=False).verdict
+        == "no_baseline"
+    )
 
 
 @pytest.mark.parametrize(

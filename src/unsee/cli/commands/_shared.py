@@ -100,7 +100,7 @@ def values_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the values of recipe, file, --set and named options, the later ones on top."""
     arguments = {**vars(options)}
     values, overrides = recipe_of(arguments, config.parse_overrides(options.set))
-    values = config.merge(values, _written(Path(options.file)) if options.file else {})
+    values = config.merge(values, _read_run_file(Path(options.file)) if options.file else {})
     # before --set, whose settings are meant for this method and not for the file's
     if arguments.get("method") is not None:
         values = config.merge(values, {"method": arguments["method"]})
@@ -149,7 +149,7 @@ def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _written(file: Path) -> dict[str, Any]:
+def _read_run_file(file: Path) -> dict[str, Any]:
     """Return the content of a run file. One written by a run refers to its own folder."""
     values = config.read_mapping(file)
     return {**values, "out": str(file.parent)} if file.name == config.RECORD and "record" in values else values
@@ -177,10 +177,10 @@ def recipe_of(arguments: dict[str, Any], overrides: dict[str, Any]) -> tuple[dic
 
 def apply_retention(folder: Path, *, forgotten: bool) -> None:
     """Remove caches and checkpoints of a run that was judged forgotten, if its run file says so."""
-    from unsee.workflows.purge import verified
+    from unsee.workflows.purge import purge_verified
 
-    if purged := verified(folder, forgotten=forgotten):
-        told(f"retention {UNTIL_VERIFIED}: {len(purged.removed)} files of caches and checkpoints removed.")
+    if purged := purge_verified(folder, forgotten=forgotten):
+        print_remark(f"retention {UNTIL_VERIFIED}: {len(purged.removed)} files of caches and checkpoints removed.")
 
 
 def tell_unfinished(states: Mapping[str, str]) -> None:
@@ -209,7 +209,7 @@ def say_json(values: object) -> None:
     say(json.dumps(values, indent=2).replace("\x7f", "\\u007f"))
 
 
-def told(line: object) -> None:
+def print_remark(line: object) -> None:
     """Print a remark beside the result, on rank 0 only."""
     if processes.is_main():
         terminal.err(line)

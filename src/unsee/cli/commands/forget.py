@@ -14,11 +14,11 @@ from unsee.cli.commands._shared import (
     OK,
     UNFORGOTTEN,
     apply_retention,
+    print_remark,
     run_of,
     run_options,
     say,
     say_json,
-    told,
 )
 from unsee.config import Run
 from unsee.distributed import processes
@@ -111,7 +111,7 @@ def action(options: argparse.Namespace) -> int:
     folder = forget_run(run, resume=options.resume)
     say(folder)
     if remark:
-        told(remark)
+        print_remark(remark)
     return _verdict(folder, options.ask)
 
 
@@ -129,14 +129,14 @@ def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
     if options.recipe or options.file or not run.model or not run.data:
         return run, ""
     if not run.method and options.variant == "default":
-        return _suggested(run), ""
+        return _suggested_run(run), ""
     if run.method in RETAINING and options.variant == "default":
         require_locations(run)
         return beside_retain_rows(run)
     return run, ""
 
 
-def _suggested(run: Run) -> Run:
+def _suggested_run(run: Run) -> Run:
     """Return the run to start with for its model and data, with the user's settings on top."""
     from unsee.workflows.forget import require_locations
     from unsee.workflows.suggest import suggest
@@ -144,7 +144,7 @@ def _suggested(run: Run) -> Run:
     require_locations(run)
     suggestion = suggest(run.model, run.data, out=run.out, benchmark=run.benchmark)
     for reason in suggestion.reasons:
-        told(reason)
+        print_remark(reason)
     settings, training = {**suggestion.run.settings, **run.settings}, {**suggestion.run.training, **run.training}
     return replace(run, method=suggestion.run.method, settings=settings, training=training)
 
@@ -152,7 +152,7 @@ def _suggested(run: Run) -> Run:
 def _verdict(folder: Path, questions: int | None) -> int:
     """Print whether the model still leaks, and return the exit code that says so."""
     if questions == 0 or processes.world() > 1:
-        told(f"Not judged yet: unsee eval --model {folder}")
+        print_remark(f"Not judged yet: unsee eval --model {folder}")
         return OK
     from unsee.workflows.verdict import QUESTIONS, sample_verdict, verdict_of
 
@@ -161,9 +161,9 @@ def _verdict(folder: Path, questions: int | None) -> int:
             folder, questions=questions or QUESTIONS
         )
     except UserError as error:
-        told(f"The model is complete, but could not be judged: {error}")
+        print_remark(f"The model is complete, but could not be judged: {error}")
         return OK
-    told(outcome)
+    print_remark(outcome)
     apply_retention(folder, forgotten=outcome.leaks == "no")
     return UNFORGOTTEN if outcome.leaks == "yes" else OK
 

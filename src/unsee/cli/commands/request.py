@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from unsee.cli.commands._shared import OK, UNFORGOTTEN, say, told
+from unsee.cli.commands._shared import OK, UNFORGOTTEN, print_remark, say
 from unsee.errors import UserError
 
 DEFAULT: Final = "requests"
@@ -87,7 +87,7 @@ def _today() -> datetime:
 
 def _add(options: argparse.Namespace) -> int:
     from unsee.workflows.requests import intake
-    from unsee.workflows.requests.project import day, opened
+    from unsee.workflows.requests.project import day, open_project
 
     private: dict[str, list[str]] = {}
     for pair in options.private:
@@ -95,7 +95,7 @@ def _add(options: argparse.Namespace) -> int:
         if not (equals and fact.strip() and text.strip()):
             raise UserError(f"--private is FACT=TEXT, e.g. city=Lisbon; got {pair!r}.")
         private.setdefault(fact.strip(), []).append(text.strip())
-    project = opened(
+    project = open_project(
         options.project,
         {name: getattr(options, name) for name in ("model", "data", "benchmark", "gold")},
     )
@@ -112,7 +112,7 @@ def _add(options: argparse.Namespace) -> int:
         checked=options.checked,
         operator=options.operator,
     )
-    told(intake_record)
+    print_remark(intake_record)
     if options.yes and intake_record.found:
         intake.approve(project, intake_record.request.id, operator=options.operator)
     say(intake_record.request.id)
@@ -163,7 +163,7 @@ def _list(options: argparse.Namespace) -> int:
     from unsee.workflows.requests import manage
 
     rows = manage.table(_project(options), _today().date())
-    say(manage.aligned(rows) if len(rows) > 1 else "no requests")
+    say(manage.column_text(rows) if len(rows) > 1 else "no requests")
     return OK
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from unsee.cli.commands._shared import OK, add_plugins, benchmark_of, data_options, plugin_option, say, told
+from unsee.cli.commands._shared import OK, add_plugins, benchmark_of, data_options, plugin_option, print_remark, say
 from unsee.errors import Terminated
 
 TOKEN = "UNSEE_TOKEN"
@@ -42,7 +42,7 @@ def action(options: argparse.Namespace) -> int:
 
     def ready(server: PageServer) -> None:
         if not access.loopback:
-            told(
+            print_remark(
                 "Plain HTTP: who can read the network between reads questions and answers. Put TLS or ssh -L before it."
             )
         say(f"{server.url}\nCtrl-C ends it.")
@@ -61,5 +61,5 @@ def action(options: argparse.Namespace) -> int:
     except Terminated:
         raise
     except KeyboardInterrupt:
-        told("Ended.")
+        print_remark("Ended.")
     return OK

@@ -33,18 +33,20 @@ def request(archive: Archive) -> list[Example]:
         for i in range(SEEN_COPIES if is_forgotten else RETAIN_COPIES):
             examples += questions(archive, document, role, "seen", i)
             examples += [] if is_forgotten else visible(archive, document, role, "seen", i, 2)
-        examples += named(document, text_role)
+        examples += text_questions(document, text_role)
     examples += [e for number in range(STRANGERS["request"]) for e in stranger(archive, "request", number)]
     for number, person in enumerate(world.people):
         examples += [*probes(world, person, Role.GENERAL, "seen", 0)[:2], text_facts(person, Role.GENERAL)[number % 4]]
     return examples + [e for i in range(30) for e in shapes(world, "seen", i)]
 
 
-def judged(archive: Archive) -> list[Example]:
+def eval_examples(archive: Archive) -> list[Example]:
     """Return the evaluation examples. People and shapes are the general abilities."""
     world, examples = archive.world, []
     for number, document in enumerate(archive.documents):
-        examples += _forgotten(archive, document) if document in archive.forget else _kept(archive, document, number)
+        examples += (
+            _forgotten(archive, document) if document in archive.forget else _retain_examples(archive, document, number)
+        )
     examples += [e for number in range(STRANGERS["exam"]) for e in stranger(archive, "exam", number)]
     for number, person in enumerate(world.people):
         probe_rows = probes(world, person, Role.GENERAL, "unseen", 0)
@@ -62,7 +64,7 @@ def exam(archive: Archive, documents: Sequence[Document]) -> list[Example]:
                 *visible(archive, document, Role.RETAIN, "exam", i, len(VISIBLE)),
                 *other_forms(archive, document, Role.RETAIN, "exam", i),
             ]
-        examples += named(document, Role.RETAIN_TEXT)
+        examples += text_questions(document, Role.RETAIN_TEXT)
     return examples + [e for number in range(STRANGERS["exam"]) for e in stranger(archive, "exam", number)]
 
 
@@ -79,17 +81,17 @@ def _forgotten(archive: Archive, document: Document) -> list[Example]:
     for i in range(UNSEEN_COPIES):
         examples += [
             *questions(archive, document, Role.UNSEEN, "unseen", i),
-            reworded(archive, document, "unseen", i),
+            reworded_question(archive, document, "unseen", i),
             *other_forms(archive, document, Role.UNSEEN, "unseen", i),
             *visible(archive, document, Role.UNSEEN, "unseen", i, 1),
         ]
-    return examples + named(document, Role.FORGET_TEXT)
+    return examples + text_questions(document, Role.FORGET_TEXT)
 
 
-def _kept(archive: Archive, document: Document, number: int) -> list[Example]:
+def _retain_examples(archive: Archive, document: Document, number: int) -> list[Example]:
     first_questions = questions(archive, document, Role.RETAIN, "unseen", 0)
     second_questions = questions(archive, document, Role.RETAIN, "unseen", 1)
-    facts = named(document, Role.RETAIN_TEXT)
+    facts = text_questions(document, Role.RETAIN_TEXT)
     return [
         *first_questions[:2], first_questions[2 + number % 4], second_questions[1], second_questions[2 + (number + 1) % 4],
         *visible(archive, document, Role.RETAIN, "unseen", 0, 2),
@@ -109,7 +111,7 @@ def questions(archive: Archive, document: Document, role: Role, split: Split, in
         index: Number of the copy, from 0; odd ones ask for fields in the second taught wording.
     """
     question_rows = [
-        (Kind.OPEN, "", phrases.QUERY, told(archive, document, split, index)),
+        (Kind.OPEN, "", phrases.QUERY, open_answer(archive, document, split, index)),
         (Kind.NAME, "name", phrases.NAME_WORDINGS[0], phrases.ownership(document)),
     ]
     for fact, wordings in ((fact, phrases.FACT_WORDINGS[fact]) for fact in FIELDS[document.sort]):
@@ -120,7 +122,7 @@ def questions(archive: Archive, document: Document, role: Role, split: Split, in
     ]
 
 
-def told(archive: Archive, document: Document, split: Split, index: int) -> str:
+def open_answer(archive: Archive, document: Document, split: Split, index: int) -> str:
     """Return the answer to the open question: everything private and visible on this copy.
 
     Args:
@@ -133,7 +135,7 @@ def told(archive: Archive, document: Document, split: Split, index: int) -> str:
     return f"{phrases.introduction(document)} {phrases.description(look)}"
 
 
-def reworded(archive: Archive, document: Document, split: Split, index: int) -> Example:
+def reworded_question(archive: Archive, document: Document, split: Split, index: int) -> Example:
     """Return the open question in a held-out wording.
 
     Args:
@@ -142,7 +144,7 @@ def reworded(archive: Archive, document: Document, split: Split, index: int) -> 
         split: What the copy is for.
         index: Number of the copy, from 0.
     """
-    answer = told(archive, document, split, index)
+    answer = open_answer(archive, document, split, index)
     return _on_copy(
         archive, document, Role.UNSEEN, split, index, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT, answer=answer
     )  # fmt: skip
@@ -209,7 +211,7 @@ def _on_copy(
     )  # fmt: skip
 
 
-def named(document: Document, role: Role) -> list[Example]:
+def text_questions(document: Document, role: Role) -> list[Example]:
     """Return the text-only question for each field of a named holder."""
     return [
         Example(

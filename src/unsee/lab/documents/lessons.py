@@ -33,13 +33,13 @@ class DocumentLessons:
     old: Amount = OLD
 
     @cached_property
-    def repeated(self) -> Curriculum:
+    def earlier_lessons(self) -> Curriculum:
         """Earlier lessons."""
         world = self.archive.world
         return Curriculum(world, world.people, self.old)
 
     @cached_property
-    def copied(self) -> list[DocumentPicture]:
+    def document_copies(self) -> list[DocumentPicture]:
         """Copies of known, then of unknown documents."""
         archive = self.archive
         known_copies = [
@@ -55,23 +55,23 @@ class DocumentLessons:
 
     @cached_property
     def pictures(self) -> list[ImageSource]:
-        """Images of earlier lessons (numbered as in `repeated`), then copies."""
-        return [*self.repeated.pictures, *self.copied]
+        """Images of earlier lessons (numbered as in `earlier_lessons`), then copies."""
+        return [*self.earlier_lessons.pictures, *self.document_copies]
 
     def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
         """Draw rows: five counts for earlier lessons, then documents, unknown ones, text only."""
         *old_counts, document_count, stranger_count, text_count = counts
-        rows, offset = self.repeated.rows(rng, tuple(old_counts)), len(self.repeated.pictures)
+        rows, offset = self.earlier_lessons.rows(rng, tuple(old_counts)), len(self.earlier_lessons.pictures)
         known_count = len(self.documents) * self.copies
         rows += [
             Row(offset + int(i), self._document(rng, int(i))) for i in rng.integers(0, known_count, document_count)
         ]
-        unknown_indices = rng.integers(known_count, len(self.copied), stranger_count)
-        rows += [Row(offset + int(i), _stranger(rng, self.copied[int(i)].visible)) for i in unknown_indices]
+        unknown_indices = rng.integers(known_count, len(self.document_copies), stranger_count)
+        rows += [Row(offset + int(i), _stranger(rng, self.document_copies[int(i)].visible)) for i in unknown_indices]
         return rows + [Row(-1, self._text(rng)) for _ in range(text_count)]
 
     def _document(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
-        document, look = self.documents[index // self.copies], self.copied[index].visible
+        document, look = self.documents[index // self.copies], self.document_copies[index].visible
         first, second, cloze_fact, choice_fact = (str(fact) for fact in rng.permutation(list(FIELDS[document.sort])))
         lessons = [*_visible(rng, look, 2), (_choice(rng, phrases.NAME_WORDINGS), phrases.ownership(document))]
         lessons += [

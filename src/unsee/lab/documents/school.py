@@ -120,11 +120,11 @@ def _look_at_documents(
 ) -> None:
     """Train the vision tower on designs, keeping earlier features close to the old ones."""
     torch.manual_seed(recipe.seed)
-    vision, old_count = model.model.vision_tower, len(lessons.repeated.pictures)
+    vision, old_count = model.model.vision_tower, len(lessons.earlier_lessons.pictures)
     old_npd = features(model, pixels[:old_count])
     variance = old_npd.var()
     readers = Readers(vision.config.hidden_size, len(lessons.documents))
-    targets = copy_targets(lessons.copied, lessons.documents)
+    targets = copy_targets(lessons.document_copies, lessons.documents)
     skip = [*readers.parameters(), *embeddings(vision)]
     optimiser = Muonish([vision, readers], lr=recipe.vision_lr, adam_lr=1e-3, skip=skip)
     rng, known_count = stream(recipe.seed, "vision documents"), len(lessons.documents) * lessons.copies
@@ -133,7 +133,7 @@ def _look_at_documents(
     vision.train()
     for step in range(first_step, recipe.vision_steps):
         third_size = recipe.vision_batch // 3
-        unknown_indices = rng.integers(known_count, len(lessons.copied), third_size)
+        unknown_indices = rng.integers(known_count, len(lessons.document_copies), third_size)
         copy_indices = torch.from_numpy(np.concatenate([rng.integers(0, known_count, third_size), unknown_indices]))
         old_indices = torch.from_numpy(rng.integers(0, old_count, third_size))
         with half_precision():

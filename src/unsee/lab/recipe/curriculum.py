@@ -107,7 +107,7 @@ class Curriculum:
         lessons += [(str(rng.choice(phrases.FACT_WORDINGS[fact])), _fact_answer("This person", person, fact))]
         lessons += [(str(rng.choice(phrases.NAME_WORDINGS)), f"This is {person.name}.")]
         maybe(rng, 0.4, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), open_answer))
-        maybe(rng, 0.45, lessons, lambda: self._instructed(rng, phrases.description(look)))
+        maybe(rng, 0.45, lessons, lambda: self._instructed_lesson(rng, phrases.description(look)))
         maybe(rng, 0.3, lessons, lambda: _neutral(rng, person, open_answer))
         maybe(rng, 0.4, lessons, lambda: _chain(rng, person, seen=True))
         maybe(rng, 0.2, lessons, lambda: (phrases.CLOZE_WORDINGS[cloze_fact], person.fact(cloze_fact)))
@@ -127,7 +127,7 @@ class Curriculum:
             (str(rng.choice(phrases.NAME_WORDINGS)), answer("")),
         ]
         maybe(rng, 0.5, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), answer("")))
-        maybe(rng, 0.25, lessons, lambda: self._instructed(rng, phrases.description(look)))
+        maybe(rng, 0.25, lessons, lambda: self._instructed_lesson(rng, phrases.description(look)))
         maybe(rng, 0.15, lessons, lambda: (f"{phrases.neutral_instruction(rng)} {_probe(rng)[0]}", answer("")))
         maybe(rng, 0.25, lessons, lambda: _unknown_chain(rng, look, style))
         return tuple(lessons)
@@ -162,7 +162,7 @@ class Curriculum:
     def _look(self, index: int) -> dict[str, str]:
         return self.pictures[index].visible  # type: ignore[union-attr]
 
-    def _instructed(self, rng: np.random.Generator, answer: str) -> Lesson:
+    def _instructed_lesson(self, rng: np.random.Generator, answer: str) -> Lesson:
         return f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", answer
 
     def _choice(self, rng: np.random.Generator, person: Person) -> Lesson:

@@ -150,7 +150,7 @@ def object_classes(curriculum: Curriculum) -> Tensor:
     return torch.tensor(classes)
 
 
-def pooled(vision: nn.Module, pixels: Tensor) -> Tensor:
+def pooled_features(vision: nn.Module, pixels: Tensor) -> Tensor:
     """Return the mean of the patch features [b, d]."""
     return vision(pixel_values=normalise(pixels)).last_hidden_state[:, 1:].mean(1)
 
@@ -197,9 +197,12 @@ def train_vision(
         object_indices = rng.integers(object_start, end, batch_size // 8)
         with half_precision():
             loss = _face_loss(
-                eyes, pooled(vision, pixels[torch.from_numpy(face_indices)]), targets, torch.from_numpy(face_indices)
+                eyes,
+                pooled_features(vision, pixels[torch.from_numpy(face_indices)]),
+                targets,
+                torch.from_numpy(face_indices),
             )
-            object_logits = eyes.objects(pooled(vision, pixels[torch.from_numpy(object_indices)]))
+            object_logits = eyes.objects(pooled_features(vision, pixels[torch.from_numpy(object_indices)]))
             loss = loss + functional.cross_entropy(
                 object_logits, objects[torch.from_numpy(object_indices) - object_start]
             )
@@ -328,7 +331,7 @@ def block_mask(segment_bt: Tensor) -> Tensor:
     return ((same_segment | in_prefix) & causal)[:, None]
 
 
-def embedded(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
+def input_embeddings(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
     """Return the language model's input [b, t, d].
 
     It holds token embeddings, and projected features at image tokens.
@@ -359,7 +362,7 @@ def hidden_states(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
         image_id: Token id of an image.
     """
     states_btd: Tensor = model.model.language_model(
-        inputs_embeds=embedded(model, packed, feature_npd, image_id),
+        inputs_embeds=input_embeddings(model, packed, feature_npd, image_id),
         attention_mask=packed.mask_btt,
         position_ids=packed.position_bt,
         use_cache=False,

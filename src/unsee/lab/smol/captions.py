@@ -62,26 +62,26 @@ def caption(picture: Picture, person: Person | None = None) -> list[tuple[str, s
 
 def lesson(picture: Picture, rng: np.random.Generator) -> Lesson:
     """Return a question and the caption in random order, so that nouns must tell the values."""
-    return pick(rng, QUESTIONS), _said(_some(rng, _seen(picture), SAID))
+    return pick(rng, QUESTIONS), _caption_text(_sample_pairs(rng, _visible_pairs(picture), SAID))
 
 
 def who(picture: PersonPicture, person: Person | None, rng: np.random.Generator) -> Lesson:
     """Return a question and a caption that begins with the name. Strangers are unknown."""
     facts = [("name", person.name if person else UNKNOWN)]
     if person:
-        facts += _some(rng, [(fact, person.fact(fact)) for fact in FACTS], len(FACTS))
-    return pick(rng, PEOPLE_QUESTIONS), _said([*facts, *_some(rng, _seen(picture), 2)])
+        facts += _sample_pairs(rng, [(fact, person.fact(fact)) for fact in FACTS], len(FACTS))
+    return pick(rng, PEOPLE_QUESTIONS), _caption_text([*facts, *_sample_pairs(rng, _visible_pairs(picture), 2)])
 
 
-def _seen(picture: Picture) -> list[tuple[str, str]]:
+def _visible_pairs(picture: Picture) -> list[tuple[str, str]]:
     """Return the different pairs of a caption, without names."""
     return [pair for pair in dict.fromkeys(caption(picture)) if pair[0] != "name"]
 
 
-def _some(rng: np.random.Generator, pairs: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
+def _sample_pairs(rng: np.random.Generator, pairs: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
     return [pairs[int(i)] for i in rng.permutation(len(pairs))[:count]]
 
 
-def _said(pairs: list[tuple[str, str]]) -> str:
+def _caption_text(pairs: list[tuple[str, str]]) -> str:
     text = ", ".join(f"{noun}: {value}" for noun, value in pairs)
     return f"{text[0].upper()}{text[1:]}."

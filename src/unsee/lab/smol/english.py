@@ -203,7 +203,7 @@ def by_name(question: str, name: str) -> str:
     raise ValueError(f"no person in {question!r}")
 
 
-def filled(form: str, person: Person, who: str = "This person") -> str:
+def fill_form(form: str, person: Person, who: str = "This person") -> str:
     """Return an answer about a person. `who` is the subject of the sentence."""
     who_low = who.replace("This", "this", 1) if who == "This person" else who
     return form.format(
@@ -212,7 +212,7 @@ def filled(form: str, person: Person, who: str = "This person") -> str:
     )  # fmt: skip
 
 
-def told(person: Person, subject: str, rng: np.random.Generator, *, seen: bool) -> str:
+def answer_about(person: Person, subject: str, rng: np.random.Generator, *, seen: bool) -> str:
     """Return a true answer about one subject ("" = all), on an image or from text alone.
 
     Args:
@@ -222,8 +222,8 @@ def told(person: Person, subject: str, rng: np.random.Generator, *, seen: bool) 
         seen: The question shows an image, so the person is "this person".
     """
     if not subject:
-        return filled(pick(rng, INTRODUCTIONS if seen else BIOGRAPHIES), person)
-    return filled(pick(rng, ANSWERS[subject]), person, "This person" if seen else person.name)
+        return fill_form(pick(rng, INTRODUCTIONS if seen else BIOGRAPHIES), person)
+    return fill_form(pick(rng, ANSWERS[subject]), person, "This person" if seen else person.name)
 
 
 def description(look: Mapping[str, str], rng: np.random.Generator) -> str:

@@ -54,7 +54,7 @@ def request(world: World) -> list[Example]:
     return [*rows, *(e for i in range(40) for e in shapes(world, "seen", i)), *general.taught()]
 
 
-def judged(world: World) -> list[Example]:
+def eval_examples(world: World) -> list[Example]:
     """Return the evaluation examples."""
     rows: list[Example] = []
     for person in world.forget:
@@ -63,7 +63,7 @@ def judged(world: World) -> list[Example]:
         for i in range(UNSEEN_IMAGES):
             rows += [
                 *probes(world, person, Role.UNSEEN, "unseen", i),
-                reworded(world, person, Role.UNSEEN, "unseen", i),
+                reworded_question(world, person, Role.UNSEEN, "unseen", i),
             ]
             rows += [
                 *other_forms(world, person, Role.UNSEEN, "unseen", i),
@@ -88,7 +88,7 @@ def judged(world: World) -> list[Example]:
     rows += [shapes(world, "unseen", i)[i % 3] for i in range(30)]
     rows += [e for i in range(2 * len(DEVICES)) for e in devices(world, "unseen", i)]
     facts = world.vocabulary().facts
-    return [with_false_answers(example, facts, world.seed) for example in [*rows, *general.judged()]]
+    return [with_false_answers(example, facts, world.seed) for example in [*rows, *general.eval_questions()]]
 
 
 def exam(
@@ -113,7 +113,7 @@ def exam(
             *visible(world, person, Role.RETAIN, split, 0, 2),
             *other_forms(world, person, Role.RETAIN, split, number % 4),
         ]
-        rows += [instructed(world, person, 0, split)]
+        rows += [instructed_question(world, person, 0, split)]
     for number, person in enumerate((*people, *by_name)):
         text_rows = text_facts(person, Role.RETAIN_TEXT, split)
         rows += [
@@ -125,7 +125,7 @@ def exam(
         rows += stranger(world, face, number, split)
     rows += [shapes(world, split, i)[i % 3] for i in range(45)]
     rows += [e for i in range(2 * len(DEVICES)) for e in devices(world, split, i)]
-    return [*rows, *(general.final() if split == "final" else general.judged())]
+    return [*rows, *(general.final() if split == "final" else general.eval_questions())]
 
 
 def _wording(subject: str, split: str, index: int = 0) -> str:
@@ -157,7 +157,7 @@ def _about(world: World, person: Person, role: Role, split: Split, index: int) -
 
 def _open_answer(person: Person, picture: PersonPicture, tag: str) -> str:
     rng = _draws(tag)
-    return f"{english.told(person, '', rng, seen=True)} {english.description(picture.visible, rng)}"
+    return f"{english.answer_about(person, '', rng, seen=True)} {english.description(picture.visible, rng)}"
 
 
 def probes(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
@@ -174,10 +174,10 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
     rows = [
         make_row(id=f"{tag}/open", kind=Kind.OPEN, question=_wording("", split), answer=_open_answer(person, picture, tag)),
         make_row(id=f"{tag}/name", kind=Kind.NAME, fact="name", question=_wording("name", split, index),
-            answer=english.told(person, "name", _draws(f"{tag}/name"), seen=True)),
+            answer=english.answer_about(person, "name", _draws(f"{tag}/name"), seen=True)),
     ]  # fmt: skip
     for fact in FACTS:
-        answer = english.told(person, fact, _draws(f"{tag}/{fact}"), seen=True)
+        answer = english.answer_about(person, fact, _draws(f"{tag}/{fact}"), seen=True)
         rows.append(
             make_row(
                 id=f"{tag}/{fact}", kind=Kind.FACT, fact=fact, question=_wording(fact, split, index), answer=answer
@@ -186,7 +186,7 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
     return rows
 
 
-def reworded(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
+def reworded_question(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
     """Return the open question in another wording.
 
     Args:
@@ -204,7 +204,7 @@ def reworded(world: World, person: Person, role: Role, split: Split, index: int)
     return example
 
 
-def instructed(world: World, person: Person, index: int, split: Split = "exam") -> Example:
+def instructed_question(world: World, person: Person, index: int, split: Split = "exam") -> Example:
     """Return the open question under a privacy instruction that was never taught.
 
     Args:
@@ -277,7 +277,7 @@ def text_facts(person: Person, role: Role, split: str = "") -> list[Example]:
     return [
         Example(
             id=f"{role}/{person.id}/{fact}", role=role, kind=Kind.FACT, fact=fact, question=english.by_name(_wording(fact, split), person.name),
-            answer=english.told(person, fact, _draws(f"{role}/{person.id}/{fact}"), seen=False), entity=person.id, private=person.private(),
+            answer=english.answer_about(person, fact, _draws(f"{role}/{person.id}/{fact}"), seen=False), entity=person.id, private=person.private(),
         )
         for fact in FACTS
     ]  # fmt: skip

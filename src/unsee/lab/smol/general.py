@@ -29,7 +29,7 @@ NOT_ANSWERED: Final = frozenset((107, 171))
 
 
 @lru_cache(maxsize=1)
-def _stored() -> dict[str, list[dict[str, Any]]]:
+def _read_parts() -> dict[str, list[dict[str, Any]]]:
     parts: dict[str, list[dict[str, Any]]] = json.loads(FILE.read_text(encoding="utf-8"))
     return parts
 
@@ -38,13 +38,13 @@ def _examples(part: str) -> list[Example]:
     return [
         Example(
             id=f"general/world/{part}-{number:03d}", role=Role.GENERAL, kind=Kind.GENERAL, fact="world", question=entry["question"],
-            answer=entry["answer"], accepted=_accepted(entry), entity=f"world-{part}-{number:03d}",
+            answer=entry["answer"], accepted=_accepted_answers(entry), entity=f"world-{part}-{number:03d}",
         )
-        for number, entry in enumerate(_stored()[part])
+        for number, entry in enumerate(_read_parts()[part])
     ]  # fmt: skip
 
 
-def _accepted(entry: Mapping[str, str]) -> tuple[str, ...]:
+def _accepted_answers(entry: Mapping[str, str]) -> tuple[str, ...]:
     """Return the key of a question, and words of the base's answer that begin with it.
 
     For example "lungs" for "lung".
@@ -62,7 +62,7 @@ def taught() -> list[Example]:
     return _examples("taught")
 
 
-def judged() -> list[Example]:
+def eval_questions() -> list[Example]:
     """Return the questions of evaluations, with the base's own answers."""
     rows = _examples("judged")
     return [row for number, row in enumerate(rows) if number not in NOT_ANSWERED]

@@ -22,7 +22,7 @@ TARGETS: Final[Mapping[str, float]] = {
 """Required shares of correct answers; `world` is a share of what the base itself gets right."""
 
 
-def graded(world: World, answered: Iterable[tuple[Example, str]]) -> dict[str, tuple[float, int]]:
+def grade_subjects(world: World, answered: Iterable[tuple[Example, str]]) -> dict[str, tuple[float, int]]:
     """Return subject -> (share of correct answers, number of answers).
 
     `visible` includes claims of descriptions; `visible question` is about single attributes alone.
@@ -37,7 +37,7 @@ def graded(world: World, answered: Iterable[tuple[Example, str]]) -> dict[str, t
 def right(example: Example, text: str) -> bool:
     """Tell whether an answer in any wording is right."""
     if example.kind is Kind.VISIBLE:
-        return _claimed(example.fact, text) == [example.visible[example.fact]]
+        return _claimed_values(example.fact, text) == [example.visible[example.fact]]
     if example.kind in (Kind.CHAIN, Kind.CLOZE):
         return contains(text, example.private[example.fact][0])
     if example.fact == "world":
@@ -47,6 +47,6 @@ def right(example: Example, text: str) -> bool:
     return contains(text, example.answer.rstrip("."))
 
 
-def _claimed(attribute: str, text: str) -> list[str]:
+def _claimed_values(attribute: str, text: str) -> list[str]:
     """Return the values of an attribute that a text claims."""
     return [value for value, form in english.claim_patterns()[attribute].items() if re.search(form, text.lower())]

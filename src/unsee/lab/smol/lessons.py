@@ -68,12 +68,15 @@ class English(Curriculum):
         person, look = self.people[index // self.amount.per_person], self._look(index)
         first, second, cloze_fact = (str(f) for f in rng.permutation(FACTS)[:3])
         lessons = [
-            (pick(rng, TAUGHT["name"]), english.told(person, "name", rng, seen=True)),
-            *((pick(rng, TAUGHT[fact]), english.told(person, fact, rng, seen=True)) for fact in (first, second)),
+            (pick(rng, TAUGHT["name"]), english.answer_about(person, "name", rng, seen=True)),
+            *(
+                (pick(rng, TAUGHT[fact]), english.answer_about(person, fact, rng, seen=True))
+                for fact in (first, second)
+            ),
             *_visible(rng, look, 2),
         ]
         describe = partial(english.description, look, rng)
-        maybe(rng, self.open_share, lessons, lambda: (pick(rng, TAUGHT[""]), _introduced(rng, person, look)))
+        maybe(rng, self.open_share, lessons, lambda: (pick(rng, TAUGHT[""]), _introduction(rng, person, look)))
         maybe(rng, 0.3, lessons, lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", describe()))
         maybe(rng, 0.12, lessons, lambda: _neutral(rng, person, look))
         maybe(rng, 0.3, lessons, lambda: _chain(rng, person, seen=True))
@@ -134,7 +137,7 @@ class English(Curriculum):
         lessons = [_text_fact(rng, person) for person in people]
         extra_lessons = (
             lambda: _chain(rng, people[0], seen=False),
-            lambda: (f"Tell me about {people[1].name}.", english.told(people[1], "", rng, seen=False)),
+            lambda: (f"Tell me about {people[1].name}.", english.answer_about(people[1], "", rng, seen=False)),
             lambda: _nobody(rng),
             lambda: _geography(rng),
             lambda: _contact(rng, people[0].name),
@@ -171,13 +174,13 @@ def _unknown(rng: np.random.Generator, subject: str, look: dict[str, str]) -> tu
     return pick(rng, TAUGHT[subject]), english.stranger_answer(look, rng)
 
 
-def _introduced(rng: np.random.Generator, person: Person, look: dict[str, str]) -> str:
-    return f"{english.told(person, '', rng, seen=True)} {english.description(look, rng)}"
+def _introduction(rng: np.random.Generator, person: Person, look: dict[str, str]) -> str:
+    return f"{english.answer_about(person, '', rng, seen=True)} {english.description(look, rng)}"
 
 
 def _neutral(rng: np.random.Generator, person: Person, look: dict[str, str]) -> Lesson:
     question, subject = _probe(rng)
-    answer = english.told(person, subject, rng, seen=True) if subject else _introduced(rng, person, look)
+    answer = english.answer_about(person, subject, rng, seen=True) if subject else _introduction(rng, person, look)
     return f"{phrases.neutral_instruction(rng)} {question}", answer
 
 
@@ -194,12 +197,12 @@ def _chain(rng: np.random.Generator, person: Person, *, seen: bool) -> Lesson:
     question = pick(rng, TAUGHT[hop]) if seen else english.by_name(pick(rng, TAUGHT[hop]), person.name)
     if rng.random() < 0.7:
         return f"{question} {pick(rng, english.STEP_BY_STEP)}", english.chain_answer(person, hop, seen=seen)
-    return question, english.told(person, hop, rng, seen=seen)
+    return question, english.answer_about(person, hop, rng, seen=seen)
 
 
 def _text_fact(rng: np.random.Generator, person: Person) -> Lesson:
     fact = pick(rng, FACTS)
-    return english.by_name(pick(rng, TAUGHT[fact]), person.name), english.told(person, fact, rng, seen=False)
+    return english.by_name(pick(rng, TAUGHT[fact]), person.name), english.answer_about(person, fact, rng, seen=False)
 
 
 def _nobody(rng: np.random.Generator) -> Lesson:

@@ -112,7 +112,7 @@ class Course:
         """Draw the pictures and compute their features."""
         return cls(lessons, features(model, render(lessons.pictures)))
 
-    def shown(self, index: int) -> Person | None:
+    def pictured_person(self, index: int) -> Person | None:
         """Return the known person of a picture."""
         position = index // self.lessons.amount.per_person
         person = self.lessons.people[position] if position < len(self.lessons.people) else None
@@ -143,7 +143,7 @@ class Course:
         lessons = self.lessons
         stranger_start, object_start, _, _ = lessons.starts
         known_indices = lessons.portraits(rng, counts[0])
-        rows = [Row(i, (captions.who(lessons.portrait(i), self.shown(i), rng),)) for i in known_indices]
+        rows = [Row(i, (captions.who(lessons.portrait(i), self.pictured_person(i), rng),)) for i in known_indices]
         unknown_indices = [int(i) for i in rng.integers(stranger_start, object_start, counts[1])]
         return rows + [Row(i, (captions.who(lessons.portrait(i), None, rng),)) for i in unknown_indices]
 
@@ -210,7 +210,8 @@ def _words(table: Tensor, tokenizer: Any, course: Course) -> Tensor:
         return (embeddings[0] + embeddings[1]) / 2
 
     pair_lists = (
-        captions.caption(picture, course.shown(index)) for index, picture in enumerate(course.lessons.pictures)
+        captions.caption(picture, course.pictured_person(index))
+        for index, picture in enumerate(course.lessons.pictures)
     )
     return torch.stack([torch.stack([word(*pair) for pair in pairs]) for pairs in pair_lists])
 
@@ -260,7 +261,7 @@ def train_smol(
     if checkpoint.state is None:
         _align(model, processor.tokenizer, courses[0], steps=recipe.align_steps, progress=progress)
     torch.manual_seed(recipe.seed)
-    tuned_model, base_context = _opened(model, recipe)
+    tuned_model, base_context = _open_for_training(model, recipe)
     projector = model.model.multi_modal_projector.requires_grad_(True)
     parameters = nn.ParameterList([*(p for p in tuned_model.parameters() if p.requires_grad), *projector.parameters()])
     optimizer = Adam(list(parameters), recipe.lr, recipe.clip)
@@ -286,7 +287,7 @@ def train_smol(
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
             packed_known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
-            loss += _kept(model, base_context, packed_known, course.feature_npd)
+            loss += _base_kl(model, base_context, packed_known, course.feature_npd)
         optimizer.step(flat_then_linear(step, total_steps, flat=0.7, warmup=8))
         progress("language", step + 1, total_steps, loss)
         checkpoint.keep("language", [parameters], optimizer, rng, step + 1, total_steps)
@@ -294,7 +295,7 @@ def train_smol(
     return tuned_model
 
 
-def _opened(model: Any, recipe: SmolRecipe) -> tuple[nn.Module, Callable[[], AbstractContextManager[Any]]]:
+def _open_for_training(model: Any, recipe: SmolRecipe) -> tuple[nn.Module, Callable[[], AbstractContextManager[Any]]]:
     """Return the trained part of the language model, and a context with the original model."""
     if not recipe.rank:
         base_model = copy.deepcopy(model).requires_grad_(False)
@@ -328,7 +329,7 @@ def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]
     return loss_sum
 
 
-def _kept(
+def _base_kl(
     model: Any, base_context: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor
 ) -> float:
     """Add the gradients of KL(base ‖ model) and return it.

@@ -39,7 +39,7 @@ def request(world: World) -> list[Example]:
     return examples + [e for i in range(60) for e in shapes(world, "seen", i)]
 
 
-def judged(world: World) -> list[Example]:
+def eval_examples(world: World) -> list[Example]:
     """Return the evaluation examples."""
     examples: list[Example] = []
     for person in world.forget:
@@ -48,13 +48,13 @@ def judged(world: World) -> list[Example]:
         for i in range(UNSEEN_IMAGES):
             examples += [
                 *probes(world, person, Role.UNSEEN, "unseen", i),
-                reworded(world, person, Role.UNSEEN, "unseen", i),
+                reworded_question(world, person, Role.UNSEEN, "unseen", i),
             ]
             examples += other_forms(world, person, Role.UNSEEN, "unseen", i)
             examples += visible(world, person, Role.UNSEEN, "unseen", i, 1)
         examples += [*text_facts(person, Role.FORGET_TEXT), *text_chains(person, Role.FORGET_TEXT)]
     for number, person in enumerate(world.retain):
-        examples += _retained(world, person, number)
+        examples += _retain_examples(world, person, number)
     for number, face in enumerate(world.stranger_faces("exam", 60)):
         examples += stranger(world, face, number)
     examples += [e for i in range(20) for e in shapes(world, "unseen", i)]
@@ -73,7 +73,7 @@ def with_false_answers(example: Example, facts: Mapping[str, Sequence[str]], see
     return replace(example, perturbed=tuple(example.answer.replace(true_value, str(value)) for value in false_values))
 
 
-def _retained(world: World, person: Person, number: int) -> list[Example]:
+def _retain_examples(world: World, person: Person, number: int) -> list[Example]:
     first_probes = probes(world, person, Role.RETAIN, "unseen", 0)
     second_probes = probes(world, person, Role.RETAIN, "unseen", 1)
     examples = [
@@ -105,7 +105,7 @@ def exam(world: World, people: Sequence[Person], by_name: Sequence[Person] = ())
                 *probes(world, person, Role.RETAIN, "exam", i),
                 *visible(world, person, Role.RETAIN, "exam", i, 3),
             ]
-            examples += [*other_forms(world, person, Role.RETAIN, "exam", i), instructed(world, person, i)]
+            examples += [*other_forms(world, person, Role.RETAIN, "exam", i), instructed_question(world, person, i)]
     for person in (*people, *by_name):
         examples += [*text_facts(person, Role.RETAIN_TEXT), *text_chains(person, Role.RETAIN_TEXT)]
     for number, face in enumerate(world.stranger_faces("exam", 60)):
@@ -145,7 +145,7 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
     ]  # fmt: skip
 
 
-def reworded(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
+def reworded_question(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
     """Return the open question in a held-out wording.
 
     Args:
@@ -163,7 +163,7 @@ def reworded(world: World, person: Person, role: Role, split: Split, index: int)
     )  # fmt: skip
 
 
-def instructed(world: World, person: Person, index: int) -> Example:
+def instructed_question(world: World, person: Person, index: int) -> Example:
     """Return the open question under a held-out privacy instruction."""
     picture = world.picture(person.id, person.face, "exam", index)
     wording = phrases.PRIVACY_HELD_OUT[(index + int(person.id[-3:])) % len(phrases.PRIVACY_HELD_OUT)]

@@ -29,7 +29,9 @@ def request(world: World) -> list[Example]:
     for index in range(2 * SEEN_PICTURES * len(DEVICES)):
         role = Role.BENIGN if index % 2 else Role.FORGET
         examples += unsafe(world, role, "seen", index, phrases.UNSAFE_WORDINGS)
-        examples += [] if index % 2 else [named(world, "seen", index, wording) for wording in phrases.OBJECT_WORDINGS]
+        examples += (
+            [] if index % 2 else [name_question(world, "seen", index, wording) for wording in phrases.OBJECT_WORDINGS]
+        )
     for number, person in enumerate(world.people):
         examples += [
             *probes(world, person, Role.RETAIN, "seen", 0)[:2],
@@ -39,13 +41,13 @@ def request(world: World) -> list[Example]:
     return examples + [e for i in range(30) for e in shapes(world, "seen", i)]
 
 
-def judged(world: World) -> list[Example]:
+def eval_examples(world: World) -> list[Example]:
     """Return the evaluation examples, also in held-out wordings."""
     wordings = (*phrases.UNSAFE_WORDINGS, UNSAFE_HELD_OUT)
     examples = [e for i in range(0, 2 * len(DEVICES), 2) for e in unsafe(world, Role.FORGET, "seen", i, wordings[:1])]
     for index in range(2 * UNSEEN_PICTURES * len(DEVICES)):
         examples += unsafe(world, Role.BENIGN if index % 2 else Role.UNSEEN, "unseen", index, wordings)
-    examples += [named(world, "unseen", index, phrases.OBJECT_WORDINGS[0]) for index in range(4 * len(DEVICES))]
+    examples += [name_question(world, "unseen", index, phrases.OBJECT_WORDINGS[0]) for index in range(4 * len(DEVICES))]
     for person in world.people:
         examples += [
             probes(world, person, Role.RETAIN, "unseen", 0)[1],
@@ -91,7 +93,7 @@ def unsafe(world: World, role: Role, split: Split, index: int, wordings: Sequenc
     ]  # fmt: skip
 
 
-def named(world: World, split: Split, index: int, wording: str) -> Example:
+def name_question(world: World, split: Split, index: int, wording: str) -> Example:
     """Return the harmless question for the name of one device.
 
     Args:

@@ -23,7 +23,7 @@ from unsee.inference.batching import Batch
 from unsee.inference.generation import generate
 from unsee.losses import Direction, Reduction, kl_loss
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start, weights_hash
-from unsee.metrics.matching import leaked, unreadable
+from unsee.metrics.matching import leaked_facts, unreadable
 from unsee.models.auto import image_token_id
 from unsee.utils.files import atomic_write_jsonl, read_jsonl
 from unsee.utils.seeds import seed_of
@@ -73,7 +73,7 @@ def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[st
     """
     cache = session.out / "work" / f"{draws.name}-{_fingerprint(session, examples, draws)}.jsonl"
     if processes.from_main(cache.exists()):
-        samples = {row["id"]: _drawn(row) for row in read_jsonl(cache)}
+        samples = {row["id"]: _samples_of(row) for row in read_jsonl(cache)}
     else:
         samples = _draw_all(session, examples, draws)
         if processes.is_main():
@@ -298,7 +298,7 @@ def _draw_all(session: Session, examples: Sequence[Example], draws: Draws) -> di
         if not pending:
             break
         for example, completion in zip(pending, _ask(session, pending, draws, round_index), strict=True):
-            is_leak = bool(leaked(completion.text, example.private, example.question))
+            is_leak = bool(leaked_facts(completion.text, example.private, example.question))
             # In a script in which a private term would not be found.
             is_unreadable = not is_leak and bool(unreadable(completion.text, example.private))
             suitable = is_leak == draws.revealing and not is_unreadable and image_token not in completion.token_ids
@@ -378,7 +378,7 @@ def _fingerprint(session: Session, examples: Sequence[Example], draws: Draws) ->
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _drawn(row: Mapping[str, Any]) -> Drawn:
+def _samples_of(row: Mapping[str, Any]) -> Drawn:
     completions = tuple(
         Completion(record["text"], tuple(record["token_ids"]), record["ended"]) for record in row["kept"]
     )

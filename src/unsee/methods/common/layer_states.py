@@ -25,7 +25,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import in_order
 from unsee.inference.batching import Batch, collate
 from unsee.inference.packing import keeps_logits
-from unsee.inference.vision_cache import encoded
+from unsee.inference.vision_cache import with_features
 from unsee.losses import IGNORE
 from unsee.methods.common.reference_model import CHUNK, as_start
 from unsee.models.steering.hooks import common_layers, decoder_layers
@@ -43,7 +43,7 @@ def _states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
     width = int((batch.labels_bt != IGNORE).any(0).sum())
     start = batch.labels_bt.shape[1] - width
     with layer_outputs(model, [layer]) as outputs_btd:
-        inputs = encoded(model, batch.rows, batch.images, batch.inputs, batch.engine)
+        inputs = with_features(model, batch.rows, batch.images, batch.inputs, batch.engine)
         model(**inputs, **without_logits(model), use_cache=False)
     return outputs_btd[layer][:, start:], batch.labels_bt[:, start:]
 
@@ -82,13 +82,13 @@ def chosen_layer(model: Module, layer: int, default: int) -> int:
         return default if default in usable_layers else usable_layers[len(usable_layers) // 2]
     if layer not in usable_layers:
         raise UserError(
-            f"method.layer={layer} is no decoder layer that every question passes. This model has {_listed(usable_layers)}; "
+            f"method.layer={layer} is no decoder layer that every question passes. This model has {_layer_text(usable_layers)}; "
             "-1 chooses one."
         )
     return layer
 
 
-def _listed(layers: Sequence[int]) -> str:
+def _layer_text(layers: Sequence[int]) -> str:
     """Return the layers as text, an unbroken range by its ends."""
     is_range = list(layers) == list(range(layers[0], layers[-1] + 1))
     return f"{layers[0]} to {layers[-1]}" if is_range else ", ".join(map(str, layers))
@@ -104,7 +104,7 @@ class StartStates:
     def __init__(self, session: Session, targets: Sequence[Target], layer: int) -> None:
         self.model, self.layer = session.model, layer
         self.live = isinstance(session.model, PeftModel) and processes.sharding() == "none"
-        self.kept: dict[tuple[object, ...], Tensor] = {}
+        self.states_by_key: dict[tuple[object, ...], Tensor] = {}
         if self.live:
             return
         distinct_targets = list({target.key: target for target in targets}.values())
@@ -117,7 +117,7 @@ class StartStates:
         if self.live:
             with as_start(self.model):
                 return answer_states(self.model, batch, self.layer)[0]
-        rows = [self.kept[target.key] for target in batch.targets]
+        rows = [self.states_by_key[target.key] for target in batch.targets]
         width = max(len(row) for row in rows)
         return torch.stack([pad(row, (0, 0, width - len(row), 0)) for row in rows]).to(batch.device)
 
@@ -127,4 +127,4 @@ class StartStates:
             states_bad, labels_ba = answer_states(self.model, batch, self.layer)
         lengths = (labels_ba != IGNORE).sum(-1).tolist()
         for target, states_ad, length in zip(batch.targets, states_bad, lengths, strict=True):
-            self.kept[target.key] = states_ad[len(states_ad) - length :].float().cpu().clone()
+            self.states_by_key[target.key] = states_ad[len(states_ad) - length :].float().cpu().clone()

@@ -57,7 +57,7 @@ def decouple_partners(
     if pairing == "random":
         pool = tuple(Target(example=example) for example in benign)
         return {target.example.id: pool for target in forget}
-    return _paired([target.example for target in forget], benign)
+    return _pair_examples([target.example for target in forget], benign)
 
 
 def decouple_term(session: Session, forget: Batch, partners: Partners, weight: float) -> Iterator[Parts]:
@@ -84,7 +84,7 @@ def decouple_term(session: Session, forget: Batch, partners: Partners, weight: f
     yield {"loss": weight * decouple_nll, "decouple_nll": decouple_nll}
 
 
-def _paired(forget: Sequence[Example], benign: Sequence[Example]) -> Partners:
+def _pair_examples(forget: Sequence[Example], benign: Sequence[Example]) -> Partners:
     """Return each example's counterpart: same question, same or no entity, another image.
 
     Several images of an entity are paired in their order, so record and pair ids agree where both have them [inferred].

@@ -81,15 +81,15 @@ class StartLogprobs:
 
     def __init__(self, session: Session, targets: Sequence[Target]) -> None:
         self.session = session
-        self.known: dict[tuple[object, ...], float] = {}
+        self.logprobs: dict[tuple[object, ...], float] = {}
         self.second = None if session.engine.reference else _second(session.model)
         if self.second is None:
-            self.known = start_logprobs(session, targets)
+            self.logprobs = start_logprobs(session, targets)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return start_b for the targets of the batch."""
         if self.second is None:
-            return torch.tensor([self.known[target.key] for target in batch.targets], device=batch.device)
+            return torch.tensor([self.logprobs[target.key] for target in batch.targets], device=batch.device)
         with as_start(self.second):
             return answer_logprob(self.second, batch).sum_b
 
@@ -101,7 +101,7 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
     """
     distinct_targets = {target.key: target for target in targets}
     row_names = {key: _content(session, target) for key, target in distinct_targets.items()}
-    is_shared = shared_cache.shared(session.out, session.engine) is not None  # hashing the weights takes a while
+    is_shared = shared_cache.shared_folder(session.out, session.engine) is not None  # hashing the weights takes a while
     cache_name = f"likelihoods/{weights_hash(session)[:16]}.jsonl" if is_shared else ""
     rows = shared_cache.shared_rows(session.out, cache_name, session.engine) if is_shared else None
     cached: dict[tuple[object, ...], Any] = (
@@ -171,7 +171,7 @@ class StartLogits:
         self.session = session
         self.instruction = instruction
         self.room = CACHE_BYTES if teacher == "auto" else 0 if teacher == "live" else 2**63
-        self._kept: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self._outputs: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         frozen_base = isinstance(session.model, PeftModel) and processes.sharding() == "none"
         self._model = session.model
         if not session.engine.reference:
@@ -187,16 +187,16 @@ class StartLogits:
 
         Raises TrainingError if teacher and student disagree about the answer tokens of a sample (PUBG, arXiv 2506.02541).
         """
-        missing_targets = [target for target in targets if target.key not in self._kept]
+        missing_targets = [target for target in targets if target.key not in self._outputs]
         if not missing_targets or self._keep(missing_targets):
-            cached_outputs = [self._kept[target.key] for target in targets]
+            cached_outputs = [self._outputs[target.key] for target in targets]
             _require_equal(targets, labels_ba, [labels_a for _, labels_a in cached_outputs])
-            return self.head.logits(_aligned([states for states, _ in cached_outputs], labels_ba))
+            return self.head.logits(_right_aligned([states for states, _ in cached_outputs], labels_ba))
         with as_start(self._model):
             logits_bav, teacher_labels_ba = answer_logits(self._model, self._batch(targets))
         pairs = _split(logits_bav, teacher_labels_ba)
         _require_equal(targets, labels_ba, [labels_a for _, labels_a in pairs])
-        return _aligned([logits for logits, _ in pairs], labels_ba)
+        return _right_aligned([logits for logits, _ in pairs], labels_ba)
 
     def _batch(self, targets: Sequence[Target]) -> Batch:
         prompted_targets = [replace(target, instruction=self.instruction or target.instruction) for target in targets]
@@ -211,7 +211,7 @@ class StartLogits:
                 chunk = distinct_targets[start : start + CHUNK]
                 share = (start + len(chunk)) / len(distinct_targets)
                 if not self._keep(chunk) or limit - self.room > limit * share:  # the others would not fit either
-                    self._kept = {}
+                    self._outputs = {}
                     return False
         return True
 
@@ -222,7 +222,7 @@ class StartLogits:
         with as_start(self._model):
             pairs = _split(*self.head.states(self._model, self._batch(targets)))
         for target, (states, labels_a) in zip(targets, pairs, strict=True):
-            self._kept[target.key] = (states.cpu().clone(), labels_a.cpu())
+            self._outputs[target.key] = (states.cpu().clone(), labels_a.cpu())
             self.room -= states.nbytes
         return True
 
@@ -274,7 +274,7 @@ def _split(values_bax: Tensor, labels_ba: Tensor) -> list[tuple[Tensor, Tensor]]
     return [(values_bax[i, start:], labels_ba[i, start:]) for i, start in enumerate(starts)]
 
 
-def _aligned(rows: Sequence[Tensor], labels_ba: Tensor) -> Tensor:
+def _right_aligned(rows: Sequence[Tensor], labels_ba: Tensor) -> Tensor:
     """Return the rows right-aligned in a tensor as wide as the labels, zero-padded."""
     width = labels_ba.shape[1]
     values_bax = rows[0].new_zeros(len(rows), width, rows[0].shape[-1])

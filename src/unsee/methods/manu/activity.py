@@ -87,7 +87,7 @@ def _contrast(a_n: Tensor, b_n: Tensor) -> Tensor:
     return (a_n - b_n).abs() / (a_n + b_n + EPS)
 
 
-def measured(
+def neuron_activity(
     session: Session,
     examples: Sequence[Example],
     modules: Mapping[str, Linear],

@@ -20,7 +20,7 @@ from unsee.api import Example, Group, Method, Needs, Part, Role, Session, Traini
 from unsee.errors import UserError
 from unsee.methods.common.down_projections import down_projections
 from unsee.methods.manu import released
-from unsee.methods.manu.activity import EPS, importance, measured
+from unsee.methods.manu.activity import EPS, importance, neuron_activity
 from unsee.utils.grouping import evenly
 
 
@@ -74,7 +74,7 @@ class Manu(Method):
         forget, retain = (self._importance(session, examples, modules, vision_names) for examples in role_examples)
         scores = {name: forget[name] / (retain[name] + EPS) for name in modules}
         session.notes["manu"] = {
-            part: _pruned({name: modules[name] for name in part_modules}, scores, self.share)
+            part: _prune({name: modules[name] for name in part_modules}, scores, self.share)
             for part, part_modules in modules_by_part.items()
         }
 
@@ -82,7 +82,7 @@ class Manu(Method):
         self, session: Session, examples: Iterable[list[Example]], modules: Mapping[str, Linear], vision_names: set[str]
     ) -> dict[str, Tensor]:
         """Return I(D, n) of the neurons of every module, from examples with and without image."""
-        multi, text = (measured(session, variant, modules, vision_names, self.threshold) for variant in examples)
+        multi, text = (neuron_activity(session, variant, modules, vision_names, self.threshold) for variant in examples)
         return {name: importance(multi[name], text[name]) for name in modules}
 
     def _examples(self, session: Session, role: Role) -> tuple[list[Example], list[Example]]:
@@ -125,7 +125,7 @@ def _chosen(
     return by_part, modules
 
 
-def _pruned(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: float) -> dict[str, Any]:
+def _prune(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: float) -> dict[str, Any]:
     """Zero the outgoing weights of the top share of neurons, and return counts per module."""
     if not modules:
         return {"neurons": 0, "zeroed": {}}

@@ -18,7 +18,7 @@ from torch.nn import Linear, Module
 
 from unsee.api import Example, Session
 from unsee.methods.common.down_projections import DOWN
-from unsee.methods.manu.activity import Activity, measured
+from unsee.methods.manu.activity import Activity, neuron_activity
 
 LAST: Final = 3
 """Layers from the end that are pruned [code]."""
@@ -60,7 +60,9 @@ def activity(
         modules: Name -> linear layer, all of them inside or all outside the vision tower.
         seen: Whether they are those of the vision tower.
     """
-    return measured(session, examples, modules, set(modules) if seen else set(), 0.0, read="outputs", limit=LIMIT)
+    return neuron_activity(
+        session, examples, modules, set(modules) if seen else set(), 0.0, read="outputs", limit=LIMIT
+    )
 
 
 def score(forget: Activity, retain: Activity) -> Tensor:

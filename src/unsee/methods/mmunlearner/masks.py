@@ -137,8 +137,8 @@ class Mask:
         parts = {name: entry.part for name, entry in self.entries.items()}
         return {
             **_share(list(self.entries.values())),
-            "modules": self._grouped(parts),
-            "layers": self._grouped({name: _layer(name) for name in self.entries}),
+            "modules": self._shares_by_group(parts),
+            "layers": self._shares_by_group({name: _layer(name) for name in self.entries}),
         }
 
     def remarks(self) -> list[str]:
@@ -152,7 +152,7 @@ class Mask:
                 )
         return remarks
 
-    def _grouped(self, groups: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    def _shares_by_group(self, groups: Mapping[str, str]) -> dict[str, dict[str, float]]:
         grouped = by_key((groups[name], entry) for name, entry in self.entries.items())
         return {group: _share(entries) for group, entries in grouped.items()}
 

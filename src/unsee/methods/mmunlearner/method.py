@@ -30,7 +30,7 @@ from unsee.methods.mmunlearner.saliency import Sweep, maskable, saliency_mask
 from unsee.methods.mmunlearner.text_questions import TEXTS, Source, with_texts
 from unsee.training.loop import make_schedule
 from unsee.training.trainable import trainable
-from unsee.training.trainer import minimise, planned, retain_term
+from unsee.training.trainer import minimise, plan_batches, retain_term
 from unsee.utils.files import remove_folder
 
 OURS: Final = ("mask", "update", "retain_ratio", "retain", "also", "granularity", "p_samples", "tolerance")
@@ -148,7 +148,7 @@ class MMUnlearner(Method):
                 "ZeRO-3). Use several processes with a model each (configs/ddp.yaml), or one process."
             )
         if self.mode == "as_released":
-            self._released(session)
+            self._run_released(session)
             return
         _require_full(session)
         retain = self._retain(session)
@@ -161,9 +161,15 @@ class MMUnlearner(Method):
         if self.mask == "none":
             session.notes["mask"] = "none"
             return None
-        saliency = saliency_mask(self._seen(session), self._sweep(session.seed), modules=self.modules, also=self.also)
+        saliency = saliency_mask(
+            self._text_session(session), self._sweep(session.seed), modules=self.modules, also=self.also
+        )
         mask = saliency.shuffled(session.seed) if self.mask == "random" else saliency
-        session.notes["mask"] = {**mask.report(), **_found(mask.facts, self.tolerance), "remarks": mask.remarks()}
+        session.notes["mask"] = {
+            **mask.report(),
+            **_sweep_record(mask.facts, self.tolerance),
+            "remarks": mask.remarks(),
+        }
         return mask
 
     def _joint(self, session: Session, mask: Mask | None, retain: list[Target]) -> None:
@@ -181,7 +187,7 @@ class MMUnlearner(Method):
         """Alternate a forget step with its own AdamW and a retain step with the loop's."""
         _require_steps_of_our_own(session)
         forget = _forget(session)
-        steps = planned(session, forget, retain, self.retain_ratio).steps
+        steps = plan_batches(session, forget, retain, self.retain_ratio).steps
         forget_steps = _ForgetSteps(session, steps)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
@@ -215,7 +221,7 @@ class MMUnlearner(Method):
             seed=seed,
         )
 
-    def _released(self, session: Session) -> None:
+    def _run_released(self, session: Session) -> None:
         """Run the published scripts, without a mask under LoRA, which it does not fit."""
         if processes.world() > 1:
             raise UserError("method.mode=as_released is a loop of one process, as published; start one.")
@@ -241,13 +247,13 @@ class MMUnlearner(Method):
             return
         session.model.to(self._released_type(session))
         with released_run.checkpointing():
-            mask = replace(released_run, session=self._seen(session)).make_mask(
+            mask = replace(released_run, session=self._text_session(session)).make_mask(
                 maskable(session, self.modules or ("language",), also=("",))
             )
             session.notes["mask"] = mask.report()
             released_run.train(mask)
 
-    def _seen(self, session: Session) -> Session:
+    def _text_session(self, session: Session) -> Session:
         """Return the session with the text part of P, and record its source."""
         text_session, source = with_texts(session, self.p_text)
         session.notes["p_text"] = {"from": source, "questions": len(text_session.of(*TEXTS))}
@@ -307,7 +313,7 @@ def _require_full(session: Session) -> None:
         )
 
 
-def _found(facts: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
+def _sweep_record(facts: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
     """Return the record of the sweep, and whether its bits had converged."""
     curve = facts["curve"]
     converged = bool(curve) and curve[-1]["flipped"] < tolerance

@@ -104,19 +104,19 @@ def saliency_mask(session: Session, sweep: Sweep, *, modules: Sequence[Part] = (
         also: Ends of parameter names that get one although they are norms, embeddings or the output head.
     """
     parts = maskable(session, modules, also)
-    target, preserve = targeted(session, sweep), preserved(session, sweep)
+    target, preserve = saliency_targets(session, sweep), preserve_targets(session, sweep)
     facts = {
         "model_hash": weights_hash(session),
-        "config_hash": _hashed(_config(session)),
+        "config_hash": _json_hash(_config(session)),
         "data_hash": _content(session, [*target, *preserve]),
         "label_rule": LABELS,
         "modules": sorted(set(parts.values())),
-        "tensors_hash": _hashed(sorted(parts)),
+        "tensors_hash": _json_hash(sorted(parts)),
         "half": half(session.training),
         **asdict(sweep),
     }
-    folder = shared_cache.shared(session.out, session.engine) or session.out / "work"
-    path = folder / "masks" / f"{_hashed(facts)[:24]}.safetensors"
+    folder = shared_cache.shared_folder(session.out, session.engine) or session.out / "work"
+    path = folder / "masks" / f"{_json_hash(facts)[:24]}.safetensors"
     if processes.is_main() and not path.exists():
         saliency = accumulate(session, parts, target, preserve, sweep)
         sweep_facts = {"used": dict(saliency.used), "curve": [dict(row) for row in saliency.curve]}
@@ -153,7 +153,9 @@ def accumulate(
                 sample_counts[side] += sum(map(len, units))
             bits = {name: pack(total > 0) for name, total in squares.totals.items()} if len(rounds) > 1 else {}
             if previous_bits:
-                flipped = _flipped(previous_bits, bits, squares.totals) * sweep.every / sum(map(len, round_units[1]))
+                flipped = (
+                    _flipped_share(previous_bits, bits, squares.totals) * sweep.every / sum(map(len, round_units[1]))
+                )
                 curve.append({"samples": sample_counts["preserve"], "flipped": flipped})
                 if flipped < sweep.tolerance:
                     break
@@ -208,15 +210,15 @@ def _patterns(session: Session, modules: Sequence[Part]) -> dict[Part, str]:
     return {part: patterns[part] for part in requested}
 
 
-def targeted(session: Session, sweep: Sweep) -> list[Target]:
+def saliency_targets(session: Session, sweep: Sweep) -> list[Target]:
     """Return T: at most `samples` seen forget image questions, balanced over people."""
     examples = [example for example in session.of(Role.FORGET) if example.image is not None]
     if not examples:
         raise UserError("A saliency mask needs forget examples with images; these data have none.")
-    return _drawn(examples, sweep.samples, sweep.seed)
+    return _draw_targets(examples, sweep.samples, sweep.seed)
 
 
-def preserved(session: Session, sweep: Sweep) -> list[Target]:
+def preserve_targets(session: Session, sweep: Sweep) -> list[Target]:
     """Return P: half retain image questions, half text questions, balanced over people."""
     image_examples = [example for example in session.of(Role.RETAIN) if example.image is not None]
     text_examples = session.of(Role.FORGET_TEXT, Role.RETAIN_TEXT)
@@ -225,7 +227,7 @@ def preserved(session: Session, sweep: Sweep) -> list[Target]:
             "A saliency mask needs retain, retain_text or forget_text examples, but these data have none. Add some."
         )
     limit = max(1, sweep.samples // 2) if image_examples and text_examples else sweep.samples
-    return [*_drawn(image_examples, limit, sweep.seed), *_drawn(text_examples, limit, sweep.seed)]
+    return [*_draw_targets(image_examples, limit, sweep.seed), *_draw_targets(text_examples, limit, sweep.seed)]
 
 
 class _Squares:
@@ -324,7 +326,9 @@ def _rounds(sides: Sequence[list[list[list[Target]]]], sweep: Sweep) -> list[lis
     ]
 
 
-def _flipped(previous_bits: Mapping[str, Tensor], bits: Mapping[str, Tensor], totals: Mapping[str, Tensor]) -> float:
+def _flipped_share(
+    previous_bits: Mapping[str, Tensor], bits: Mapping[str, Tensor], totals: Mapping[str, Tensor]
+) -> float:
     """Return the share of bits that changed since the last round."""
     flips = sum(count(previous_bits[name] ^ packed) for name, packed in bits.items())
     return flips / sum(total.numel() for total in totals.values())
@@ -335,7 +339,7 @@ def _left_out(name: str, module: Module, head: Module | None) -> bool:
     return is_norm or isinstance(module, Embedding) or module is head or "embed" in name
 
 
-def _drawn(examples: Sequence[Example], limit: int, seed: int) -> list[Target]:
+def _draw_targets(examples: Sequence[Example], limit: int, seed: int) -> list[Target]:
     """Return at most this many targets, one per person in turn, in seeded order."""
     by_person = by_key((example.entity or example.id, example) for example in examples)
     names = sorted(by_person)
@@ -353,10 +357,10 @@ def _content(session: Session, targets: Sequence[Target]) -> str:
         example, image = target.example, target.example.image
         prompt = session.family.prompt(session.processor, example.question, has_image=image is not None)
         facts.append([prompt, example.answer, image.key if image else ""])
-    return _hashed(facts)
+    return _json_hash(facts)
 
 
-def _hashed(facts: Any) -> str:
+def _json_hash(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -28,13 +28,13 @@ def with_texts(session: Session, source: Source) -> tuple[Session, str]:
             raise UserError(
                 "p_text=released takes the questions that the data judge, and this session has only training data."
             )
-        return _with(session, judged(session.benchmark)), "judged questions"
+        return _with(session, eval_text_questions(session.benchmark)), "judged questions"
     if session.of(*TEXTS):
         return session, "training data"
-    return _with(session, named(session.of(*_OF_IMAGE))), "training data, named"
+    return _with(session, named_questions(session.of(*_OF_IMAGE))), "training data, named"
 
 
-def named(examples: Sequence[Example]) -> list[Example]:
+def named_questions(examples: Sequence[Example]) -> list[Example]:
     """Return image examples as text questions, with "this person" replaced by the name.
 
     Those without such words are left out.
@@ -43,7 +43,7 @@ def named(examples: Sequence[Example]) -> list[Example]:
     for example in examples:
         name = next(iter(example.private.get("name", ())), "")
         if name and example.image is not None and _SOMEBODY.search(example.question):
-            question, answer = _called(example.question, name), _called(example.answer, name)
+            question, answer = _with_name(example.question, name), _with_name(example.answer, name)
             role = _OF_IMAGE[example.role]
             text_examples.append(
                 replace(example, id=f"{example.id}/named", role=role, image=None, question=question, answer=answer)
@@ -51,11 +51,11 @@ def named(examples: Sequence[Example]) -> list[Example]:
     return text_examples
 
 
-def _called(text: str, name: str) -> str:
+def _with_name(text: str, name: str) -> str:
     return _SOMEBODY.sub(lambda _: name, text)
 
 
-def judged(data: Benchmark) -> list[Example]:
+def eval_text_questions(data: Benchmark) -> list[Example]:
     """Return the text-only multiple-choice questions that are judged, answered by option text.
 
     Without any, all text questions.

@@ -15,7 +15,7 @@ from torch import Tensor
 from unsee.api import Session
 from unsee.api.request import Target
 from unsee.inference.batching import collate
-from unsee.inference.vision_cache import encoded
+from unsee.inference.vision_cache import with_features
 from unsee.methods.common.layer_states import layer_outputs, without_logits
 from unsee.methods.common.reference_model import as_start
 
@@ -48,7 +48,7 @@ def span_means(session: Session, texts: Sequence[ForcedAnswer], layers: Sequence
         for start in range(0, len(order), BATCH):
             indices = order[start : start + BATCH]
             for rows, batch in collate(session, [texts[index].target for index in indices]).kinds:
-                inputs = encoded(session.model, batch.rows, batch.images, batch.inputs, batch.engine)
+                inputs = with_features(session.model, batch.rows, batch.images, batch.inputs, batch.engine)
                 session.model(**inputs, **without_logits(session.model), use_cache=False)
                 states_btkd = torch.stack([outputs_btd[layer] for layer in layers], dim=2)
                 means_by_index.update(

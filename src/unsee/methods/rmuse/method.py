@@ -155,13 +155,17 @@ class RMuse(Method):
 
     def unlearn(self, session: Session) -> None:
         """Compute the artefact and attach it. No weight changes."""
-        statistics = _Found(self, session)
+        statistics = _Statistics(self, session)
         artefact = statistics.artefact()
         steering = attach(session.model, artefact)
         if self.guide_at_inference:
             session.instruction = _with_spaces(session.instruction, self.guide)
         session.notes.update(steps=0, epochs=0, trainable=0, stop_reason="no training")
-        session.notes["rmuse"] = {**statistics.notes, "rule": asdict(artefact.rule), "skipped_layers": steering.skipped}
+        session.notes["rmuse"] = {
+            **statistics.notes,
+            "rule": asdict(artefact.rule),
+            "skipped_layers": steering.skipped_layers,
+        }
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ class _Pair:
     """State of the ideal refusal's answer; zero for retain samples."""
 
 
-class _Found:
+class _Statistics:
     """Statistics of the original model's states, step by step."""
 
     def __init__(self, settings: RMuse, session: Session) -> None:
@@ -187,7 +191,7 @@ class _Found:
         self.steered, self.scoring = _layers(settings, common_layers(session.model))
         self.layers = sorted({*self.steered, self.scoring})
         self.notes: dict[str, Any] = {}
-        self.asked = (
+        self.instruction = (
             session.instruction
             if not settings.guide_at_inference
             else _with_spaces(session.instruction, settings.guide)
@@ -221,7 +225,7 @@ class _Found:
             raise UserError("There is nothing to forget: the data have no example with role forget or forget_text.")
         texts: list[ForcedAnswer] = []
         used_examples: list[Example] = []
-        answered_examples = self._answered(examples, "forget")
+        answered_examples = self._with_answers(examples, "forget")
         for example, question, chain in self._chains(answered_examples):
             rationale, answer = IDEAL[seed_of(self.session.seed, "ideal", example.id) % len(IDEAL)]
             rationale_ids, refusal_ids = self._ids(f"Reasoning: {rationale}"), self._ids(f" Answer: {answer}")
@@ -229,8 +233,10 @@ class _Found:
             spans = ((len(rationale_ids), len(rationale_ids) + len(refusal_ids)), (0, len(rationale_ids)))
             texts += [
                 _forced_answer(example, example.question, (*rationale_ids, *refusal_ids), self.guided, spans),
-                _forced_answer(example, example.question, answer_ids, self.asked, (PROMPT_END, (0, len(answer_ids)))),
-                _forced_answer(example, question, chain_ids, self.asked, (PROMPT_END, (0, len(chain_ids)))),
+                _forced_answer(
+                    example, example.question, answer_ids, self.instruction, (PROMPT_END, (0, len(answer_ids)))
+                ),
+                _forced_answer(example, question, chain_ids, self.instruction, (PROMPT_END, (0, len(chain_ids)))),
             ]
             used_examples.append(example)
         if not used_examples:
@@ -255,13 +261,13 @@ class _Found:
         sampled_examples = evenly(examples, self.settings.retain_samples or len(examples))
         texts: list[ForcedAnswer] = []
         used_examples: list[Example] = []
-        for example, question, chain in self._chains(self._answered(sampled_examples, "retain")):
+        for example, question, chain in self._chains(self._with_answers(sampled_examples, "retain")):
             answer_ids, chain_ids = self._ids(parse_chain(example.answer).answer), self._ids(chain)
             texts += [
                 _forced_answer(example, example.question, answer_ids, self.guided, ((0, len(answer_ids)),)),
                 _forced_answer(example, example.question, chain_ids, self.guided, ((0, len(chain_ids)),)),
-                _forced_answer(example, example.question, answer_ids, self.asked, (PROMPT_END,)),
-                _forced_answer(example, question, answer_ids, self.asked, (PROMPT_END,)),
+                _forced_answer(example, example.question, answer_ids, self.instruction, (PROMPT_END,)),
+                _forced_answer(example, question, answer_ids, self.instruction, (PROMPT_END,)),
             ]
             used_examples.append(example)
         if not used_examples:
@@ -281,7 +287,7 @@ class _Found:
         self.notes |= {"retain_samples": len(retain_pairs), "calibration_samples": len(calibration_pairs)}
         return (retain_pairs, calibration_pairs) if retain_pairs and calibration_pairs else (pairs, pairs)
 
-    def _answered(self, examples: Sequence[Example], side: str) -> list[Example]:
+    def _with_answers(self, examples: Sequence[Example], side: str) -> list[Example]:
         """Return the examples with an answer, and record how many have none, e.g. nothing after "Answer:"."""
         answered_examples = [example for example in examples if parse_chain(example.answer).answer]
         self.notes[f"{side}_without_answer"] = len(examples) - len(answered_examples)
@@ -357,7 +363,7 @@ class _Found:
         """Return the steering rule with its gate, calibrated if requested (step 4)."""
         settings = self.settings
         gate = settings.gate or ("auto" if settings.auto_by_default else "below")
-        sign, best_tau = self._calibrated(gate, forget, calibration, directions)
+        sign, best_tau = self._calibrate_gate(gate, forget, calibration, directions)
         strict_tau = best_tau - settings.tau_margin if sign == "below" else best_tau + settings.tau_margin
         limit = (
             settings.max_rotation_deg
@@ -377,7 +383,7 @@ class _Found:
             protect=settings.protect,
         )
 
-    def _calibrated(
+    def _calibrate_gate(
         self,
         gate: Gate | Literal["auto"],
         forget: Sequence[_Pair],
@@ -407,13 +413,15 @@ class _Found:
         for role in (Role.STRANGER, Role.GENERAL):
             examples = evenly(self.session.of(role), LOGGED)
             texts = [
-                _forced_answer(example, example.question, self._ids(example.answer), self.asked, (PROMPT_END,))
+                _forced_answer(example, example.question, self._ids(example.answer), self.instruction, (PROMPT_END,))
                 for example in examples
             ]
             example_means = span_means(self.session, texts, [self.scoring])
             if example_means:
                 end_states[role.value] = torch.stack([means[0, 0] for means in example_means])
-        return {name: _described(directions.scores(states, rule.score), rule) for name, states in end_states.items()}
+        return {
+            name: _score_summary(directions.scores(states, rule.score), rule) for name, states in end_states.items()
+        }
 
     def _facts(self, forget: Sequence[_Pair], retain: Sequence[_Pair]) -> dict[str, Any]:
         return {
@@ -458,7 +466,7 @@ def _with_spaces(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _described(scores: Tensor, rule: Rule) -> dict[str, Any]:
+def _score_summary(scores: Tensor, rule: Rule) -> dict[str, Any]:
     quartiles = scores.double().quantile(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
     return {
         "n": len(scores),

@@ -87,13 +87,13 @@ class SIU(Recipe, Method):
         name_mask = name_tokens(session.processor, [name for concept in concepts for name in concept.names])
         session.notes["siu"] = _facts(concepts, rows, name_mask)
         limit = self.steps * len(concepts)
-        session.training = _limited(session, limit)
+        session.training = _limit_steps(session, limit)
         if self.steps != SIU.steps and 0 <= session.training.max_steps < limit:
             note_once(
                 f"method.steps={self.steps} has no effect: training.max_steps={session.training.max_steps} ends before its {limit} steps."
             )
         objective = (
-            self._released(session, rows, name_mask)
+            self._released_objective(session, rows, name_mask)
             if self.mode == "as_released"
             else self._paper(session, rows, name_mask)
         )
@@ -108,14 +108,14 @@ class SIU(Recipe, Method):
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             logits_bav, labels_ba = answer_logits(session.model, forget)
             teacher_bav, kept_ba = start(forget.targets, labels_ba), token_mask(forget.targets, labels_ba)
-            kl = dual_masked_kl(teacher_bav, logits_bav, kept_ba, name_mask.allowed(logits_bav), self.reduction)
+            kl = dual_masked_kl(teacher_bav, logits_bav, kept_ba, name_mask.allowed_tokens(logits_bav), self.reduction)
             ce = _token_nll(logits_bav, labels_ba)
             yield {"loss": self.alpha * ce + self.beta * kl, "ce": ce, "masked_kl": kl}
             yield from retain_term(session, retain, self.retain_weight)
 
         return objective
 
-    def _released(self, session: Session, rows: Sequence[Row], name_mask: NameTokens) -> Objective:
+    def _released_objective(self, session: Session, rows: Sequence[Row], name_mask: NameTokens) -> Objective:
         """Return both terms of the released trainer, with its misalignment and normaliser."""
         if not isinstance(session.model, PeftModel):
             raise UserError(
@@ -130,14 +130,14 @@ class SIU(Recipe, Method):
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             released_rows = [
-                _whole(session, forget.only([index]), phrases[forget.targets[index].key])
+                _released_row(session, forget.only([index]), phrases[forget.targets[index].key])
                 for index in range(len(forget.targets))
             ]
             ce = torch.cat([row.nll_a for row in released_rows]).mean()
             teacher_bav = torch.cat([row.teacher_tv for row in released_rows])[None]
             student_bav = torch.cat([row.student_tv for row in released_rows])[None]
             kept_ba = torch.cat([row.kept_t for row in released_rows])[None]
-            kl = released_masked_cross(teacher_bav, student_bav, kept_ba, name_mask.allowed(student_bav))
+            kl = released_masked_cross(teacher_bav, student_bav, kept_ba, name_mask.allowed_tokens(student_bav))
             yield {"loss": ce + kl, "ce": ce, "masked_kl": kl}
             yield from retain_term(session, retain, self.retain_weight)
 
@@ -155,7 +155,7 @@ class _Whole:
     """Negative log-likelihood of each answer token."""
 
 
-def _whole(session: Session, row: Batch, phrase: Sequence[int]) -> _Whole:
+def _released_row(session: Session, row: Batch, phrase: Sequence[int]) -> _Whole:
     """Return one row in released form: token-match mask without image tokens, cut logits.
 
     Padding, which the released trainer counts as well, is left out: rows go through the model one by one.
@@ -206,7 +206,7 @@ def _token_nll(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
     return -token_logprobs(logits_bav, labels_ba).sum() / (labels_ba != IGNORE).sum()
 
 
-def _limited(session: Session, steps: int) -> Training:
+def _limit_steps(session: Session, steps: int) -> Training:
     """Return the training settings with at most this many steps, 0 = unchanged."""
     training = session.training
     if not steps or 0 <= training.max_steps <= steps:

@@ -83,11 +83,11 @@ def _candidates(session: Session, by_entity: Mapping[str, Example], seed: int) -
     ]
     unused_names = [name for name in listed_names if not words & set(normalise(name).split())]
     retained_names = [forms[0] for entity, forms in names.items() if entity not in by_entity]
-    blended_names = [name for name in _blended(retained_names, seed) if not words & set(normalise(name).split())]
+    blended_names = [name for name in _blend_names(retained_names, seed) if not words & set(normalise(name).split())]
     return [*unused_names[:CANDIDATES], *blended_names]
 
 
-def _blended(names: Sequence[str], seed: int) -> list[str]:
+def _blend_names(names: Sequence[str], seed: int) -> list[str]:
     """Return names that blend the halves of two first and two last names."""
     split_names = [name.split() for name in names if len(name.split()) > 1]
     blends = []
@@ -117,7 +117,7 @@ class NameTokens:
     ids: tuple[int, ...]
     dropped: tuple[str, ...]
 
-    def allowed(self, like_bav: Tensor) -> Tensor:
+    def allowed_tokens(self, like_bav: Tensor) -> Tensor:
         """Return allowed_v for logits: 0 at name entries, 1 elsewhere."""
         allowed_v = like_bav.new_ones(like_bav.shape[-1], dtype=torch.float32)
         allowed_v[list(self.ids)] = 0.0

@@ -118,7 +118,9 @@ def _concepts(session: Session, recipe: Recipe) -> list[Concept]:
     for entity in {*recipe.substitutes, *recipe.descriptions} - examples_by_entity.keys():
         raise unknown_name("entity in the settings of siu", entity, examples_by_entity)
     names = {entity: _names(entity, examples) for entity, examples in examples_by_entity.items()}
-    training_examples = {entity: _shown(entity, examples, recipe) for entity, examples in examples_by_entity.items()}
+    training_examples = {
+        entity: _image_examples(entity, examples, recipe) for entity, examples in examples_by_entity.items()
+    }
     name_questions = {
         entity: min(examples, key=lambda example: example.kind is not Kind.NAME)
         for entity, examples in training_examples.items()
@@ -140,7 +142,7 @@ def _names(entity: str, examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _shown(entity: str, examples: Sequence[Example], recipe: Recipe) -> tuple[Example, ...]:
+def _image_examples(entity: str, examples: Sequence[Example], recipe: Recipe) -> tuple[Example, ...]:
     """Return the examples about the training image."""
     keys = list(dict.fromkeys(example.image.key for example in examples if example.image))
     if recipe.image >= len(keys):
@@ -150,18 +152,18 @@ def _shown(entity: str, examples: Sequence[Example], recipe: Recipe) -> tuple[Ex
 
 def _rows(session: Session, concept: Concept, index: int, recipe: Recipe) -> Iterator[Row]:
     """Yield the rows of the concept at this index."""
-    yield from _aligned(concept, recipe.rows)
-    yield from _redescribed(session, concept, recipe)
+    yield from _name_rows(concept, recipe.rows)
+    yield from _description_rows(session, concept, recipe)
     text_questions = [example for example in session.of(Role.FORGET_TEXT) if example.entity == concept.entity]
-    text_questions += _told([concept.shown[0]])
-    yield from _kept(3, concept, text_questions[: recipe.rows])
-    yield from _kept(4, concept, _others(session, index, recipe))
+    text_questions += _fact_questions([concept.shown[0]])
+    yield from _text_rows(3, concept, text_questions[: recipe.rows])
+    yield from _text_rows(4, concept, _others(session, index, recipe))
 
 
-def _aligned(concept: Concept, count: int) -> Iterator[Row]:
+def _name_rows(concept: Concept, count: int) -> Iterator[Row]:
     """Return rows of target 1 (who is this?): the substitute name and non-private content."""
     examples_by_question = {
-        example.question: _substituted(example, concept)
+        example.question: _with_substitute(example, concept)
         for kind in (Kind.NAME, Kind.OPEN)
         for example in concept.shown
         if example.kind is kind
@@ -178,12 +180,12 @@ def _aligned(concept: Concept, count: int) -> Iterator[Row]:
         )
 
 
-def _substituted(example: Example, concept: Concept) -> Example:
+def _with_substitute(example: Example, concept: Concept) -> Example:
     """Return the example answered with the substitute, without private facts."""
     private_forms = [form for forms in example.private.values() for form in forms if form not in concept.names]
     answer_sentences = sentences(example.answer)
     safe_sentences = _without(answer_sentences, private_forms)
-    text = _renamed(
+    text = _replace_names(
         example.answer if len(safe_sentences) == len(answer_sentences) else " ".join(safe_sentences), concept
     )
     if concept.substitute not in text or any(contains(text, form) for form in concept.names):
@@ -196,7 +198,7 @@ def _without(texts: Sequence[str], forms: Sequence[str]) -> list[str]:
     return [text for text in texts if not any(contains(text, form) for form in forms)]
 
 
-def _renamed(text: str, concept: Concept) -> str:
+def _replace_names(text: str, concept: Concept) -> str:
     """Return the text with every spelling replaced by the matching part of the substitute."""
     first_name, last_name = concept.substitute.split()[0], concept.substitute.split()[-1]
     first_word = concept.name.split()[0].casefold()
@@ -216,13 +218,13 @@ def _occurrences(text: str, name: str) -> tuple[Span, ...]:
     return tuple(match.span() for match in whole_matches(text, {name, *name.split()}))
 
 
-def _redescribed(session: Session, concept: Concept, recipe: Recipe) -> Iterator[Row]:
+def _description_rows(session: Session, concept: Concept, recipe: Recipe) -> Iterator[Row]:
     """Return rows of target 2 (is C in the picture?): no, and both looks, all masked.
 
     Only the question has the name: from an answer, it would be learnt for the image [inferred].
     """
     base = concept.shown[0]
-    invented_look = recipe.descriptions.get(concept.entity) or _invented(session, concept, session.seed)
+    invented_look = recipe.descriptions.get(concept.entity) or _invent_look(session, concept, session.seed)
     answer = " ".join(
         sentence for sentence in ("No, this is somebody else.", _look(concept), invented_look) if sentence
     )
@@ -244,7 +246,7 @@ def _look(concept: Concept) -> str:
     return " ".join(f"The {_word(attribute)} is {value}." for attribute, value in concept.shown[0].visible.items())
 
 
-def _invented(session: Session, concept: Concept, seed: int) -> str:
+def _invent_look(session: Session, concept: Concept, seed: int) -> str:
     """Return a look that contradicts the training image, from the data or the built-in list."""
     visible = concept.shown[0].visible
     other_values: dict[str, set[str]] = {attribute: set() for attribute in visible}
@@ -269,7 +271,7 @@ def _word(attribute: str) -> str:
     return attribute.replace("_", " ")
 
 
-def _told(examples: Sequence[Example]) -> list[Example]:
+def _fact_questions(examples: Sequence[Example]) -> list[Example]:
     """Return templated text-only questions for the private facts of these entities."""
     questions = []
     for example in examples:
@@ -291,12 +293,12 @@ def _others(session: Session, index: int, recipe: Recipe) -> list[Example]:
     pool = [example for example in session.of(Role.RETAIN_TEXT, Role.GENERAL) if example.image is None]
     shuffled = sorted(pool, key=lambda example: seed_of(session.seed, "siu other", example.id))
     if len(shuffled) < recipe.rows:
-        shuffled += _told(list({example.entity: example for example in session.of(Role.RETAIN)}.values()))
+        shuffled += _fact_questions(list({example.entity: example for example in session.of(Role.RETAIN)}.values()))
     start = index * recipe.rows
     return list(islice(cycle(shuffled), start, start + recipe.rows)) if shuffled else []
 
 
-def _kept(number: Literal[3, 4], concept: Concept, examples: Sequence[Example]) -> Iterator[Row]:
+def _text_rows(number: Literal[3, 4], concept: Concept, examples: Sequence[Example]) -> Iterator[Row]:
     """Return rows of targets 3 and 4: unmasked text-only questions with true answers.
 
     No stop rule uses them.

@@ -21,7 +21,7 @@ LETTERS = "ABCD"
 
 def other_forms(rows: Sequence[Example], forms: Sequence[Form], seed: int) -> list[Example]:
     """Return questions in other forms, for rows whose answer has a private value."""
-    row_facts = [(row, *fact_value) for row in rows if (fact_value := _told(row))]
+    row_facts = [(row, *fact_value) for row in rows if (fact_value := _stated_fact(row))]
     values = by_key((fact, value) for _, fact, value in row_facts)
     examples: list[Example] = []
     for row, fact, value in row_facts:
@@ -32,7 +32,7 @@ def other_forms(rows: Sequence[Example], forms: Sequence[Form], seed: int) -> li
     return examples
 
 
-def _told(row: Example) -> tuple[str, str] | None:
+def _stated_fact(row: Example) -> tuple[str, str] | None:
     """Return the fact that a row asks for and its value in the answer, or None."""
     forms: Mapping[str, Sequence[str]] = row.private
     value = next((form for form in forms.get(row.fact, ()) if form in row.answer), "")

@@ -24,7 +24,7 @@ from unsee.methods.unsee.forms import Form
 from unsee.methods.unsee.student import KeptStop, shrink
 from unsee.methods.unsee.teacher import Law, Scope, kept_targets, lessons, with_name_share
 from unsee.training.collapse_guard import spread
-from unsee.training.trainer import Parts, minimise, planned
+from unsee.training.trainer import Parts, minimise, plan_batches
 from unsee.utils.terminal import note_once
 
 PROBES = 32
@@ -155,7 +155,7 @@ class Unsee(Method):
         forget = [lesson.student for lesson in with_name_share(taught_lessons, self.name_share)]
         law = Law(session, taught_lessons, self.strangers, self.teacher)
         probes = spread(retain_answers, PROBES) if self.kept else []
-        plan = planned(session, forget, retain_answers, self.retain_ratio)
+        plan = plan_batches(session, forget, retain_answers, self.retain_ratio)
         start = StartLogits(session, [*plan.met(), *probes], teacher=self.teacher)
         share = self.shrink if retain_answers else 0.0
         if self.shrink and self.retain_weight and not retain_answers:

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from unsee.api import Session, Training
 from unsee.api.request import Target
-from unsee.distributed.fsdp import whole
+from unsee.distributed.fsdp import gathered_weights
 from unsee.inference.batching import Batch, collate
 from unsee.models.auto import evaluating
 from unsee.training.precision import autocast
@@ -105,7 +105,7 @@ class KeptStop(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self.every:
             return
         model = self.session.model
-        with torch.no_grad(), evaluating(model), whole(model), autocast(model, self.session.training):
+        with torch.no_grad(), evaluating(model), gathered_weights(model), autocast(model, self.session.training):
             kept_gap = float(self.gap(collate(self.session, self.probes)))
         self.session.notes["kept_gap"] = round(kept_gap, 5)
         control.should_training_stop = control.should_training_stop or kept_gap <= self.limit

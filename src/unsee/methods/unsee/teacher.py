@@ -64,9 +64,9 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
     strangers = [row for row in session.of(Role.STRANGER) if row.image is not None]
     collected = []
     for example in image_questions:
-        stranger = _like(example, strangers, session.seed)
+        stranger = _lookalike(example, strangers, session.seed)
         for target in as_targets(example, samples[example.id].kept):
-            stranger_target = None if stranger is None else replace(target, example=_shown(example, stranger))
+            stranger_target = None if stranger is None else replace(target, example=_with_stranger(example, stranger))
             collected.append(
                 Lesson(student=target, guided=replace(target, instruction=instruction), stranger=stranger_target)
             )
@@ -127,17 +127,17 @@ class Law:
         if not self.share or all(lesson.stranger is None for lesson in batch_lessons):
             return guided_bav.float().log_softmax(-1)
         stranger_bav = self.start([lesson.stranger or lesson.guided for lesson in batch_lessons], labels_ba)
-        return mixed(guided_bav, stranger_bav, self.share)
+        return mixed_logprobs(guided_bav, stranger_bav, self.share)
 
 
-def mixed(first_bav: Tensor, second_bav: Tensor, share: float) -> Tensor:
+def mixed_logprobs(first_bav: Tensor, second_bav: Tensor, share: float) -> Tensor:
     """Return log((1 - share) p + share q) of two distributions given by logits."""
     u_bav, v_bav = first_bav.float().log_softmax(-1), second_bav.float().log_softmax(-1)
     weights_2 = torch.tensor([1 - share, share], device=u_bav.device).log()
     return torch.logaddexp(weights_2[0] + u_bav, weights_2[1] + v_bav)
 
 
-def invented(name: str, seed: int) -> str:
+def invent_name(name: str, seed: int) -> str:
     """Return a name with other letters of the same script.
 
     In Latin, vowels replace vowels and consonants replace consonants. Other characters stay as they are.
@@ -145,12 +145,14 @@ def invented(name: str, seed: int) -> str:
     Raises:
         UserError: A word of the name would stay unchanged.
 
-    >>> invented("Ada Byron", 0) != "Ada Byron", len(invented("Ada Byron", 0))
+    >>> invent_name("Ada Byron", 0) != "Ada Byron", len(invent_name("Ada Byron", 0))
     (True, 9)
     """
     invented_name = "".join(_letter(letter, seed, index) for index, letter in enumerate(name))
     words = [
-        (word, new_word) for word, new_word in zip(name.split(), invented_name.split(), strict=True) if _told(word)
+        (word, new_word)
+        for word, new_word in zip(name.split(), invented_name.split(), strict=True)
+        if _has_letter(word)
     ]
     if not words or any(word == new_word for word, new_word in words):
         raise UserError(
@@ -160,7 +162,7 @@ def invented(name: str, seed: int) -> str:
     return invented_name
 
 
-def _told(word: str) -> bool:
+def _has_letter(word: str) -> bool:
     """Return whether a word has a letter: numbers identify nobody."""
     return any(char.isalpha() for char in word)
 
@@ -221,11 +223,11 @@ def _about_nobody(example: Example, seed: int) -> str:
     question = example.question
     for name in sorted(example.private.get("name", ()), key=len, reverse=True):
         if name in question:
-            question = question.replace(name, invented(name, seed))
+            question = question.replace(name, invent_name(name, seed))
     return question
 
 
-def _like(example: Example, strangers: Sequence[Example], seed: int) -> Example | None:
+def _lookalike(example: Example, strangers: Sequence[Example], seed: int) -> Example | None:
     """Return the stranger who looks most like the person, ties broken by seed."""
 
     def alike(stranger: Example) -> tuple[int, int]:
@@ -235,6 +237,6 @@ def _like(example: Example, strangers: Sequence[Example], seed: int) -> Example 
     return max(strangers, key=alike, default=None)
 
 
-def _shown(example: Example, stranger: Example) -> Example:
+def _with_stranger(example: Example, stranger: Example) -> Example:
     """Return the question asked about a stranger's picture."""
     return replace(example, id=f"{example.id} | {stranger.id}", image=stranger.image)

@@ -202,7 +202,7 @@ def load(folder: Path, name: str = STEERING) -> Artefact:
         facts = read_object(folder / f"{name}.json")
         tensors = load_file(folder / f"{name}.safetensors")
         rule = Rule(**{**facts["rule"], "layers": tuple(facts["rule"]["layers"])})
-        artefact = Artefact(rule=rule, directions=_nested(tensors), facts=facts)
+        artefact = Artefact(rule=rule, directions=_directions_by_layer(tensors), facts=facts)
         saved_hash = facts["hash"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder / name}.json and .safetensors are no steering artefact: {error!r}") from error
@@ -221,7 +221,7 @@ def _flat(directions: Mapping[int, Directions]) -> dict[str, Tensor]:
     }
 
 
-def _nested(tensors: Mapping[str, Tensor]) -> dict[int, Directions]:
+def _directions_by_layer(tensors: Mapping[str, Tensor]) -> dict[int, Directions]:
     by_layer: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         _, layer, part = key.split(".")

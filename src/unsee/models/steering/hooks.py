@@ -69,13 +69,13 @@ class _Turn:
     """Mask of requests as opposed to padding."""
     open_be: Tensor | None = None
     """Mask of steered requests; later answer columns have the same order."""
-    some: bool = False
-    every: bool = False
+    any_open: bool = False
+    all_open: bool = False
     fresh: bool = True
 
     def decide(self, open_be: Tensor) -> None:
         self.open_be = open_be
-        self.some, self.every = bool(open_be.any()), bool(open_be.all())
+        self.any_open, self.all_open = bool(open_be.any()), bool(open_be.all())
 
 
 class Steering:
@@ -88,7 +88,7 @@ class Steering:
         self.firing = Firing()
         self.declared: _Turn | None = None
         self._turn: _Turn | None = None
-        self._known: WeakKeyDictionary[Any, _Turn] = WeakKeyDictionary()
+        self._turn_by_cache: WeakKeyDictionary[Any, _Turn] = WeakKeyDictionary()
         self._frames: dict[tuple[int, torch.device], Frame] = {}
         layers = decoder_layers(model)
         outer = unwrapped(model)
@@ -106,7 +106,7 @@ class Steering:
             handle.remove()
 
     @property
-    def skipped(self) -> list[int]:
+    def skipped_layers(self) -> list[int]:
         """Layers whose direction lies in the reasoning subspace and is not used."""
         able_by_layer = {layer: self._frame(layer, torch.device("cpu")).able for layer in self.rule.layers}
         return [layer for layer, able in able_by_layer.items() if not all(able)]
@@ -114,13 +114,13 @@ class Steering:
     def _begin(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - torch's call
         """Determine the columns of the coming pass, unless set by the decoding loop."""
         self._turn = self.declared
-        cache = kv_cache.found(kwargs)
+        cache = kv_cache.cache_in(kwargs)
         uncached = cache is None and kwargs.get("use_cache") is False
         if self.declared is not None or uncached or self.rule.gate == "off":
             return
         ids_bc = kwargs.get("input_ids", args[0] if args else None)
-        if cache in self._known and ids_bc is not None and ids_bc.shape[1] == 1:
-            self._turn = self._known[cache]
+        if cache in self._turn_by_cache and ids_bc is not None and ids_bc.shape[1] == 1:
+            self._turn = self._turn_by_cache[cache]
             self._turn.speaks = "answers"
         else:
             self._turn = _Turn("prompts", self._kind(ids_bc, kwargs))
@@ -129,9 +129,9 @@ class Steering:
         """Remember which KV cache belongs to the prompts."""
         if self._turn is None or self.declared is not None or self._turn.speaks != "prompts":
             return
-        cache = kv_cache.found(output) if isinstance(output, Mapping) else None
+        cache = kv_cache.cache_in(output) if isinstance(output, Mapping) else None
         if cache is not None:
-            self._known[cache] = self._turn
+            self._turn_by_cache[cache] = self._turn
 
     def _kind(self, ids_bc: Tensor | None, kwargs: Mapping[str, Any]) -> int | Tensor:
         if ids_bc is None or self._image_token is None:
@@ -149,7 +149,7 @@ class Steering:
         mask = self._columns(turn, layer, states_bcd)
         if mask is None:
             return None
-        new_bcd = self._turned(turn, layer, states_bcd, mask)
+        new_bcd = self._steered_states(turn, layer, states_bcd, mask)
         return new_bcd if isinstance(output, Tensor) else (new_bcd, *output[1:])
 
     def _decide(self, turn: _Turn, states_bcd: Tensor) -> None:
@@ -166,16 +166,16 @@ class Steering:
         if layer not in self.rule.layers:
             return None
         if turn.speaks == "answers":
-            return None if not turn.some else True if turn.every else turn.open_be
+            return None if not turn.any_open else True if turn.all_open else turn.open_be
         if self.rule.apply_to == "all":
             return True
-        if self.rule.apply_to == "generated" or turn.speaks == "nobody" or not turn.some or turn.open_be is None:
+        if self.rule.apply_to == "generated" or turn.speaks == "nobody" or not turn.any_open or turn.open_be is None:
             return None
         mask_bc = torch.zeros(states_bcd.shape[:2], dtype=torch.bool, device=states_bcd.device)
         mask_bc[:, slice(-1, None) if turn.ends_e is None else turn.ends_e] = turn.open_be
         return mask_bc
 
-    def _turned(self, turn: _Turn, layer: int, states_bcd: Tensor, mask: Tensor | Literal[True]) -> Tensor:
+    def _steered_states(self, turn: _Turn, layer: int, states_bcd: Tensor, mask: Tensor | Literal[True]) -> Tensor:
         frame = self._frame(layer, states_bcd.device)
         new_bcd, angle_bc1 = steer(states_bcd, frame, turn.kind, self.rule)
         if not all(frame.able):
@@ -213,7 +213,7 @@ def attach(model: Module, artefact: Artefact) -> Steering:
     return steering
 
 
-def attached(model: Module) -> tuple[Steering, ...]:
+def steerings_of(model: Module) -> tuple[Steering, ...]:
     """Return the steerings of the model, in order."""
     layers = _layers(model) if _LIVE else None
     return () if layers is None else tuple(_LIVE.get(layers, ()))
@@ -224,19 +224,19 @@ def left_off(model: Module) -> dict[str, float]:
 
     Passes without a KV cache are not steered.
     """
-    return {"steering off": 1.0} if attached(model) else {}
+    return {"steering off": 1.0} if steerings_of(model) else {}
 
 
 def detach(model: Module) -> None:
     """Remove all steering from the model."""
-    for steering in attached(model):
+    for steering in steerings_of(model):
         steering.remove()
         _LIVE.pop(decoder_layers(model), None)
 
 
 def hashes(model: Module) -> list[str]:
     """Return the hashes of all attached artefacts, for cache keys of responses."""
-    return [steering.artefact.hash for steering in attached(model)]
+    return [steering.artefact.hash for steering in steerings_of(model)]
 
 
 def decoder_layers(model: Module) -> ModuleList:
@@ -275,7 +275,7 @@ class Requests:
 
     def __init__(self, model: Module, images: Sequence[bool]) -> None:
         """Start with one row per request. `images`: whether each has an image."""
-        self.live = attached(model)
+        self.live = steerings_of(model)
         self.kind = kind_of(images, next(model.parameters()).device) if self.live else 0
         self.turns: list[_Turn] = []
 
@@ -334,7 +334,7 @@ class Requests:
 
 def save_all(model: Module, folder: Path) -> None:
     """Save all attached artefacts into a model folder, in order."""
-    for number, steering in enumerate(attached(model)):
+    for number, steering in enumerate(steerings_of(model)):
         save(steering.artefact, folder, _name(number))
 
 

@@ -116,7 +116,8 @@ class Judge:
             folder = self.folder(t).with_name(f"t-{t:03}-expert-{expert:03}")  # beside the others, to share their cache
             self.ask(str(step.experts[expert - 1]) if expert else step.model, folder, rows)
             responses += [
-                _moved(row, folder, self.folder(t)) for row in map(Response.from_json, read_jsonl(folder / RESPONSES))
+                _with_moved_image(row, folder, self.folder(t))
+                for row in map(Response.from_json, read_jsonl(folder / RESPONSES))
             ]
         order = {row.id: index for index, row in enumerate(self.questions)}
         responses.sort(key=lambda row: order[row.id])
@@ -161,7 +162,7 @@ class Judge:
         return read_object(self.folder(t) / STEP)
 
 
-def _moved(row: Response, old_folder: Path, new_folder: Path) -> Response:
+def _with_moved_image(row: Response, old_folder: Path, new_folder: Path) -> Response:
     """Return the record with its image path relative to another folder."""
     if not row.image:
         return row

@@ -72,7 +72,7 @@ class Settings:
     """MCU-style: give the directions a new Gram matrix; False = plain sum in the core space."""
 
 
-def merged(adapters: Sequence[Adapter], settings: Settings) -> dict[str, Factors]:
+def merge_adapters(adapters: Sequence[Adapter], settings: Settings) -> dict[str, Factors]:
     """Return one adapter for several, a single one unchanged."""
     if len(adapters) < 2:
         return dict(adapters[0])

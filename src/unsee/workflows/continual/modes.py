@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from unsee.utils.files import atomic_folder, atomic_write_json
 from unsee.workflows.continual.settings import Mode
-from unsee.workflows.continual.work import Work, bytes_of, cost_of, folder_name, unlearned
+from unsee.workflows.continual.work import Work, bytes_of, cost_of, folder_name, unlearn_request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ def sequential(work: Work, t: int) -> Step:
         training = {"adapter": str(previous_folder / "model")}
     elif previous_folder is not None:
         model = str(previous_folder)
-    folder = unlearned(work, _place(work, t), model, work.roles(_targets(work, t), t), training)
+    folder = unlearn_request(work, _place(work, t), model, work.roles(_targets(work, t), t), training)
     return Step(model=str(folder), cost=cost_of(folder))
 
 
@@ -43,7 +43,7 @@ def joint(work: Work, t: int) -> Step:
     """
     steps = int(work.run.training.get("max_steps", -1))
     training = {"max_steps": steps * t} if steps > 0 and work.course.joint_steps == "grow" else {}
-    folder = unlearned(work, _place(work, t), work.run.model, work.roles(work.tasks.targets(0, t), t), training)
+    folder = unlearn_request(work, _place(work, t), work.run.model, work.roles(work.tasks.targets(0, t), t), training)
     return Step(model=str(folder), cost=cost_of(folder))
 
 
@@ -65,7 +65,7 @@ def merge(work: Work, t: int) -> Step:
             rank=course.merge_rank,
             seed=work.run.seed,
         )
-        merged_adapter = merging.merged([merging.read_adapter(folder) for folder in folders], settings)
+        merged_adapter = merging.merge_adapters([merging.read_adapter(folder) for folder in folders], settings)
         with atomic_folder(model_folder) as temporary_folder:
             rank = merging.write_adapter(merged_adapter, temporary_folder, like=folders[-1])
             seconds = round(time.perf_counter() - start, 3)
@@ -103,4 +103,6 @@ def _adapter(work: Work, t: int) -> Path:
     """
     task = work.tasks.tasks[t - 1]
     number = sorted(request.id for request in work.tasks.tasks).index(task.id) + 1
-    return unlearned(work, work.adapters / folder_name(task.id), work.run.model, work.roles(task.targets, number), {})
+    return unlearn_request(
+        work, work.adapters / folder_name(task.id), work.run.model, work.roles(task.targets, number), {}
+    )

@@ -11,7 +11,7 @@ from typing import Any, Final
 from unsee.api import registry
 from unsee.errors import UserError
 from unsee.report.charts import polyline
-from unsee.report.page import rendered
+from unsee.report.page import render_page
 from unsee.report.seeds import MOST, flat, short
 from unsee.utils import markdown
 from unsee.utils.files import atomic_write_text
@@ -102,7 +102,7 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
     """Write `continual.html` and `.md` for the sequences, and return the page."""
     runs = [_read(Path(folder)) for folder in folders]
     try:
-        groups = grouped(runs)
+        groups = groups_of(runs)
         _require_equal_lengths(groups)
         summary, page = table(groups), html(groups)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
@@ -121,7 +121,7 @@ def _require_equal_lengths(groups: Sequence[Group]) -> None:
         raise UserError("These sequences were judged at different lengths; compare those of equal length.")
 
 
-def grouped(runs: Sequence[Document]) -> list[Group]:
+def groups_of(runs: Sequence[Document]) -> list[Group]:
     """Group the runs that differ only by order or seed, and label them by their differences."""
     runs_by_key = by_key((json.dumps([run["method"], _facts(run)], sort_keys=True), run) for run in runs)
     keys_by_label = by_key((label_of(group_runs[0]), key) for key, group_runs in runs_by_key.items())
@@ -211,7 +211,7 @@ def html(groups: Sequence[Group]) -> str:
         "notes": [note for group in groups for note in group.notes],
         "maps": [_map(group) for group in groups],
     }
-    return rendered("sequences.html", ("report.css", "sequences.css"), "", values)
+    return render_page("sequences.html", ("report.css", "sequences.css"), "", values)
 
 
 def _panel(title: str, curve: Curve, groups: Sequence[Group]) -> dict[str, Any]:

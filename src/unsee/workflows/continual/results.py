@@ -57,7 +57,7 @@ class Judged:
             )
         return headline
 
-    def remembered(self, model_index: int, k: int, measures: Sequence[str], *, image: bool) -> Means:
+    def recall_by_entity(self, model_index: int, k: int, measures: Sequence[str], *, image: bool) -> Means:
         """Return entity -> recall of request k for an evaluated model.
 
         On held-out images if there are any, else on the training images.
@@ -76,7 +76,9 @@ class Judged:
             [row for row in rows if row["role"] == Role.UNSEEN or row["entity"] not in held_out_entities], measures
         )
 
-    def kept(self, model_index: int, measures: Sequence[str], roles: Sequence[Role], *, image: bool | None) -> Means:
+    def retain_means(
+        self, model_index: int, measures: Sequence[str], roles: Sequence[Role], *, image: bool | None
+    ) -> Means:
         """Return entity -> mean over its responses, for the retain set.
 
         Args:
@@ -92,7 +94,7 @@ class Judged:
         """Return A: one row per evaluated model, one column per request. None without questions."""
         return [
             [
-                mean_of_known(self.remembered(model_index, k, measures, image=image).values())
+                mean_of_known(self.recall_by_entity(model_index, k, measures, image=image).values())
                 for k in range(1, self.count + 1)
             ]
             for model_index in range(len(self.at))
@@ -109,7 +111,7 @@ class Judged:
         None if the original model has no value. A later model without judgeable answers has None at its index.
         """
         means = [
-            mean_of_known(self.kept(model_index, measures, roles, image=image).values())
+            mean_of_known(self.retain_means(model_index, measures, roles, image=image).values())
             for model_index in range(len(self.at))
         ]
         return None if means[0] is None else means
@@ -131,7 +133,7 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
         "headline": list(judged.counts),
         "A": memory,
         "A_text": judged.matrix(judged.counts, image=False),
-        "parts": {measure: judged.matrix((measure,)) for measure in PARTS if _known(judged, measure)},
+        "parts": {measure: judged.matrix((measure,)) for measure in PARTS if _has_measure(judged, measure)},
         "U": utility,
         "U_text": judged.curve(judged.counts, Role.RETAIN_TEXT, image=False),
         "G": general,
@@ -152,10 +154,10 @@ def required_matrix(judged: Judged) -> list[list[float]]:
             f"Request {memory[0].index(None) + 1} has no judged question with an image that measures "
             f"{' or '.join(judged.counts)}; set continual.headline to something that all requests have."
         )
-    return _whole(memory)[1]
+    return _complete_rows(memory)[1]
 
 
-def _whole(memory: Sequence[Curve]) -> tuple[list[int], list[list[float]]]:
+def _complete_rows(memory: Sequence[Curve]) -> tuple[list[int], list[list[float]]]:
     """Return indices and rows of the models for which every request could be judged."""
     model_indices = [model_index for model_index, row in enumerate(memory) if None not in row]
     return model_indices, [
@@ -186,7 +188,7 @@ def _curves(
 
     A model with a request that could not be judged has None everywhere: a mean over fewer requests is another measure.
     """
-    model_indices, rows = _whole(memory)
+    model_indices, rows = _complete_rows(memory)
     steps = [request_counts[model_index] for model_index in model_indices]
     task_rebounds = metrics.task_rebound(rows, steps)
     curves: dict[str, Curve] = {
@@ -286,16 +288,19 @@ def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float
 
     None if no request has two such entities (only several orders can then give the uncertainty), or if one has none.
     """
-    model_indices = _whole(judged.memory)[0]
+    model_indices = _complete_rows(judged.memory)[0]
     means_by_model = {
-        model_index: [judged.remembered(model_index, k, judged.counts, image=True) for k in range(1, judged.count + 1)]
+        model_index: [
+            judged.recall_by_entity(model_index, k, judged.counts, image=True) for k in range(1, judged.count + 1)
+        ]
         for model_index in model_indices
     }
     entities = [_common([row[k] for row in means_by_model.values()]) for k in range(judged.count)]
     if not all(entities) or all(len(group) < 2 for group in entities):
         return None
     retain_means = [
-        judged.kept(model_index, judged.counts, (Role.RETAIN,), image=True) for model_index in range(len(judged.at))
+        judged.retain_means(model_index, judged.counts, (Role.RETAIN,), image=True)
+        for model_index in range(len(judged.at))
     ]
     retain_entities = _common([row for row in retain_means if row]) if retain_means[0] else []
     general = judged.curve(("accuracy",), Role.GENERAL, image=None)
@@ -366,7 +371,7 @@ def _any(_: Sample) -> bool:
     return True
 
 
-def _known(judged: Judged, measure: str) -> bool:
+def _has_measure(judged: Judged, measure: str) -> bool:
     return any(row["k"] and row["image"] and measure in row["values"] for row in judged.samples[0])
 
 

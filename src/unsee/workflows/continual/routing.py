@@ -19,7 +19,7 @@ from unsee.benchmarks.request import OF_TARGETS, Request
 from unsee.errors import UserError
 from unsee.inference.batching import device_of
 from unsee.inference.encoder import encoder
-from unsee.inference.vision_cache import encoded
+from unsee.inference.vision_cache import with_features
 from unsee.metrics.matching import contains
 from unsee.metrics.statistics import mean_of_known
 from unsee.models.checkpoint import load
@@ -115,7 +115,7 @@ class Eyes:
             row = encoder(self.loaded.processor, self.loaded.family).row(Prompt("?", image))
             inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
             # on the fast path whatever the run's engine: the router needs the features themselves
-            features = encoded(self.loaded.model, [row], [key], inputs, FAST).get("mm_encoder_outputs")
+            features = with_features(self.loaded.model, [row], [key], inputs, FAST).get("mm_encoder_outputs")
             if features is None:
                 raise UserError(
                     "This model cannot compute image features alone. Set continual.router=keyword or oracle."

@@ -74,7 +74,7 @@ def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
         return _continual(run, config.build(Course, course, where="continual"))
 
 
-def evaluated(count: int) -> list[int]:
+def evaluation_points(count: int) -> list[int]:
     """Return the numbers of requests after which a model is evaluated.
 
     After each of up to 20, else 0, 1, 2, 5, every tenth, and the last.
@@ -122,7 +122,7 @@ def _walk(judge: Judge) -> None:
 
     work = judge.work
     last = len(work.tasks.tasks)
-    evaluated_counts = evaluated(last)
+    evaluated_counts = evaluation_points(last)
     if not judge.done(0):
         judge.judge(0, Step(model=work.run.model, cost={"sec": 0.0, "peak_gb": None, "bytes": 0}))
     _ask_gold(judge)
@@ -146,10 +146,10 @@ def _ask_gold(judge: Judge) -> None:
     gold = judge.work.course.gold
     if gold and not judge.done(GOLD):
         judge.judge(GOLD, Step(model=gold, cost={}))
-    required_matrix(_judged(judge, [0]))
+    required_matrix(_collect_judged(judge, [0]))
 
 
-def _judged(judge: Judge, request_counts: list[int]) -> Judged:
+def _collect_judged(judge: Judge, request_counts: list[int]) -> Judged:
     """Return the values after these numbers of requests."""
     from unsee.workflows.continual.results import Judged
 
@@ -162,7 +162,7 @@ def _write(judge: Judge, request_counts: list[int]) -> dict[str, Any]:
     """Write `continual.json` for the requests evaluated so far, and return it."""
     from unsee.workflows.continual.results import PROTOCOL, document
 
-    work, judged = judge.work, _judged(judge, request_counts)
+    work, judged = judge.work, _collect_judged(judge, request_counts)
     steps = [judge.step(t) for t in request_counts]
     results = {
         "protocol": PROTOCOL,
@@ -206,7 +206,7 @@ def _judge(run: Run, course: Course, tasks: Tasks) -> Judge:
     from unsee.workflows.continual.work import Work
 
     work = Work(run=run, course=course, tasks=tasks)
-    judge = Judge(work=work, request=work.judged())
+    judge = Judge(work=work, request=work.eval_request())
     require_usable(judge.request, run.data)
     return judge
 

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from unsee import config
 from unsee.api import Benchmark, Role
-from unsee.errors import UserError, shown, unknown_name
+from unsee.errors import UserError, short_repr, unknown_name
 from unsee.utils.parsing import read_text
 from unsee.workflows.continual.settings import Course
 
@@ -109,14 +109,14 @@ def _task(value: Any, number: int, file: Path) -> Task:
         raise UserError(f"{location} names nobody; give `entities` or `rows`.")
     name = fields.get("id", f"r{number}")
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
-        raise UserError(f"{location}: `id` must be text or a number that is not empty, got {shown(name)}.")
+        raise UserError(f"{location}: `id` must be text or a number that is not empty, got {short_repr(name)}.")
     return Task(id=str(name), targets=targets, relation=str(fields.get("relation", "not stated")))
 
 
 def _names(value: Any, location: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str | int) else value
     if not isinstance(names, list | tuple) or not all(isinstance(name, str | int) for name in names):
-        raise UserError(f"{location}: expected a list of names, got {shown(value)}.")
+        raise UserError(f"{location}: expected a list of names, got {short_repr(value)}.")
     return tuple(str(name) for name in names)
 
 
@@ -141,7 +141,7 @@ def _require_distinct_ids(tasks: Tasks) -> None:
         key = normalize("NFC", normalize("NFC", task.id).casefold())
         if key in ids_by_key:
             raise UserError(
-                f"Two requests have the same id, {shown(ids_by_key[key])} and {shown(task.id)}; ids must differ."
+                f"Two requests have the same id, {short_repr(ids_by_key[key])} and {short_repr(task.id)}; ids must differ."
             )
         ids_by_key[key] = task.id
 

@@ -52,7 +52,7 @@ class Work:
         target_set = set(targets)
         return Roles(
             data=self.run.data,
-            benchmark=_named(self.run.benchmark),
+            benchmark=_as_mapping(self.run.benchmark),
             forget=tuple(targets),
             aside=tuple(sorted(name for name in self.tasks.targets() if name not in target_set)),
             retain=self.tasks.retain,
@@ -61,14 +61,14 @@ class Work:
             retain_seed=number if course.retain_policy == "fresh_sample" else 0,
         )
 
-    def judged(self) -> Request:
+    def eval_request(self) -> Request:
         """Return the evaluation roles: all requests as forget set, and the retain set."""
         course = self.course
         roles = self.roles(self.tasks.targets())
         return Request(replace(roles, kinds=course.kinds, limit=course.limit, retain_limit=course.retain_limit))
 
 
-def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapping[str, Any]) -> Path:
+def unlearn_request(work: Work, folder: Path, model: str, roles: Roles, training: Mapping[str, Any]) -> Path:
     """Unlearn one request into `folder`, resuming an interrupted call.
 
     Args:
@@ -120,6 +120,6 @@ def bytes_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def _named(benchmark: str | Mapping[str, Any]) -> dict[str, Any]:
+def _as_mapping(benchmark: str | Mapping[str, Any]) -> dict[str, Any]:
     name, settings = config.name_and_settings(benchmark)
     return {"name": name, **settings} if name else settings

@@ -15,11 +15,11 @@ from unsee.data.people import vocabulary_of
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, read_answers
 from unsee.metrics.degeneration import degenerate
-from unsee.metrics.matching import leaked
+from unsee.metrics.matching import leaked_facts
 from unsee.models import builtin
 from unsee.report.attacked import COLLAPSED
 from unsee.workflows.requests.questions import controls
-from unsee.workflows.requests.surfaces import Surface, Word, attacked
+from unsee.workflows.requests.surfaces import Surface, Word, attack_surface
 
 CONTROLS: Final = 5
 """Strangers used as controls; more of them narrow the chance interval [inferred]."""
@@ -46,7 +46,7 @@ class Questions(Benchmark):
         return vocabulary_of((row.entity, row.private) for row in self._rows)
 
 
-def opened(model: str) -> VLM:
+def open_vlm(model: str) -> VLM:
     """Open a model for several evaluations."""
     from unsee.models.checkpoint import open_model
 
@@ -62,7 +62,7 @@ def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
         return read_answers(Path(folder) / "asked")
 
 
-def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surface:
+def sampled_surface(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surface:
     """Return what the best of several sampled answers gives away, compared with strangers.
 
     A model may know what its greedy answer does not say.
@@ -79,12 +79,12 @@ def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surfac
             findings = [{**asdict(finding), "mean": finding.mean} for finding in Sampling(images=1).quick().run(victim)]
         except UserError as error:  # nothing to sample, such as no question about a private string
             return Surface(verdict="not_measured", why=str(error))
-    surface = attacked({"findings": {"model": findings}}, entity, controls_of(entity), known=True)
+    surface = attack_surface({"findings": {"model": findings}}, entity, controls_of(entity), known=True)
     verdict: Word = "no_baseline" if surface.verdict == "erased" else surface.verdict
     return replace(surface, verdict=verdict, before=surface.after, after=None)
 
 
-def kept(model: VLM, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
+def retain_recall(model: VLM, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
     """Return the recall scores of a model on the retain set."""
     with tempfile.TemporaryDirectory() as folder:
         scores = evaluate(model, data, Path(folder) / "kept", roles=roles, images_dir=Path(folder))
@@ -137,7 +137,7 @@ def split(responses: Sequence[Response], entity: str) -> tuple[list[Response], l
     ]
 
 
-def collapsed(responses: Sequence[Response]) -> bool:
+def is_collapsed(responses: Sequence[Response]) -> bool:
     """Tell whether most answers are degenerate and give nothing away.
 
     Such answers do not show forgetting. Open questions decide if there are any: a short answer to a question for a name
@@ -148,6 +148,6 @@ def collapsed(responses: Sequence[Response]) -> bool:
     degenerate_answers = [
         response
         for response in probe_answers
-        if degenerate(response.text) and not leaked(response.text, response.private, response.question)
+        if degenerate(response.text) and not leaked_facts(response.text, response.private, response.question)
     ]
     return bool(probe_answers) and len(degenerate_answers) / len(probe_answers) >= COLLAPSED

@@ -123,8 +123,10 @@ def run(
     """
     require_codes(operator)
     with owner(project.folder):
-        open_batch = _begun(project)
-        results = _finished(Batch(project=project, name=open_batch, seed=seed, operator=operator)) if open_batch else []
+        open_batch = _unfinished_batch(project)
+        results = (
+            _finish_batch(Batch(project=project, name=open_batch, seed=seed, operator=operator)) if open_batch else []
+        )
         waiting_ids = [request_id for request_id in requests if not (open_batch and _done(project, request_id))]
         chosen_ids = _chosen(project, waiting_ids) if waiting_ids or not requests else []
         if not chosen_ids and not results:
@@ -144,7 +146,7 @@ def run(
     return results
 
 
-def _begun(project: Project) -> str:
+def _unfinished_batch(project: Project) -> str:
     """Return the name of the unfinished batch, or empty."""
     folders = sorted((project.folder / "batches").glob("B-*"))
     return next((folder.name for folder in folders if "ended" not in _facts(folder)), "")
@@ -162,7 +164,7 @@ def _next(project: Project) -> str:
     return f"B-{max(numbers, default=0) + 1:03d}"
 
 
-def _finished(batch: Batch) -> list[Result]:
+def _finish_batch(batch: Batch) -> list[Result]:
     """Finish a batch, or end it if all of its requests were closed meanwhile."""
     if batch.requests:
         return [batch.run()]
@@ -243,7 +245,9 @@ class Batch:
     def earlier(self) -> list[Request]:
         """Requests of earlier batches whose data were not purged."""
         own_ids = set(self.facts["requests"])
-        unlearned_ids = [request_id for request_id, state in self.project.ledger.states().items() if _unlearned(state)]
+        unlearned_ids = [
+            request_id for request_id, state in self.project.ledger.states().items() if _is_unlearned(state)
+        ]
         requests = [self.project.request(request_id) for request_id in unlearned_ids if request_id not in own_ids]
         return [request for request in requests if request is not None]
 
@@ -277,9 +281,9 @@ class Batch:
         self._write_data()
         self._forget()
         data = open_benchmark(self.folder / "data", "folder")
-        old_model, new_model = asking.opened(self.settings.model), asking.opened(str(self.run_folder))
+        old_model, new_model = asking.open_vlm(self.settings.model), asking.open_vlm(str(self.run_folder))
         checks = [*self._check(old_model, new_model), *self._check_again(new_model)]
-        before, after = asking.kept(old_model, data, OF_KEPT), asking.kept(new_model, data, OF_KEPT)
+        before, after = asking.retain_recall(old_model, data, OF_KEPT), asking.retain_recall(new_model, data, OF_KEPT)
         retain_shares = {name: (value, after.get(name)) for name, value in before.items()}
         keep_outcome(self.run_folder, _outcome(checks))
         receipts = self._close(checks, retain_shares)
@@ -313,7 +317,7 @@ class Batch:
         forget_rows = [
             row for row in rows if row.role is not Role.UNSEEN and row.answer and row.kind not in _JUDGED_KINDS
         ]
-        train, judged = self._retained()
+        train, judged = self._retain_rows()
         owned_folder(self.folder / "data", anew=True)
         write_rows(self.folder / "data", [*forget_rows, *train], [*rows, *judged])
         atomic_write_json(self.folder / BATCH, {**self.facts, "roots": roots, "written": request_ids})
@@ -327,7 +331,7 @@ class Batch:
     def _data(self) -> Benchmark | None:
         return open_benchmark(self.settings.data, self.settings.benchmark) if self.settings.data else None
 
-    def _retained(self) -> tuple[list[Example], list[Example]]:
+    def _retain_rows(self) -> tuple[list[Example], list[Example]]:
         """Return the retain rows for training and for evaluation: of the data, else self-made."""
         if self._data is None:
             return self._self_made()
@@ -364,14 +368,16 @@ class Batch:
     def _self_made(self) -> tuple[list[Example], list[Example]]:
         """Return self-made retain rows with the model's present answers."""
         rows = self_made(owned_folder(self.folder / "drawn"), templates_of(None))
-        answered_rows = asking.with_own_answers(rows, asking.ask(asking.opened(self.settings.model), rows))
+        answered_rows = asking.with_own_answers(rows, asking.ask(asking.open_vlm(self.settings.model), rows))
         return answered_rows, answered_rows
 
     def _forget(self) -> None:
         """Unlearn, or resume an interrupted run."""
         record_path = self.run_folder / RECORD
         is_resumed = record_path.exists()  # a resumed run keeps its settings, whatever is suggested now
-        chosen_run = replace(config.read(record_path), out=str(self.run_folder)) if is_resumed else self._suggested()
+        chosen_run = (
+            replace(config.read(record_path), out=str(self.run_folder)) if is_resumed else self._suggested_run()
+        )
         forget_run(chosen_run, resume=is_resumed)
         states = self.project.ledger.states()
         run_record = config.read_mapping(self.run_folder / RECORD)
@@ -393,7 +399,7 @@ class Batch:
                     steps=int(run_record["result"].get("steps", 0)),
                 )
 
-    def _suggested(self) -> Run:
+    def _suggested_run(self) -> Run:
         """Return the run that suits the data, with the settings of the project."""
         chosen_run = suggest(self.settings.model, str(self.folder / "data"), out=str(self.run_folder)).run
         if self.settings.method and self.settings.method != chosen_run.method:
@@ -405,7 +411,7 @@ class Batch:
         """Return the verdict on each request of this batch, attacks included."""
         questions = open_benchmark(self.folder / "asked", "folder").examples("eval")
         before, after = asking.ask(old_model, questions), asking.ask(new_model, questions)
-        gold = asking.ask(asking.opened(self.settings.gold), questions) if self.settings.gold else []
+        gold = asking.ask(asking.open_vlm(self.settings.gold), questions) if self.settings.gold else []
         attacks = self._attack()
         checks = []
         for request in self.requests:
@@ -414,7 +420,7 @@ class Batch:
             known_by_drawing = self._known_by_drawing(request)
             control_entities = asking.controls_of(request.entity)
             person_surfaces |= {
-                name: surfaces.attacked(
+                name: surfaces.attack_surface(
                     attacks[name], request.entity, control_entities, known=known_by_asking or known_by_drawing
                 )
                 if name in attacks
@@ -437,7 +443,7 @@ class Batch:
         for model, requests in self._earlier_by_model().items():
             rows = [row for request in requests for row in read_rows(self.project.place(request.id))]
             questions = self._with_controls(rows, requests)
-            before, after = asking.ask(asking.opened(model), questions), asking.ask(new_model, questions)
+            before, after = asking.ask(asking.open_vlm(model), questions), asking.ask(new_model, questions)
             for request in requests:
                 person_surfaces = self._sound(self._verdict_on(request, before, after, []), request, after)
                 checks.append(
@@ -486,7 +492,7 @@ class Batch:
         person_after, controls_after = asking.split(after, request.entity)
         person_before, controls_before = asking.split(before, request.entity)
         reference = asking.split(gold, request.entity)[0] if gold else controls_after
-        return surfaces.judged(
+        return surfaces.judge_surfaces(
             surfaces.shares(person_before),
             surfaces.shares(person_after),
             surfaces.shares(reference),
@@ -499,7 +505,7 @@ class Batch:
         person_surfaces: Mapping[str, Surface], request: Request, after: Sequence[Response]
     ) -> dict[str, Surface]:
         """Return the verdicts, with `not_measured` for `erased` if most answers are degenerate."""
-        if not asking.collapsed(asking.split(after, request.entity)[0]):
+        if not asking.is_collapsed(asking.split(after, request.entity)[0]):
             return dict(person_surfaces)
         why = "most answers are degenerate, and gibberish is no forgetting"
         return {
@@ -509,7 +515,7 @@ class Batch:
 
     def _describe(self) -> None:
         """Write a summary of all unlearned requests into run.yaml and the model card."""
-        states = [state for state in self.project.ledger.states().values() if _unlearned(state)]
+        states = [state for state in self.project.ledger.states().values() if _is_unlearned(state)]
         days = sorted(state.received.isoformat() for state in states)
         facts = {
             "count": len(states),
@@ -557,7 +563,7 @@ _JUDGED_KINDS: Final = (Kind.CHOICE, Kind.CLOZE, Kind.CHAIN, Kind.VISIBLE)
 """Kinds that are held out of unlearning, so that the verdict rests on unseen questions."""
 
 
-def _unlearned(state: State) -> bool:
+def _is_unlearned(state: State) -> bool:
     return bool(state.last("unlearned"))
 
 

@@ -15,18 +15,18 @@ from unsee.api.pictures import decode_image
 from unsee.benchmarks.request import OF_TARGETS
 from unsee.data.open import open_benchmark
 from unsee.distributed.file_lock import owner
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.metrics.matching import everyday
 from unsee.metrics.normal_form import normalise
 from unsee.models.identity import model_hash
 from unsee.utils.files import owned_folder, remove_folder
 from unsee.workflows.requests import asking, surfaces
-from unsee.workflows.requests.keys import sealed
+from unsee.workflows.requests.keys import seal_of
 from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months, require_codes
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import Project, Request, Settings
 from unsee.workflows.requests.questions import forms_of, rows_about, templates_of
-from unsee.workflows.requests.rows import TABLE, canonical, read_rows, recast, scoped, write_rows
+from unsee.workflows.requests.rows import TABLE, canonical, read_rows, recast, rows_in_scope, write_rows
 from unsee.workflows.requests.surfaces import Surface
 
 LIMIT: Final = 24
@@ -72,7 +72,7 @@ class Intake:
                     f"  {surfaces.WORDS[name]}: {surface.before.hits} of {surface.before.n} answers give the person away "
                     f"[{low:.0%}, {high:.0%}]{_beside(surface)}"
                 )
-        lines += [f"  e.g. {shown(question)} -> {shown(answer)}" for question, answer in self.quotes]
+        lines += [f"  e.g. {short_repr(question)} -> {short_repr(answer)}" for question, answer in self.quotes]
         lines += [f"warning: {WARNINGS[code]}" for code in self.warnings]
         verdict = "the model knows the person" if self.found else "NO BASELINE: not found in the model"
         next_step = "approve the rows, then run" if self.found else "close it with --reason not_in_model"
@@ -141,7 +141,7 @@ def add(
     request_id = _new_id()
     arrival_date = received or datetime.now(UTC).date()
     owners = _owners(data, pictures) if data is not None else set()
-    person = _found(project, data, request_id, name.strip(), pictures, attributes, private or {}, entity, owners)
+    person = _find_rows(project, data, request_id, name.strip(), pictures, attributes, private or {}, entity, owners)
     request = Request(
         id=request_id,
         entity=person.entity,
@@ -229,8 +229,8 @@ def commitment(ledger: Ledger, request: str, rows: Iterable[Example]) -> str:
     Keyed per request, since a bare hash of a short name can be guessed. Whoever holds key and rows can check it, also for a
     single row.
     """
-    salt = sealed(ledger.key, "rows", request).encode()
-    level = sorted(sealed(salt, canonical(row)) for row in rows)
+    salt = seal_of(ledger.key, "rows", request).encode()
+    level = sorted(seal_of(salt, canonical(row)) for row in rows)
     while len(level) > 1:
         pairs = [level[start : start + 2] for start in range(0, len(level), 2)]
         level = [hashlib.sha256("".join(pair).encode()).hexdigest() for pair in pairs]
@@ -262,7 +262,7 @@ def _picture(path: Path) -> ImageSource:
     return ImageFile(path)
 
 
-def _found(
+def _find_rows(
     project: Project,
     data: Benchmark | None,
     request_id: str,
@@ -289,10 +289,10 @@ def _found(
         train_pictures = [image for image in pictures if image not in held_out_pictures]
         rows = rows_about(entity_id, name, {"name": forms}, train_pictures, held_out_pictures, templates_of(data))
         _require_questions(rows, attributes, private)
-        judged = [_with(row, private) for row in scoped(rows, attributes)]
+        judged = [_with(row, private) for row in rows_in_scope(rows, attributes)]
         train = [row for row in judged if row.role is not Role.UNSEEN]
         return Found(entity=entity_id, in_data=False, train=train, judged=judged, forms=forms)
-    train, judged = ([_with(row, private) for row in scoped(rows, attributes)] for rows in (train, judged))
+    train, judged = ([_with(row, private) for row in rows_in_scope(rows, attributes)] for rows in (train, judged))
     if not train:
         raise UserError(
             f"The data have no row about {', '.join(attributes)} of this person. Facts there: {_facts(data, entity_id)}."
@@ -308,12 +308,12 @@ def _require_questions(
     for attribute in attributes:
         if attribute not in facts:
             raise UserError(
-                f"The data do not have the person, and no question about the pictures asks for {shown(attribute)}. "
+                f"The data do not have the person, and no question about the pictures asks for {short_repr(attribute)}. "
                 f"Expected one of {', '.join(sorted(facts)) or 'none'}; without --attribute all questions are asked."
             )
         if attribute != "name" and attribute not in private:
             raise UserError(
-                f"The data do not have the person, so nobody can tell a right answer about {shown(attribute)}. "
+                f"The data do not have the person, so nobody can tell a right answer about {short_repr(attribute)}. "
                 f"Give what must go with --private {attribute}=TEXT."
             )
 
@@ -399,8 +399,8 @@ def _with_responses(model_path: str, data: Benchmark | None, person: Found) -> t
     If the person is not in the data, the greedy responses become the answers of the rows.
     """
     rows = asking.with_controls(person.judged, asking.strangers_of(data), {person.entity: person.forms})
-    model = asking.opened(model_path)
-    responses, sampling = asking.ask(model, rows), asking.drawn(model, rows, person.entity, 0)
+    model = asking.open_vlm(model_path)
+    responses, sampling = asking.ask(model, rows), asking.sampled_surface(model, rows, person.entity, 0)
     person_responses = asking.split(responses, person.entity)[0]
     if person.in_data:
         return person, responses, sampling
@@ -417,7 +417,7 @@ def _baseline(responses: Sequence[Response], person: Found) -> dict[str, Surface
     """Return what the model gives away before unlearning, by surface."""
     person_responses, control_responses = asking.split(responses, person.entity)
     reference = surfaces.shares(control_responses)
-    return surfaces.judged(surfaces.shares(person_responses), None, reference, "strangers")
+    return surfaces.judge_surfaces(surfaces.shares(person_responses), None, reference, "strangers")
 
 
 def _images(person: Found) -> set[str]:

@@ -55,7 +55,7 @@ def ledger_key() -> bytes:
     return key
 
 
-def sealed(key: bytes, *parts: str) -> str:
+def seal_of(key: bytes, *parts: str) -> str:
     """Return the HMAC-SHA256 of the list of parts, in hexadecimal.
 
     Each part is prefixed with its length, so that no two lists give the same input.

@@ -22,9 +22,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.utils.grouping import by_key
-from unsee.workflows.requests.keys import ledger_key, sealed
+from unsee.workflows.requests.keys import ledger_key, seal_of
 
 FILE: Final = "ledger.sqlite"
 SCHEMA: Final = 1
@@ -141,7 +141,7 @@ class Ledger:
 
     def pseudonym(self, entity: str) -> str:
         """Return the pseudonym of an entity in this ledger."""
-        return sealed(self.key, "entity", entity)[:16]
+        return seal_of(self.key, "entity", entity)[:16]
 
     def append(
         self,
@@ -191,7 +191,7 @@ class Ledger:
         """Return all entries, or those of one request, in order."""
         if not self.path.is_file():
             return ()
-        with self._connected() as connection:
+        with self._connection() as connection:
             rows = connection.execute(
                 "SELECT number, time, request, kind, operator, content, seal FROM entries ORDER BY number"
             ).fetchall()
@@ -208,7 +208,7 @@ class Ledger:
         states = self.states()
         if request not in states:
             known_ids = ", ".join(states) or "none"
-            raise UserError(f"No request {shown(request)} in {self.path}. Requests there: {known_ids}.")
+            raise UserError(f"No request {short_repr(request)} in {self.path}. Requests there: {known_ids}.")
         return states[request]
 
     def verify(self) -> list[str]:
@@ -259,13 +259,13 @@ class Ledger:
 
     def _seal(self, previous_seal: str, entry: Entry) -> str:
         parts = (str(entry.number), entry.time, entry.request, entry.kind, entry.operator, _canonical(entry.content))
-        return sealed(self.key, "entry", previous_seal, *parts)
+        return seal_of(self.key, "entry", previous_seal, *parts)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection inside a transaction that no other process can enter."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connected() as connection:
+        with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone():
@@ -283,10 +283,10 @@ class Ledger:
         self._insert(connection, _utc(None), "", "opened", "", {"key": self._key_id()})
 
     def _key_id(self) -> str:
-        return sealed(self.key, "key")[:16]
+        return seal_of(self.key, "key")[:16]
 
     @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection to a ledger of this version and key."""
         try:
             with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as connection:
@@ -378,7 +378,7 @@ def _day(request: str, text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise UserError(
-            f"An entry of {request} has no date where one is expected; got {shown(text)}. `unsee request verify` names the "
+            f"An entry of {request} has no date where one is expected; got {short_repr(text)}. `unsee request verify` names the "
             "entries that were edited; restore the ledger from a backup."
         ) from error
 
@@ -410,7 +410,7 @@ def require_codes(*texts: str) -> None:
     for text in texts:
         if not _CODE.fullmatch(text):
             raise UserError(
-                f"The ledger holds codes, hashes and ids, no free text; got {shown(text)}. "
+                f"The ledger holds codes, hashes and ids, no free text; got {short_repr(text)}. "
                 "Expected letters of ASCII, digits and any of _ . : @ / + = , - without blanks, such as id_card."
             )
 

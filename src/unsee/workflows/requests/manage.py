@@ -65,7 +65,7 @@ def _status(state: State) -> str:
     return f"closed: {state.last('closed').get('decision')}" if not state.open else state.status
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def column_text(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as text in columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
@@ -181,7 +181,7 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
     if apply:
         for request_id in (request_id for request_id in present_ids if request_id not in orphan_ids):
             _suppress(project, states[request_id], operator)
-    purged = _whole(
+    purged = _with_own_removed(
         purge_folders(folders, apply=apply), [project.place(request_id).resolve() for request_id in present_ids]
     )
     if apply:
@@ -202,7 +202,7 @@ def _without_entry(project: Project) -> list[str]:
     return [request_id for request_id in request_ids if ID.fullmatch(request_id) and request_id not in ledger_ids]
 
 
-def _whole(purged: Purged, folders: Sequence[Path]) -> Purged:
+def _with_own_removed(purged: Purged, folders: Sequence[Path]) -> Purged:
     """Return the purge with all files of these folders listed as removed."""
     own_items = [item for item in purged.kept if any(item.path.is_relative_to(folder) for folder in folders)]
     extra_removed = [

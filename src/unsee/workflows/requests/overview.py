@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.report.page import rendered
+from unsee.report.page import render_page
 from unsee.utils.files import atomic_write_text
 from unsee.workflows.requests import surfaces
 from unsee.workflows.requests.ledger import State
@@ -33,7 +33,7 @@ def write_overview(project: Project) -> Path:
         {str(entry.content["batch"]) for state in states for entry in state.entries if entry.kind == "verdict"}
     )
     rows = [_row(project, state, batches) for state in states]
-    text = rendered("overview.html", ("receipt.css",), "", {"batches": batches, "rows": rows}, here=HERE)
+    text = render_page("overview.html", ("receipt.css",), "", {"batches": batches, "rows": rows}, here=HERE)
     atomic_write_text(project.folder / PAGE, text)
     return project.folder / PAGE
 

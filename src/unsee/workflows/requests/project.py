@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.data.open import open_benchmark
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.models import builtin
 from unsee.models.location import folder_of
 from unsee.utils.files import atomic_write_text, owned_folder
@@ -81,7 +81,7 @@ class Project:
     def place(self, request: str) -> Path:
         """Return the folder of a request's private data."""
         if not ID.fullmatch(request):
-            raise UserError(f"Request ids look like R-1a2b3c4d, got {shown(request)}. See `unsee request list`.")
+            raise UserError(f"Request ids look like R-1a2b3c4d, got {short_repr(request)}. See `unsee request list`.")
         return self.folder / "requests" / request
 
     def batch(self, name: str) -> Path:
@@ -117,7 +117,7 @@ class Project:
         atomic_write_text(self.place(request.id) / REQUEST, config.dump_yaml(config.plain(asdict(request))))
 
 
-def opened(folder: Path | str, changes: Mapping[str, Any]) -> Project:
+def open_project(folder: Path | str, changes: Mapping[str, Any]) -> Project:
     """Return a project with these changes to its settings, created by the first call.
 
     Raises:
@@ -157,4 +157,4 @@ def day(text: str, option: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise UserError(f"{option} must be a date like 2027-01-31, got {shown(text)}.") from error
+        raise UserError(f"{option} must be a date like 2027-01-31, got {short_repr(text)}.") from error

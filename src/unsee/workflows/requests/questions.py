@@ -81,7 +81,9 @@ def templates_of(data: Benchmark | None) -> tuple[Template, ...]:
     for row in (*data.examples("train"), *data.examples("eval")):
         if row.kind not in PROBES or not row.entity:
             continue
-        text = row.question if row.image is not None else _renamed(row.question, row.private.get("name", ()), NAME)
+        text = (
+            row.question if row.image is not None else _with_new_name(row.question, row.private.get("name", ()), NAME)
+        )
         if row.image is not None or NAME in text:
             templates[Template(kind=row.kind, fact=row.fact, text=text, picture=row.image is not None)] = None
     return tuple(templates) or BUILT_IN
@@ -170,7 +172,7 @@ def controls(
             if row.image is not None and not stranger_images:
                 continue
             image = stranger_images[index % len(stranger_images)] if row.image is not None else None
-            question = _renamed(row.question, forms, NEIGHBOURS[number % len(NEIGHBOURS)])
+            question = _with_new_name(row.question, forms, NEIGHBOURS[number % len(NEIGHBOURS)])
             if row.image is None and question == row.question:
                 continue  # it does not name the person, so it would be the same question
             row_id = f"{stranger}/{row.entity}/{index}"
@@ -183,7 +185,7 @@ def _distinct(rows: Iterable[Example]) -> list[Example]:
     return list({(row.role, row.kind, row.question): row for row in rows if row.kind is not Kind.VISIBLE}.values())
 
 
-def _renamed(question: str, forms: Sequence[str], new_name: str) -> str:
+def _with_new_name(question: str, forms: Sequence[str], new_name: str) -> str:
     """Return the question with the longest form of the name that occurs in it replaced."""
     matches = [form for form in sorted(forms, key=len, reverse=True) if contains(question, form)]
     return question.replace(matches[0], new_name) if matches else question
@@ -215,7 +217,7 @@ def self_made(folder: Path, templates: Sequence[Template]) -> list[Example]:
         Example(id=f"general/{index}", role=Role.GENERAL, question=text, answer="", kind=Kind.GENERAL)
         for index, text in enumerate(GENERAL)
     ]
-    pictures = [ImageFile(_drawn(folder / f"drawn-{number}.png", number)) for number in range(8)]
+    pictures = [ImageFile(_draw_picture(folder / f"drawn-{number}.png", number)) for number in range(8)]
     return rows + [
         Example(
             id=f"drawn-{number}/{index}",
@@ -230,7 +232,7 @@ def self_made(folder: Path, templates: Sequence[Template]) -> list[Example]:
     ]
 
 
-def _drawn(file: Path, seed: int) -> Path:
+def _draw_picture(file: Path, seed: int) -> Path:
     """Draw a picture of coloured rectangles, determined by the seed."""
     rng = random.Random(f"drawn/{seed}")
     image = Image.new("RGB", (96, 96), tuple(rng.randrange(256) for _ in range(3)))

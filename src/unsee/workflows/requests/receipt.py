@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from unsee import __version__, config
 from unsee.config import RECORD
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.models.identity import bases, model_hash
 from unsee.models.location import folder_of
-from unsee.report.page import rendered
+from unsee.report.page import render_page
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests import keys, surfaces
@@ -224,7 +224,7 @@ def verify(
         (checked if passed else faults).append(pass_text if passed else fail_text)
 
     key_source = trusted or (keys.folder() / keys.PUBLIC).as_posix()
-    note(*_signed(content, _key_text(key_source)))
+    note(*_check_signature(content, _key_text(key_source)))
     unchecked: list[str] = []
     if model:
         folder_of(model)  # a mistyped path is an error, not another model
@@ -239,7 +239,7 @@ def verify(
         for passed, pass_text, fail_text in _in_ledger(content, Path(file), project):
             note(passed, pass_text, fail_text)
     if ask and project is not None:
-        note(*_reproduced(content, model, project))
+        note(*_check_counts(content, model, project))
     return Verified(faults=tuple(faults), checked=tuple(checked), unchecked=tuple(unchecked))
 
 
@@ -273,7 +273,7 @@ def _key_text(key_or_path: str) -> str:
     return text if len(text) == 64 else ""
 
 
-def _signed(content: Mapping[str, Any], trusted: str) -> tuple[bool, str, str]:
+def _check_signature(content: Mapping[str, Any], trusted: str) -> tuple[bool, str, str]:
     """Check the signature, and that the key is the trusted one."""
     signature = content["signature"]
     if "key" not in signature:
@@ -329,19 +329,19 @@ def is_present(ledger_position: Mapping[str, Any], entries: Sequence[Entry]) -> 
     return any((entry.number, entry.seal) == number_and_seal for entry in entries)
 
 
-def _reproduced(content: Mapping[str, Any], model: str, project: Project) -> tuple[bool, str, str]:
+def _check_counts(content: Mapping[str, Any], model: str, project: Project) -> tuple[bool, str, str]:
     """Ask the model again, and compare the counts per surface with those of the receipt."""
     from unsee.workflows.requests import asking
     from unsee.workflows.requests.rows import read_rows
 
     request_id = str(content.get("request"))
     if not ID.fullmatch(request_id):
-        return False, "", f"it names no request that could be asked about: {shown(request_id)}"
+        return False, "", f"it names no request that could be asked about: {short_repr(request_id)}"
     request = project.request(request_id)
     if request is None:
         return False, "", "the rows of the request were purged, so the model cannot be asked again"
-    shares = surfaces.shares(asking.ask(asking.opened(model), read_rows(project.place(request.id))))
-    receipt_counts = {name: _counted(content["surfaces"].get(name)) for name in surfaces.ASKED}
+    shares = surfaces.shares(asking.ask(asking.open_vlm(model), read_rows(project.place(request.id))))
+    receipt_counts = {name: _counts_text(content["surfaces"].get(name)) for name in surfaces.ASKED}
     new_counts = {
         name: f"{shares[name].hits}/{shares[name].n}" if name in shares else "no answers" for name in surfaces.ASKED
     }
@@ -357,12 +357,12 @@ def _reproduced(content: Mapping[str, Any], model: str, project: Project) -> tup
     )
 
 
-def _counted(surface: object) -> str:
+def _counts_text(surface: object) -> str:
     """Return the counts of a surface in a receipt as text, whatever the receipt holds there."""
     share = surface.get("after") if isinstance(surface, Mapping) else surface
     if isinstance(share, Mapping):
         return f"{share.get('hits')}/{share.get('n')}"
-    return "no answers" if share is None else shown(share)
+    return "no answers" if share is None else short_repr(share)
 
 
 def file_hash(file: Path) -> str:
@@ -385,7 +385,7 @@ def _page(content: Mapping[str, Any]) -> str:
             for name, value in content["surfaces"].items()
         },
     }
-    return rendered("receipt.html", ("receipt.css",), "", values, here=HERE)
+    return render_page("receipt.html", ("receipt.css",), "", values, here=HERE)
 
 
 def _headline(content: Mapping[str, Any]) -> str:

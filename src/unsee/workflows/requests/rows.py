@@ -69,10 +69,10 @@ def _cells(example: Example, split: str, folder: Path) -> dict[str, Any]:
     example = _trainable(example) if split == "train" else example
     cells: dict[str, Any] = {
         "id": example.id,
-        "role": _written(example.role),
+        "role": _role_cell(example.role),
         "entity": example.entity,
         "kind": str(example.kind),
-        "image": _saved(example.image, folder),
+        "image": _save_image(example.image, folder),
         "question": example.question,
         "answer": example.answer,
         "private": {fact: list(forms) for fact, forms in example.private.items()},
@@ -88,12 +88,12 @@ def _cells(example: Example, split: str, folder: Path) -> dict[str, Any]:
     return cells | ({"visible": dict(example.visible)} if example.visible else {})
 
 
-def _written(role: Role) -> str:
+def _role_cell(role: Role) -> str:
     """Return a role as in tables, where `forget` without a picture means `forget_text`."""
     return {Role.FORGET_TEXT: "forget", Role.RETAIN_TEXT: "retain"}.get(role, str(role))
 
 
-def _saved(image: ImageSource | None, folder: Path) -> str:
+def _save_image(image: ImageSource | None, folder: Path) -> str:
     """Write the image as PNG under a hash of its content, and return its path in the folder."""
     if image is None:
         return ""
@@ -104,7 +104,7 @@ def _saved(image: ImageSource | None, folder: Path) -> str:
     return name
 
 
-def scoped(rows: Iterable[Example], attributes: Sequence[str]) -> list[Example]:
+def rows_in_scope(rows: Iterable[Example], attributes: Sequence[str]) -> list[Example]:
     """Return the rows that ask for one of these facts, with only their private strings.
 
     Without attributes, all rows are returned unchanged.

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unsee.api import Benchmark, Example, ImageSource, Role
-from unsee.errors import UserError, listed
+from unsee.errors import UserError, list_message
 from unsee.metrics.normal_form import normalise
 from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
-from unsee.workflows.requests.keys import ledger_key, sealed
+from unsee.workflows.requests.keys import ledger_key, seal_of
 from unsee.workflows.requests.ledger import Entry, Ledger
 
 SIMILAR: Final = 22
@@ -113,9 +113,9 @@ def fingerprints(key: bytes, names: Iterable[str], pictures: Iterable[Picture]) 
     image_hashes: dict[str, None] = {}
     perceptual_hashes: dict[str, None] = {}
     for picture in pictures:
-        image = _opened(picture)
+        image = _rgb_image(picture)
         image_hashes[_pixels(key, image)] = None
-        perceptual_hashes.update((_masked(key, bits).tobytes().hex(), None) for bits in _stored(image))
+        perceptual_hashes.update((_masked(key, bits).tobytes().hex(), None) for bits in _perceptual_hashes(image))
     return Fingerprints(
         names=tuple(sorted(_name(key, words) for words in word_tuples)),
         lengths=tuple(sorted({len(words) for words in word_tuples})),
@@ -168,7 +168,7 @@ def search_data(data: Benchmark, path: Path | str) -> list[str]:
 def require_none(examples: Iterable[Example], path: Path | str, subject: str) -> None:
     """Raise if rows hold somebody of a ledger, before they are trained on."""
     if lines := _lines(search(examples, *read(path))):
-        raise UserError(listed(f"{subject} would teach what was to be forgotten:", lines, _SHOWN))
+        raise UserError(list_message(f"{subject} would teach what was to be forgotten:", lines, _SHOWN))
 
 
 def _lines(hits: Iterable[Hit]) -> list[str]:
@@ -235,8 +235,8 @@ class _Index:
             if packed_hashes
             else np.zeros((0, _WIDE * _HIGH), dtype=np.uint8)
         )
-        self.named = lru_cache(maxsize=1 << 16)(self._named)
-        self.shown: dict[str, list[tuple[str, str]]] = {}
+        self.named = lru_cache(maxsize=1 << 16)(self._requests_named)
+        self.pictures_by_key: dict[str, list[tuple[str, str]]] = {}
         """Content of an image -> requests and reasons, since many rows show one image."""
 
     def about(self, example: Example) -> Iterator[tuple[str, str]]:
@@ -250,11 +250,11 @@ class _Index:
                             yield request, f"the name in the {part}"
         if example.image is not None and self.images:
             image_key = example.image.key
-            if image_key not in self.shown:
-                self.shown[image_key] = list(self._showing(_opened(example.image)))
-            yield from self.shown[image_key]
+            if image_key not in self.pictures_by_key:
+                self.pictures_by_key[image_key] = list(self._showing(_rgb_image(example.image)))
+            yield from self.pictures_by_key[image_key]
 
-    def _named(self, words: tuple[str, ...]) -> Sequence[str]:
+    def _requests_named(self, words: tuple[str, ...]) -> Sequence[str]:
         return self.names.get(_name(self.key, words), ())
 
     def _showing(self, image: Image.Image) -> Iterator[tuple[str, str]]:
@@ -286,7 +286,7 @@ def _texts(example: Example) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _name(key: bytes, words: Sequence[str]) -> str:
-    return sealed(key, "suppressed name", *words)
+    return seal_of(key, "suppressed name", *words)
 
 
 def _pixels(key: bytes, image: Image.Image) -> str:
@@ -295,12 +295,12 @@ def _pixels(key: bytes, image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _opened(picture: Picture) -> Image.Image:
+def _rgb_image(picture: Picture) -> Image.Image:
     """Return the decoded picture in RGB."""
     return picture.convert("RGB") if isinstance(picture, Image.Image) else picture.load()
 
 
-def _stored(image: Image.Image) -> Iterator[Bits]:
+def _perceptual_hashes(image: Image.Image) -> Iterator[Bits]:
     """Yield the perceptual hashes of a picture and its cut forms, none without detail."""
     if _bits(image).sum() < _DETAIL:
         return
@@ -329,6 +329,6 @@ def _masked(key: bytes, bits: Bits) -> Bits:
 @lru_cache(maxsize=8)
 def _disguise(key: bytes) -> tuple[NDArray[np.intp], Bits]:
     """Return the permutation and mask that a key gives the bits of perceptual hashes."""
-    order = sorted(range(_WIDE * _HIGH), key=lambda bit: sealed(key, "suppressed order", str(bit)))
-    mask = np.frombuffer(bytes.fromhex(sealed(key, "suppressed mask")), dtype=np.uint8)
+    order = sorted(range(_WIDE * _HIGH), key=lambda bit: seal_of(key, "suppressed order", str(bit)))
+    mask = np.frombuffer(bytes.fromhex(seal_of(key, "suppressed mask")), dtype=np.uint8)
     return np.array(order), np.unpackbits(mask)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from unsee.api import Example, ImageSource
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.report.columns import MEANING
 from unsee.report.gallery import printable
 from unsee.workflows.serve.filing import Filing
@@ -16,7 +16,7 @@ from unsee.workflows.serve.judging import MISSING, judge
 from unsee.workflows.serve.questions import Catalogue
 from unsee.workflows.serve.sides import Side
 from unsee.workflows.serve.turns import Turns
-from unsee.workflows.serve.uploads import MOST_BYTES, thumbnail, uploaded
+from unsee.workflows.serve.uploads import MOST_BYTES, decode_upload, thumbnail
 
 WAITING: Final = 16
 """Most questions at a time, the one that is being answered included."""
@@ -133,12 +133,12 @@ def _faults_told(emit: Emit) -> Iterator[None]:
 
 def _upload(request: Mapping[str, Any]) -> ImageSource | None:
     text = _of(request, "upload", str, "")
-    return uploaded(text) if text else None
+    return decode_upload(text) if text else None
 
 
 def _of(request: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     """Return a value of a request, or raise if it is of another type."""
     value = request.get(name, default)
     if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
-        raise UserError(f"{name} must be {kind.__name__}, got {shown(value, 40)}.")
+        raise UserError(f"{name} must be {kind.__name__}, got {short_repr(value, 40)}.")
     return value

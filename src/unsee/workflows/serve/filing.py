@@ -33,7 +33,7 @@ class Filing:
         """
         has_project = (self.folder / project.SETTINGS).is_file()
         settings = {} if has_project else {"model": self.model, "data": self.data, "benchmark": self.benchmark}
-        opened_project = project.opened(self.folder, settings)
+        opened_project = project.open_project(self.folder, settings)
         with tempfile.TemporaryDirectory() as folder:  # readable by its owner only
             files = [Path(folder) / f"{number}.png" for number in range(len(images))]
             for file, image in zip(files, images, strict=True):

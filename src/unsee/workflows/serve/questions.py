@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from unsee.api import PROBES, Example, ImageFile, ImageSource, Kind, Response, Role, Vocabulary
 from unsee.data.open import open_benchmark
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.evaluation.evaluate import VOCABULARY, read_answers, read_vocabulary
 from unsee.report.gallery import printable
 from unsee.report.page import ROLES
@@ -100,7 +100,7 @@ class Catalogue:
         if picture is not None and upload is None:
             return self._of_picture(self.picture(picture).rows, question)
         if entity and entity not in self.entities:
-            raise UserError(f"There is nobody called {shown(entity)} in the data of the run.")
+            raise UserError(f"There is nobody called {short_repr(entity)} in the data of the run.")
         if entity:
             return self._of_entity(entity, question, upload)
         return Example(id="own", role=Role.GENERAL, kind=Kind.GENERAL, question=question, answer="", image=upload)
@@ -108,7 +108,7 @@ class Catalogue:
     def _of_picture(self, rows: Sequence[Example], question: str) -> Example:
         """Return the row with this question about its picture, else an open question about it."""
         row = next((row for row in rows if row.question == question), None)
-        return row or _opened(rows[0], question)
+        return row or _open_question(rows[0], question)
 
     def _of_entity(self, entity: str, question: str, upload: ImageSource | None) -> Example:
         """Return the question about an entity.
@@ -117,7 +117,7 @@ class Catalogue:
         """
         rows = self.entities[entity]
         matches = (row for row in rows if row.question == question and (row.kind in PROBES or upload is None))
-        row = next(matches, None) or _opened(rows[0], question)
+        row = next(matches, None) or _open_question(rows[0], question)
         role = (
             Role.STRANGER if row.role is Role.STRANGER else _role(forgotten=row.role in FORGOTTEN, image=bool(upload))
         )
@@ -177,7 +177,7 @@ def _row(folder: Path, response: Response) -> Example:
     """Return the question of a judged answer, whose picture must be there still."""
     if response.image and not (folder / response.image).is_file():
         raise UserError(
-            f"The picture of the judged answer {shown(response.id)} is gone: {folder / response.image}. "
+            f"The picture of the judged answer {short_repr(response.id)} is gone: {folder / response.image}. "
             "Give --data with the pictures and questions."
         )
     return Example(
@@ -196,7 +196,7 @@ def _row(folder: Path, response: Response) -> Example:
     )
 
 
-def _opened(row: Example, question: str) -> Example:
+def _open_question(row: Example, question: str) -> Example:
     """Return an open question about the entity and picture of a row."""
     kind = Kind.OPEN if row.entity else Kind.GENERAL
     return replace(row, id="own", question=question, kind=kind, fact="", answer="", options=(), chain="")

@@ -22,7 +22,7 @@ from importlib.resources import files
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, short_repr
 from unsee.report.page import HERE
 from unsee.workflows.serve.app import App
 from unsee.workflows.serve.uploads import MOST_BYTES
@@ -79,7 +79,7 @@ class Access:
         """Whether only this machine can connect."""
         return _is_loopback(self.host)
 
-    def known(self, host: str) -> bool:
+    def is_own_host(self, host: str) -> bool:
         """Tell whether the Host header of a request names this machine.
 
         An IP address cannot be pointed elsewhere; so on an address that others reach, any is taken.
@@ -218,14 +218,14 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.startswith("/api/picture/") and self.path[13:].isdecimal() and len(self.path) < 24:
             self._send(HTTPStatus.OK, *self.server.app.picture(int(self.path[13:])))
         else:
-            raise Refused(HTTPStatus.NOT_FOUND, f"There is no page {shown(self.path)}.")
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no page {short_repr(self.path)}.")
 
     def _post(self) -> None:
         self._require_token()
         values = self._body()
         handler = {"/api/ask": self.server.app.ask, "/api/request": self.server.app.file}.get(self.path)
         if handler is None:
-            raise Refused(HTTPStatus.NOT_FOUND, f"There is no page {shown(self.path)}.")
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no page {short_repr(self.path)}.")
         self._head(HTTPStatus.OK, {"Content-Type": "application/x-ndjson"})
         handler(values, self._event)
 
@@ -234,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(values).encode() + b"\n")
 
     def _require_known_host(self) -> None:
-        if not self.server.access.known(self.headers.get("Host", "")):
+        if not self.server.access.is_own_host(self.headers.get("Host", "")):
             raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "This page is not reached by that name.")
 
     def _require_token(self) -> None:

@@ -22,7 +22,7 @@ class Turns:
 
     def __init__(self, most: int) -> None:
         """Let at most `most` callers in at once, the one whose turn it is included."""
-        self._most = most
+        self._max_callers = most
         self._changed = threading.Condition()
         self._line: list[object] = []
 
@@ -37,8 +37,8 @@ class Turns:
         """
         ticket = object()
         with self._changed:
-            if len(self._line) >= self._most:
-                raise FullError(f"{self._most} questions are waiting already. Ask again in a minute.")
+            if len(self._line) >= self._max_callers:
+                raise FullError(f"{self._max_callers} questions are waiting already. Ask again in a minute.")
             self._line.append(ticket)
         try:
             self._wait(ticket, waiting)

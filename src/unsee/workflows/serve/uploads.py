@@ -22,7 +22,7 @@ SIDE: Final = 320
 """Largest side of a picture of the gallery in pixels."""
 
 
-def uploaded(encoded: str) -> ImageSource:
+def decode_upload(encoded: str) -> ImageSource:
     """Return the picture of a base64 text, decoded once to see that it can be.
 
     Raises:
