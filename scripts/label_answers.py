@@ -3,6 +3,7 @@
     python scripts/label_answers.py draw runs/smol/*/eval --out answers.jsonl --count 300
     python scripts/label_answers.py compare answers.jsonl
     python scripts/label_answers.py neighbours answers.jsonl      # pip install wordllama
+    python scripts/label_answers.py perplexity answers.jsonl      # make smol
 
 `draw` takes answers of each run and each class of the judge in turn, shuffles them, and writes neither class nor method.
 A person fills in `label` and, where it is not plain, `why`. Read each answer as somebody who knows the truth in `private`
@@ -17,6 +18,8 @@ and `visible`, and take the first class that fits:
 
 `compare` prints the confusion matrix of the judge, and precision and recall of each class. `neighbours` prints that of another
 opinion: the label of the nearest other answer by sentence embedding (WordLlama, whose weights come with its package).
+`perplexity` prints that of the judge, but counts as degenerate what it takes for language and an untouched language model (SmolLM2)
+finds too improbable.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ from unsee.utils.files import atomic_write_jsonl, read_jsonl
 ROLES: Final = (Role.FORGET, Role.UNSEEN, Role.FORGET_TEXT)
 KINDS: Final = (Kind.OPEN, Kind.NAME, Kind.FACT)
 VOCABULARY: Final = Lab(request="english").vocabulary()
+IMPROBABLE: Final = 6.0
+"""Mean negative log-probability per token, in nats, above which an answer is no language."""
 
 
 def judged(response: Response) -> str:
@@ -99,6 +104,38 @@ def by_neighbour(answers: Sequence[tuple[Response, str]]) -> Counter[tuple[str, 
     return Counter((label, answers[near][1]) for (_, label), near in zip(answers, alike_nn.argmax(1), strict=True))
 
 
+def by_perplexity(answers: Sequence[tuple[Response, str]]) -> Counter[tuple[str, str]]:
+    """Return the judge's matrix with improbable answers moved from uninformative and clean to degenerate.
+
+    Inventions stay: their names are improbable, too.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    from unsee.models import smollm2
+
+    folder = smollm2.folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=next(folder.glob("*.gguf")).name)
+    model = smollm2.language_model().eval()
+
+    def surprise(response: Response) -> float:
+        """Return the mean negative log-probability of the answer's tokens after its question, in nats."""
+        prompt = f"<|im_start|>user\n{response.question}<|im_end|>\n<|im_start|>assistant\n"
+        prompt_ids, answer_ids = (
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, response.text)
+        )
+        with torch.no_grad():
+            logits_tv = model(input_ids=torch.tensor([prompt_ids + answer_ids])).logits[0, len(prompt_ids) - 1 : -1]
+        return float(torch.nn.functional.cross_entropy(logits_tv.float(), torch.tensor(answer_ids)))
+
+    def opinion(response: Response) -> str:
+        verdict = judged(response)
+        doubtful = verdict in (Aftermath.UNINFORMATIVE, Aftermath.CLEAN)
+        return str(Aftermath.DEGENERATE) if doubtful and surprise(response) > IMPROBABLE else verdict
+
+    return Counter((label, opinion(response)) for response, label in answers)
+
+
 def table(matrix: Counter[tuple[str, str]]) -> str:
     """Return the matrix, with the recall of each label beside it and the precision of each class below, as Markdown."""
     classes = [str(name) for name in Aftermath]
@@ -118,7 +155,7 @@ def _share(right: int, total: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw, or compare with the judge or with neighbours."""
+    """Draw, or compare with the judge or with another opinion."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     drawing = actions.add_parser("draw", help="write answers without labels")
@@ -127,13 +164,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     drawing.add_argument("--count", type=int, default=300)
     actions.add_parser("compare", help="print the confusion matrix").add_argument("file", type=Path)
     actions.add_parser("neighbours", help="print that of the nearest other answer").add_argument("file", type=Path)
+    actions.add_parser("perplexity", help="print that of the judge with a language model").add_argument(
+        "file", type=Path
+    )
     asked = parser.parse_args(arguments)
     if asked.action == "draw":
         rows = draw(asked.folders, asked.count)
         atomic_write_jsonl(asked.out, rows)
         print(json.dumps({"answers": len(rows), "file": str(asked.out)}))
     else:
-        print(table({"compare": confusion, "neighbours": by_neighbour}[asked.action](labelled(asked.file))))
+        print(
+            table(
+                {"compare": confusion, "neighbours": by_neighbour, "perplexity": by_perplexity}[asked.action](
+                    labelled(asked.file)
+                )
+            )
+        )
 
 
 if __name__ == "__main__":

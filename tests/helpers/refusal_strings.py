@@ -1,6 +1,8 @@
 """Labelled strings for the refusal detector: written for this purpose, none taken from the packaged list."""
 
 FULL = (
+    "I do not share that.",
+    "We never disclose personal details.",
     "I do not know anyone called Ada Lovell.",
     "I will keep this private.",
     "I am not sure I have the answer to that question.",

