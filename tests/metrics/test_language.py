@@ -161,7 +161,7 @@ def test_the_stop_rule_does_not_believe_what_it_cannot_read(monkeypatch):
         Example(id=str(i), role=Role.FORGET, question="?", answer="x", entity="p", kind=Kind.OPEN, private=p)
         for i, p in enumerate(answers)
     ]
-    for name in ("whole", "autocast"):
+    for name in ("gathered_weights", "autocast"):
         monkeypatch.setattr(stop_rule, name, lambda *_: nullcontext())
     said = []
     monkeypatch.setattr(stop_rule, "generate", lambda *_, **__: [SimpleNamespace(text=text) for text in said])
