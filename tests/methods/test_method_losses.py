@@ -221,15 +221,6 @@ def test_pdu_tells_that_its_dual_never_moves(tmp_path, capsys, monkeypatch, warm
     assert ("pdu: the dual variable stays 1, for the run ends after" in capsys.readouterr().err) == told
 
 
-def test_rmu_tells_of_parts_that_it_does_not_train(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(terminal, "_NOTED", set())
-    session = tiny_session(tmp_path, training=Training(max_steps=1, stop="never", parts=("vision", "language")))
-    session.model = prepare(session.model, session.family, session.training, session.seed)
-    with recording():
-        registry.load("methods", "rmu")(coefficient=3.0).unlearn(session)
-    assert "training.parts=vision is not trained: method.update=down_proj" in capsys.readouterr().err
-
-
 def states(session, target, layer, *, start=False):
     """Return the layer's output at the answer tokens of one row, read from a hook on the plain model."""
     seen = []
@@ -511,3 +502,12 @@ def test_siu(session, parts_of):
     kept = masked("sum") / masked("mean")
     assert kept > 1
     assert kept == pytest.approx(round(kept), abs=1e-3)
+
+
+def test_rmu_tells_of_parts_that_it_does_not_train(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    session = tiny_session(tmp_path, training=Training(max_steps=1, stop="never", parts=("vision", "language")))
+    session.model = prepare(session.model, session.family, session.training, session.seed)
+    with recording():
+        registry.load("methods", "rmu")(coefficient=3.0).unlearn(session)
+    assert "training.parts=vision is not trained: method.update=down_proj" in capsys.readouterr().err
