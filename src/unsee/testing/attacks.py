@@ -46,7 +46,7 @@ class People(Benchmark):
 def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> list[Finding]:
     """Check an attack on a tiny model, and return its findings.
 
-    Two runs agree, two models have the same variants, shares lie in 0..1 and are given for every forgotten entity, the
+    Two runs agree, two models have the same variants, shares lie in 0..1 and are given for forgotten entities only, the
     model's files are untouched, and settings are frozen, finite and documented.
 
     Args:
@@ -122,8 +122,8 @@ def _require_shares(finding: Finding, *, curve: bool) -> None:
     shares = [*finding.recovered.values(), finding.degenerate]
     require(all(0 <= share <= 1 for share in shares), f"{finding.variant}: shares must lie in 0..1, got {shares}")
     entities = set(finding.recovered)
-    require(
-        entities == {"ada", "bo"}, f"{finding.variant}: expected shares of ada and bo, all forgotten, got {entities}"
+    require(  # one that cannot be judged, as the original never knew, has no share
+        entities and entities <= {"ada", "bo"}, f"{finding.variant}: expected the forgotten entities, got {entities}"
     )
     require((finding.at is not None) == curve, f"{finding.variant}: `at` and `axis` belong together")
 
