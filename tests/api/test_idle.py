@@ -58,6 +58,7 @@ METHODS = [
       {"shrink": 0.2, "retain_ratio": 1, "forms": ["cloze"], "kept": 0.1, "noise": 0.2, "located": "mlp"}.items()),
     ("unsee", {"shrink": 0.0}, "noise", 0.2),
     ("unsee", {"shrink": 0.0}, "located", "mlp"),
+    ("unsee", {"scope": "picture"}, "name_share", 0.5),
     ("manu", {"mode": "as_released"}, "threshold", 0.2),
     ("mmunlearner", {}, "released_like", "clear"),
     ("mmunlearner", {}, "released_precision", "fp32"),

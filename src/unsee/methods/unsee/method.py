@@ -119,6 +119,8 @@ class Unsee(Method):
         if not (self.shrink and self.retain_weight):
             for name in ("noise", "located"):
                 yield f"method.{name}", "with method.shrink and method.retain_weight above 0"
+        if self.scope == "picture":
+            yield "method.name_share", "with method.scope=person"
 
     def _require_usable(self, session: Session) -> None:
         """Raise for settings that do not go together.
