@@ -113,7 +113,8 @@ def test_a_check_keeps_a_few_bytes_a_row(tmp_path, on_disk, monkeypatch):
         return found
 
     peak(101)  # modules and caches that are there once
-    assert (peak(600) - peak(100)) / 500 < 200
+    per_row = (peak(2200) - peak(200)) / 2000  # so many that when Python collects garbage does not matter
+    assert per_row < 300, "an answer alone takes 250 bytes"
 
 
 @pytest.mark.parametrize("method", ["grad_diff", "npo"])
