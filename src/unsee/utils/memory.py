@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from unsee.utils.files import GIB
 
 _RESET: Final = Path("/proc/self/clear_refs")
 _STATUS: Final = Path("/proc/self/status")
+_PEAK: Final = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
+"""Line of `_STATUS` with the peak resident set size. Sandboxed kernels (gVisor) leave it out."""
 
 
 def reset_peak() -> None:
@@ -32,7 +35,7 @@ def reset_peak() -> None:
 def peak_gib() -> float:
     """Return peak memory in GiB: of the GPU if there is one, else of this process.
 
-    On Linux it counts since `reset_peak`, elsewhere since the process started.
+    On Linux it counts since `reset_peak`, elsewhere (and where the kernel does not tell) since the process started.
     """
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / GIB, 3)
@@ -40,9 +43,8 @@ def peak_gib() -> float:
 
 
 def _peak_bytes() -> int:
-    if _STATUS.exists():
-        lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
+    if _STATUS.exists() and (peak := _PEAK.search(_STATUS.read_text(encoding="ascii", errors="replace"))):
+        return int(peak[1]) * 1024
     if find_spec("resource"):
         resource: Any = importlib.import_module("resource")
         unit = 1 if sys.platform == "darwin" else 1024
