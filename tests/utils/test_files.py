@@ -1,6 +1,7 @@
 """Folders that unsee makes, marks and removes."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,12 @@ def test_a_private_file_is_readable_by_its_owner_alone(tmp_path):
     assert (tmp_path / "key").read_bytes() == b"secret"
     if os.name != "nt":
         assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_has_the_same_hash_where_paths_are_sorted_otherwise(tmp_path, monkeypatch):
+    for name in ("README.md", "config.json", "sub.json", "sub/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    expected = files.hash_folder(tmp_path)
+    monkeypatch.setattr(Path, "__lt__", lambda one, other: str(one).lower() < str(other).lower())  # as on Windows
+    assert files.hash_folder(tmp_path) == expected

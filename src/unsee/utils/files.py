@@ -257,7 +257,8 @@ def hash_folder(folder: Path, *, without: Collection[str] = ()) -> str:
     Hidden files and those given by name are left out.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    # by parts: Windows sorts paths without regard to case, which would be another hash
+    for path in sorted(folder.rglob("*"), key=lambda path: path.parts):
         name = path.relative_to(folder)
         if path.is_file() and path.name not in without and not any(part.startswith(".") for part in name.parts):
             with path.open("rb") as file:
