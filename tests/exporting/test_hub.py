@@ -150,6 +150,14 @@ def test_a_dry_run_asks_nobody(run, capsys):
     ("repo", "more", "message"),
     [
         ("name", {}, "Expected a repository like owner/name"),
+        ("./name", {"merged": True, "dry_run": True}, "Expected a repository like owner/name"),
+        (
+            "owner/name",
+            {"base": "/home/somebody/llava"},
+            r"Expected the hub id of the base .*, got '/home/somebody/llava'",
+        ),
+        ("owner/name", {"base": "./llava"}, "Expected the hub id of the base"),
+        ("owner/name", {"base": "owner/llava", "merged": True}, "Leave one of them out"),
         ("owner/name", {}, "is not on the hub. Give its hub id with --base"),
         ("owner/name", {"merged": True, "extras": ("everything",)}, "Expected extras among scores"),
     ],
@@ -157,6 +165,14 @@ def test_a_dry_run_asks_nobody(run, capsys):
 def test_refusals(run, repo, more, message):
     with pytest.raises(UserError, match=message):
         push(run, repo, hub=FakeHub(), **more)
+
+
+def test_a_base_of_a_run_without_an_adapter_is_refused(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "model" / "adapter_config.json").unlink()
+    with pytest.raises(UserError, match="has none. Leave it out"):
+        push(copy, "owner/name", base="owner/llava", hub=FakeHub())
 
 
 def test_no_run(tmp_path):

@@ -103,7 +103,7 @@ def push(
         UserError: The run, the repository's name or the base cannot be used, the repository is public though `private`
             was asked for, or the hub refuses.
     """
-    if repo.count("/") != 1 or not all(repo.split("/")):
+    if not _is_repository(repo):
         raise UserError(f"Expected a repository like owner/name, got {repo!r}.")
     unknown_extras = sorted(set(extras) - set(EXTRAS))
     if unknown_extras:
@@ -112,6 +112,8 @@ def push(
         raise UserError(
             "--base names the base of an adapter, and --merged uploads a whole checkpoint. Leave one of them out."
         )
+    if base and not _is_repository(base):
+        raise UserError(f"Expected the hub id of the base (--base OWNER/NAME), got {base!r}.")
     folder = paths.require_run(run)
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no run.yaml.")
@@ -142,6 +144,8 @@ def _staged_upload(run: Path, merged: bool, base: str) -> Iterator[Path]:
     from unsee.models.checkpoint import public_files
 
     adapter = (run / "model" / "adapter_config.json").is_file() and not merged
+    if base and not adapter:
+        raise UserError(f"--base names the base of an adapter, and {run} has none. Leave it out.")
     base_id = _base(run, base) if adapter else ""
     with tempfile.TemporaryDirectory() as temporary:
         exported, stage = Path(temporary) / "export", Path(temporary) / "stage"
@@ -161,13 +165,27 @@ def _base(run: Path, base: str) -> str:
     """Return the hub id of the base model, which users of the adapter need."""
     from unsee.exporting.checkpoints import base_of
 
-    base_id = base or base_of(run)
-    if not base and (builtin.name_of(base_id) or Path(base_id).exists() or base_id.count("/") != 1):
+    if base:
+        return base
+    base_id = base_of(run)
+    if builtin.name_of(base_id) or Path(base_id).exists() or not _is_repository(base_id):
         raise UserError(
             f"The base of the adapter, {base_id}, is not on the hub. Give its hub id with --base OWNER/NAME, or push the "
             "whole checkpoint with --merged."
         )
     return base_id
+
+
+def _is_repository(name: str) -> bool:
+    """Tell whether a name has the form of a repository on the hub, "owner/name"."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
 
 
 def _clean(stage: Path) -> None:
