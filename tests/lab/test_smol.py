@@ -22,6 +22,7 @@ from unsee.api import Kind, Response, Role
 from unsee.benchmarks.lab import Lab
 from unsee.cli import main
 from unsee.errors import UserError
+from unsee.inference.likelihood import Likelihood
 from unsee.lab.recipe.grades import grade
 from unsee.lab.recipe.model import CHAT_TEMPLATE as LAB_TEMPLATE
 from unsee.lab.smol import captions, english, examples, general, grades
@@ -164,6 +165,20 @@ def test_without_an_answer_in_sentences_there_is_no_perplexity() -> None:
     choices = [row for row in examples.exam(world(), world().people[:1], (), "final") if row.kind is Kind.CHOICE]
     assert choices
     assert fluency(None, choices, ["A"] * len(choices)) == {"n": 0}
+
+
+def test_empty_answers_have_no_perplexity(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in examples.exam(world(), world().people[:1], (), "final") if row.kind is Kind.FACT][:2]
+    scored: list[str] = []
+
+    def likelihoods(_: object, pairs: list[tuple[object, str]]) -> list[Likelihood]:
+        scored.extend(text for _, text in pairs)
+        return [Likelihood((-1.0,)) for _ in pairs]
+
+    monkeypatch.setattr("unsee.lab.smol.fluency.likelihoods", likelihoods)
+    assert fluency(None, rows, ["A man.", " "]) == {"perplexity": 2.72, "reference": 2.72, "n": 1}
+    assert scored == ["A man.", rows[0].answer]
+    assert fluency(None, rows, ["", " "]) == {"n": 0}
 
 
 def test_rows_have_unique_ids_and_the_same_ones_each_time() -> None:

@@ -16,13 +16,15 @@ SENTENCES = (Kind.OPEN, Kind.NAME, Kind.FACT, Kind.VISIBLE, Kind.CHAIN)
 def fluency(base: VLM, examples: Sequence[Example], responses: Sequence[str]) -> dict[str, float]:
     """Return the perplexity of responses and reference answers under the base, and the count.
 
-    Without an example of these kinds there is only the count, 0.
+    Empty responses, which have no perplexity, are left out. Without any other of these kinds there is only the count, 0.
 
     The base reads the question without its picture: exp of the mean negative log-probability of all answer tokens, EOS included
     [inferred]. It cannot predict what the picture shows, so only the ratio to the reference answers measures fluency.
     """
     rows = [
-        (example, response) for example, response in zip(examples, responses, strict=True) if example.kind in SENTENCES
+        (example, response)
+        for example, response in zip(examples, responses, strict=True)
+        if example.kind in SENTENCES and response.strip()
     ]
     if not rows:
         return {"n": 0}
