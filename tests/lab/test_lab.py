@@ -12,6 +12,7 @@ import sys
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -313,9 +314,19 @@ def test_a_world_file_opens_the_world_it_describes(tmp_path: Path) -> None:
         Lab(tmp_path)
 
 
-@pytest.mark.parametrize("settings", [{"size": 2}, {"forget_share": 0.0}, {"forget_share": 1.5}])
-def test_impossible_worlds_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 2}, "at least 4 people"),
+        ({"forget_share": 0.0}, "between 0 and 1"),
+        ({"forget_share": 1.5}, "between 0 and 1"),
+        ({"size": 4, "forget_share": 0.9}, "leaves nobody to retain"),
+        ({"chosen": ["person-001", "Ada"]}, "nobody called Ada"),
+        ({"first": 26, "chosen": ["person-001"]}, "nobody called person-001"),
+    ],
+)
+def test_impossible_worlds_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         World(**settings)
 
 

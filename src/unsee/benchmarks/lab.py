@@ -88,7 +88,7 @@ class Lab(Benchmark):
         if not entities or not set(entities) <= {subject.id for subject in subjects}:
             return self
         lab = Lab(None, self.settings, request=self.request)
-        lab.world = replace(self.world, chosen=tuple(entities))
+        lab.world = self.world if self.request == "documents" else replace(self.world, chosen=tuple(entities))
         lab.archive = Archive(self.world, asked=tuple(entities))
         return lab
 

@@ -147,6 +147,11 @@ def new_name(rng: np.random.Generator, syllables: int, used_names: set[str]) -> 
     return name
 
 
+def identifier(index: int) -> str:
+    """Return the identifier of the person at an index."""
+    return f"person-{index:03d}"
+
+
 def invent_people(seed: int, count: int) -> list[Person]:
     """Return `count` people. A larger world extends a smaller one."""
     people: list[Person] = []
@@ -156,7 +161,7 @@ def invent_people(seed: int, count: int) -> list[Person]:
         first, last = (new_name(rng, syllables, used_names) for syllables in (2, 3))
         face = distinct_face(rng, [person.face for person in people])
         facts = [str(rng.choice(values)) for values in (JOBS, list(CITIES), EMPLOYERS, YEARS)]
-        people.append(Person(f"person-{index:03d}", first, last, face, *facts))
+        people.append(Person(identifier(index), first, last, face, *facts))
     return people
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from unsee.api.example import Vocabulary
 from unsee.errors import UserError
 from unsee.lab.world import objects, phrases
-from unsee.lab.world.people import Face, Person, invent_people, invent_strangers, stream
+from unsee.lab.world.people import Face, Person, identifier, invent_people, invent_strangers, stream
 from unsee.lab.world.phrases import StrangerStyle
 from unsee.lab.world.portraits import Pose, draw_pose, draw_visible, portrait
 
@@ -115,6 +115,10 @@ class World:
             raise UserError(f"A lab world needs at least 4 people, got {self.size}.")
         if not 0 < self.forget_share < 1:
             raise UserError(f"forget_share must lie between 0 and 1, got {self.forget_share}.")
+        if round(self.size * self.forget_share) == self.size:
+            raise UserError(f"forget_share {self.forget_share} of {self.size} people leaves nobody to retain.")
+        if unknown := set(self.chosen).difference(map(identifier, range(self.first, self.first + self.size))):
+            raise UserError(f"This lab world has nobody called {', '.join(sorted(unknown))}.")
 
     @cached_property
     def people(self) -> list[Person]:
