@@ -21,6 +21,7 @@ from unsee.errors import UserError
 from unsee.methods.common.published import require_unset
 from unsee.methods.mmunlearner.method import OURS_IN_TRAINING
 from unsee.recipes.rmuse import rmuse
+from unsee.utils.grouping import by_key
 
 NAMES = registry.names("recipes")
 
@@ -83,6 +84,14 @@ def test_every_recipe_is_listed_with_a_line(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == NAMES
     assert all(len(line.split()) > 4 for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_choice_changes_some_run(name):
+    runs = [(options, repr(made(name, **options).to_mapping())) for options in variants(name)]
+    for option in runs[0][0]:
+        others = by_key((tuple(item for item in options.items() if item[0] != option), run) for options, run in runs)
+        assert any(len(set(alike)) > 1 for alike in others.values()), option
 
 
 def test_unknown_names_options_and_values_get_the_known_ones():

@@ -52,7 +52,7 @@ def mllmu(
         out: Run folder.
         ratio: Percentage of the people to forget.
         method: MMUnlearner, or one of the baselines.
-        family: Kind of the model; the release trains LLaVA and Qwen differently.
+        family: Kind of the model. It counts for MMUnlearner as released alone, which trains LLaVA and Qwen differently.
         mode: as_released keeps what looks like mistakes in the published code (table above).
         seed: Start of every random stream.
     """

@@ -48,8 +48,8 @@ def mmubench(
         data: Folder of the data set.
         out: Run folder.
         method: SIU, or one of the baselines.
-        concept: Entity to forget, as the data name it.
-        taken_for: Substitute name of the concept; empty = a generated one.
+        concept: For SIU: entity to forget that `taken_for` stands in for, as the data name it.
+        taken_for: For SIU: substitute name of the concept; empty = a generated one.
         mode: SIU's loss as in the paper, or as in the published code.
         seed: Start of every random stream.
     """

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Literal
 
 from unsee.config import Run
-from unsee.recipes.mllmu import Family, mllmu
+from unsee.recipes.mllmu import mllmu
 from unsee.recipes.rmuse import Ablation, rmuse
 
 
@@ -27,7 +27,6 @@ def rmllmu(
     ratio: Literal[5, 10, 15] = 5,
     method: Literal["rmuse", "mmunlearner", "ga", "grad_diff", "kl", "npo"] = "rmuse",
     ablation: Ablation = "full",
-    family: Family = "llava",
     seed: int = 0,
 ) -> Run:
     """Return the run of one method at one ratio.
@@ -39,11 +38,10 @@ def rmllmu(
         ratio: Percentage of the people to forget.
         method: R-MUSE, or one of the baselines.
         ablation: Row of R-MUSE's ablation table; baselines have none.
-        family: Kind of the model, on which the training of the baselines depends.
         seed: Start of every random stream.
     """
     if method == "rmuse":
         run = rmuse(model=model, data=data, out=out, ablation=ablation, seed=seed)
     else:
-        run = mllmu(model=model, data=data, out=out, method=method, family=family, seed=seed)
+        run = mllmu(model=model, data=data, out=out, method=method, seed=seed)
     return replace(run, benchmark={"name": "rmllmu", "ratio": ratio})
