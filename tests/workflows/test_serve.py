@@ -224,6 +224,7 @@ def test_questions_know_what_their_rows_know():
         ({"question": " "}, "Expected a question"),
         ({"question": "x" * (LONGEST + 1)}, "Expected a question"),
         ({"question": 3}, "question must be str"),
+        ({"question": "Who\ud800?"}, "question holds half a character (the surrogate U+D800) at place 4"),
         ({"picture": 99}, "no picture 99"),
         ({"picture": True}, "picture must be int"),
         ({"entity": "<img>"}, "nobody called '<img>'"),
@@ -645,8 +646,21 @@ def test_the_page_in_a_browser(tmp_path):
         assert tab.text_content(".side mark") == "Ada Lovell"
         assert tab.locator("#title").inner_text() == "<b>run</b>"
         assert tab.locator("#answers b, #answers script, #answers dd img").count() == 0
+        waiting = []
+        tab.route("**/api/picture/2", lambda route: waiting.extend([route]))  # comes after the next one was picked
+        tab.click("#gallery li:nth-child(3) button")
+        tab.click("#gallery li:nth-child(2) button")
+        shown = tab.locator(".drop img[src]").get_attribute("src")
+        waiting[-1].continue_()
+        tab.wait_for_timeout(500)
+        assert tab.locator(".drop img").get_attribute("src") == shown
+        tab.click("#gallery li:nth-child(3) button")
         tab.set_input_files("input[type=file]", tmp_path / "own.png")
         tab.wait_for_selector(".none:visible")
+        shown = tab.locator(".drop img[src]").get_attribute("src")
+        waiting[-1].continue_()
+        tab.wait_for_timeout(500)
+        assert tab.locator(".drop img").get_attribute("src") == shown
         tab.fill("#question", "Who is this?")
         tab.click(".go")
         tab.locator(".card:first-child .side > div:nth-child(2) .c-missing").wait_for()

@@ -100,8 +100,10 @@
   }
 
   async function load(image) {
-    const reply = await call(`/api/picture/${image.dataset.place}`);
-    if (reply.ok) image.src = URL.createObjectURL(await reply.blob());
+    const { place } = image.dataset;
+    const reply = await call(`/api/picture/${place}`);
+    const picture = reply.ok && (await reply.blob());
+    if (picture && image.dataset.place === place) image.src = URL.createObjectURL(picture); // no other was picked meanwhile
   }
 
   function pick(what, source = "") {
@@ -115,6 +117,7 @@
     none.hidden = preview.hidden;
     drop.classList.toggle("full", !preview.hidden);
     find("span", drop).hidden = !preview.hidden;
+    delete preview.dataset.place;
     if (what.upload) preview.src = source;
     if (row) {
       preview.removeAttribute("src");
