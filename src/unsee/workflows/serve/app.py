@@ -11,6 +11,7 @@ from unsee.api import Example, ImageSource
 from unsee.errors import UserError, short_repr
 from unsee.report.columns import MEANING
 from unsee.report.gallery import printable
+from unsee.utils.parsing import text_fault
 from unsee.workflows.serve.filing import Filing
 from unsee.workflows.serve.judging import MISSING, judge
 from unsee.workflows.serve.questions import Catalogue
@@ -137,8 +138,10 @@ def _upload(request: Mapping[str, Any]) -> ImageSource | None:
 
 
 def _of(request: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    """Return a value of a request, or raise if it is of another type."""
+    """Return a value of a request, or raise if it is of another type, or a text that cannot be tokenised."""
     value = request.get(name, default)
     if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
         raise UserError(f"{name} must be {kind.__name__}, got {short_repr(value, 40)}.")
+    if isinstance(value, str) and (fault := text_fault(value)):
+        raise UserError(f"{name} {fault}.")
     return value
