@@ -346,6 +346,11 @@ class TestExperiments:
         assert (named.run.training["batch_size"], named.run.training["lr"]) == (2, 1e-5)
         assert "per_device_train_batch_size" not in named.remarks[0]
 
+    def test_a_file_that_a_command_line_names_is_not_read_and_that_is_said(self):
+        words = ["experiment=unlearn/tofu/default", "trainer=NPO"]
+        *_, remark = open_unlearning_import.from_overrides(words, model="m", data="d").remarks
+        assert remark.startswith("experiment=unlearn/tofu/default: the arguments in this file are not read")
+
     @pytest.mark.parametrize(
         ("trainer", "wanted"),
         [

@@ -106,7 +106,8 @@ def read_experiment(place: Path | str, *, model: str = "", data: str = "", out: 
 def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out: str = "") -> Imported:
     """Parse its command line: `trainer=NPO trainer.method_args.beta=0.1 ...`.
 
-    Arguments that it does not name get open-unlearning's own defaults, and a remark lists them.
+    Arguments that it does not name get open-unlearning's own defaults, and a remark lists them. What the file of an
+    `experiment=` sets is not read, and a remark says so.
 
     Args:
         words: Words behind the command, as Hydra takes them (`+` in front is ignored).
@@ -126,8 +127,12 @@ def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out
         config.merge(values, {"trainer": {"args": default_args}}), model=model, data=data, out=out
     )
     listing = ", ".join(f"{key}={value}" for key, value in default_args.items())
-    remark = f"not named, so as in open-unlearning's configs/trainer: {listing}"
-    return replace(imported, remarks=(*imported.remarks, *([remark] if default_args else [])))
+    remarks = [f"not named, so as in open-unlearning's configs/trainer: {listing}"] if default_args else []
+    if experiment := values.get("experiment"):
+        remarks.append(
+            f"experiment={experiment}: the arguments in this file are not read; give the .hydra/config.yaml of the run instead"
+        )
+    return replace(imported, remarks=(*imported.remarks, *remarks))
 
 
 def _import_experiment(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
