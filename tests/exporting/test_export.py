@@ -24,6 +24,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from unsee import config, evaluate, export, forget, load
 from unsee.api import Kind, Response, Role
+from unsee.api.example import ImageBytes
 from unsee.api.request import Prompt
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
@@ -447,6 +448,17 @@ class TestLmmsEval:
         assert row["private"] == ["Ada Lovell", "baker", "Lisbon"]  # the question itself says Lovell
         assert lmms_eval._row(replace(asked, role=Role.RETAIN))["private"] == []
         assert lmms_eval._row(replace(choice, answer="Ada"))["answer"] == "Ada"
+
+    def test_a_role_whose_questions_say_all_that_is_private_has_no_number_of_leaks(self):
+        asked = replace(person("ada", Role.FORGET), question="Is Ada Lovell this?", private={"name": ("Ada Lovell",)})
+        assert lmms_eval.metrics([asked]) == ["forget_right", "forget_empty"]
+        assert "forget_leak" in lmms_eval.metrics([asked, person("ada", Role.FORGET)])
+
+    def test_a_picture_that_cannot_be_read_leaves_no_half_table(self, tmp_path):
+        damaged = replace(person("ada", Role.FORGET), image=ImageBytes(b"no picture"))
+        with pytest.raises(UserError):
+            lmms_eval._write_rows([person("bo", Role.FORGET), damaged], tmp_path / "data.parquet")
+        assert not list(tmp_path.iterdir())
 
     def test_every_row_gives_the_numbers_of_its_role(self, task, functions, tmp_path):
         from datasets import load_dataset

@@ -28,7 +28,7 @@ from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
-from unsee.utils.files import atomic_write_text
+from unsee.utils.files import atomic_write_text, atomic_writer
 
 DATA: Final = "data.parquet"
 TEXT_DATA: Final = "text.parquet"
@@ -93,7 +93,7 @@ def metrics(examples: Sequence[Example]) -> list[str]:
     """Return the task's metrics by role: correct and empty responses, leaks."""
     roles = {example.role for example in examples}
     names = [f"{role.value}_{measure}" for role in Role if role in roles for measure in ("right", "empty")]
-    leaking_roles = {example.role for example in examples if example.role in _GONE and example.private}
+    leaking_roles = {example.role for example in examples if any(_private(example))}
     return [*names, *(f"{role.value}_leak" for role in Role if role in leaking_roles)]
 
 
@@ -148,7 +148,7 @@ def _write_rows(examples: Sequence[Example], file: Path) -> None:
     """Write the examples in chunks, with images as PNG, in the form of `datasets`."""
     image_type = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     schema = pa.schema([*_COLUMNS.items(), ("image", image_type)]).with_metadata({"huggingface": _features()})
-    with pq.ParquetWriter(file, schema) as writer:
+    with atomic_writer(file) as stream, pq.ParquetWriter(stream, schema) as writer:
         for start in range(0, len(examples), _ROWS):
             rows = [_row(example) for example in examples[start : start + _ROWS]]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
