@@ -296,11 +296,14 @@ def test_an_original_without_its_run_can_be_purged(runs):
     assert [path.name for path in base.iterdir() if path.name != LOCK] == [PURGES]
 
 
-def test_an_original_that_another_run_was_made_from_stays(runs):
+@pytest.mark.parametrize("relative", [False, True])
+def test_an_original_that_another_run_was_made_from_stays(runs, monkeypatch, relative):
     base = write_base(runs)
     write_run(runs / "y", OTHER)
     record = yaml.safe_load((runs / "y" / "run.yaml").read_text())
-    write(runs / "y" / "run.yaml", yaml.safe_dump({**record, "model": str(base)}, sort_keys=False))
+    monkeypatch.chdir(runs)
+    model = base.name if relative else str(base)
+    write(runs / "y" / "run.yaml", yaml.safe_dump({**record, "model": model}, sort_keys=False))
     assert "x-base/unsee.json: y was made from it" in str(purge([runs / "x"], levels=LEVELS, apply=True))
     assert base.exists()
     purge([runs], levels=LEVELS, apply=True)

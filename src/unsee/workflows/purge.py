@@ -412,7 +412,8 @@ class _Plan:
     def _user_of(self, base: Path) -> str:
         """Return the name of a remaining run that was made from a base, or empty if there is none."""
         runs = [unit for unit in _children(base.parent) if unit not in self.roots and (unit / RECORD).is_file()]
-        users = [run.name for run in runs if Path(str(config.read_mapping(run / RECORD).get("model", ""))) == base]
+        models = {run.name: str(config.read_mapping(run / RECORD).get("model", "")) for run in runs}
+        users = [name for name, model in models.items() if Path(model).resolve() == base]
         return users[0] if users else ""
 
     def _own_items(self, root: Path) -> Iterator[Item]:
