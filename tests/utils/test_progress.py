@@ -104,6 +104,17 @@ def test_a_log_gets_a_line_a_minute_and_the_last_state(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_earlier_calls_did_does_not_count_as_fast(capsys, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    bar = Bar("training", 400)
+    bar.start(200)
+    clock.now = 100.0
+    bar.update(220)
+    bar.stop()
+    assert capsys.readouterr().err.startswith("training 220/400 (100 s, about 900 s left)\n")
+
+
 def test_a_terminal_shows_a_bar_and_takes_it_away(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert list(track(range(3), "Rows")) == [0, 1, 2]

@@ -56,7 +56,7 @@ class TrainingMonitor:
         """Start the progress bar and the guard's baseline."""
         if self.guard is not None:
             self.guard.begin(resumed=step > 0)
-        self.progress.start()
+        self.progress.start(step)
 
     def saw(self, batch: Batch) -> None:
         """Store the examples of a batch, for error messages."""

@@ -39,10 +39,13 @@ class Bar:
         self._cell = _Cell() if shown and console.is_jupyter else None
         self._log = _Log() if shown and not (console.is_terminal or console.is_jupyter) else None
         self._begun: float | None = None
+        self._before = 0
 
-    def start(self) -> None:
-        """Show the bar."""
+    def start(self, done: int = 0) -> None:
+        """Show the bar. `done` was done by earlier calls, which took time of their own."""
+        self.done = self._before = done
         self._begun = time.monotonic()
+        self._progress.reset(self._task, completed=done)
         self._progress.start()
         self._draw(last=False)
 
@@ -84,8 +87,8 @@ class Bar:
         seconds = 0.0 if self._begun is None else time.monotonic() - self._begun
         count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
         timing = f"{seconds:.0f} s"
-        if not last and self.total and self.done:
-            timing += f", about {seconds / self.done * (self.total - self.done):.0f} s left"
+        if not last and self.total and self.done > self._before:
+            timing += f", about {seconds / (self.done - self._before) * (self.total - self.done):.0f} s left"
         return " ".join(filter(None, (self.label, count, self.text, f"({timing})")))
 
 
