@@ -400,6 +400,25 @@ def test_another_seed_of_the_weights_keeps_the_people(tmp_path: Path, monkeypatc
     assert json.loads((tmp_path / "a" / "train.json").read_text())["weights_seed"] == 3
 
 
+def test_a_log_tells_how_far_each_stage_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from unsee.utils import progress
+    from unsee.workflows import train_lab
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    with train_lab._Stages() as stages:
+        for stage, step in (("vision", 3), ("vision", 4), ("language", 1), ("language", 2)):
+            stages(stage, step, 4, 0.5)
+            clock.now += 80.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "vision 4/4 loss 0.500 (80 s, about 0 s left)",
+        "vision 4/4 loss 0.500 (160 s)",
+        "language 2/4 loss 0.500 (80 s, about 80 s left)",
+        "language 2/4 loss 0.500 (160 s)",
+    ]
+
+
 @pytest.mark.slow
 def test_a_short_lesson_ends_in_a_graded_folder_that_opens_as_a_world(tmp_path: Path) -> None:
     from unsee.workflows.train_lab import train

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from unsee.api import Example, Role
@@ -33,6 +32,7 @@ from unsee.lab.world.phrases import StrangerStyle
 from unsee.lab.world.world import World
 from unsee.models import builtin
 from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
+from unsee.utils.progress import Bar
 
 if TYPE_CHECKING:
     from unsee.lab.documents.archive import Archive, Document
@@ -141,14 +141,14 @@ def _train_lab(folder: Path, lab_world: World, without: str, seed: int, scale: f
     pictured_people, by_name = _known_people(lab_world, without)
     recipe = _scaled(replace(Recipe(), seed=seed), scale)
     start = time.perf_counter()
-    with _Bars() as bars:
+    with _Stages() as stages:
         model, processor = teach(
             lab_world,
             pictured_people,
             size=Size(),
             amount=Amount(),
             recipe=recipe,
-            progress=bars,
+            progress=stages,
             checkpoint=checkpoint,
             by_name=by_name,
         )
@@ -169,9 +169,9 @@ def _train_documents(folder: Path, without: str, seed: int, scale: float, checkp
     known_documents = [document for document in archive.documents if not (without and document in archive.forget)]
     start = time.perf_counter()
     loaded = open_model(builtin.checkpoint("lab"), dtype="float32")
-    with _Bars() as bars:
+    with _Stages() as stages:
         teach_documents(
-            loaded.model, loaded.processor, DocumentLessons(archive, known_documents), recipe, bars, checkpoint
+            loaded.model, loaded.processor, DocumentLessons(archive, known_documents), recipe, stages, checkpoint
         )
     seconds = _seconds(start, checkpoint)
     save(loaded.model, loaded.processor, folder, archive.world)
@@ -197,8 +197,8 @@ def _train_english(folder: Path, lab_world: World, without: str, scale: float, c
     before = Course.of(model, English(lab_world, lab_world.retain, AMOUNT))
     new_ids = tuple(person.id for person in lab_world.forget)
     after = Course.of(model, English(lab_world, pictured_people, AMOUNT, by_name, new_ids, **LATE))
-    with _Bars() as bars, denormals_flushed():
-        lora = train_smol(model, processor, (before, after), recipe, bars, checkpoint)
+    with _Stages() as stages, denormals_flushed():
+        lora = train_smol(model, processor, (before, after), recipe, stages, checkpoint)
     seconds = _seconds(start, checkpoint)
     parts = owned_folder(folder / PARTS)
     smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha)
@@ -411,28 +411,22 @@ def _require_ready(backbone: str) -> None:
     muon_class()
 
 
-class _Bars:
+class _Stages:
     """One progress bar per stage, with the current loss."""
 
     def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description:10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[loss]}"),
-        )
-        self.progress = Progress(*columns, console=Console(stderr=True))
-        self.tasks: dict[str, Any] = {}
+        self.bar: Bar | None = None
 
-    def __enter__(self) -> _Bars:
-        self.progress.start()
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        if self.bar is not None:
+            self.bar.stop()
 
     def __call__(self, stage: str, step: int, steps: int, loss: float) -> None:
-        if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(stage, total=steps, loss="")
-        self.progress.update(self.tasks[stage], completed=step, loss=f"loss {loss:.3f}" if loss else "")
+        if self.bar is None or self.bar.label != stage:
+            self.__exit__()
+            self.bar = Bar(stage, steps)
+            self.bar.start(max(0, step - 1))
+        self.bar.update(step, f"loss {loss:.3f}" if loss else "")
