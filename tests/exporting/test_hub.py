@@ -252,6 +252,12 @@ def test_what_cannot_be_searched_does_not_go(run, tmp_path):
     out = shutil.copytree(run, tmp_path / "copy")
     (out / "run.yaml").write_text((out / "run.yaml").read_text().replace(str(EXAMPLE), str(tmp_path / "gone")))
     push(out, "owner/name", base="o/b", hub=FakeHub())  # its answers say what is private
+    line, *_ = (out / "responses.jsonl").read_text().splitlines()
+    (out / "responses.jsonl").write_text(line + "\n")  # as of an evaluation with a limit
+    names = json.loads((out / "vocabulary.json").read_text())["names"]
+    assert len(names) > 1
+    spellings = {form for entity, forms in names.items() for form in (entity, *forms)}
+    assert {form for form in spellings if len(form) >= private_search.SHORTEST} <= private_search.strings_of(out)
     (out / "responses.jsonl").unlink()
     with pytest.raises(UserError, match="cannot be searched for private strings before it goes"):
         push(out, "owner/name", base="o/b", hub=FakeHub())

@@ -15,7 +15,7 @@ from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
 from unsee.metrics.scripts import is_spaced
-from unsee.utils.parsing import parse_json
+from unsee.utils.parsing import parse_json, read_object
 
 SHORTEST: Final = 3
 """Fewest characters of a searched string; shorter ones occur by chance. Han and the like count twice."""
@@ -31,7 +31,7 @@ images, which are about the forget set and are uploaded only on request."""
 def strings_of(run: Path) -> set[str]:
     """Return private strings, entity ids and row ids of a run's data.
 
-    From its responses if the data are gone.
+    If the data are gone: those of its responses, and the names of everybody in the data.
 
     Raises:
         UserError: Neither can be read in full, so the search would be incomplete.
@@ -48,6 +48,7 @@ def strings_of(run: Path) -> set[str]:
     except (UserError, OSError) as error:
         problem = str(error)
         config.require_judged(run)  # incomplete responses give incomplete strings
+        strings.update(_names(run / "vocabulary.json"))  # some may have been asked about in the training alone
     if (run / "responses.jsonl").is_file():
         strings.update(_strings(config.read_responses(run / "responses.jsonl")))
     elif problem:
@@ -56,6 +57,13 @@ def strings_of(run: Path) -> set[str]:
             f"and it has no responses.jsonl. Put the data back, or judge the run again: unsee eval --model {run} --data DATA."
         )
     return {text for text in strings if _is_telling(text)}
+
+
+def _names(file: Path) -> Iterator[str]:
+    """Yield ids and names of everybody in the data of an evaluation, nothing if it wrote none."""
+    if file.is_file():
+        for entity, forms in read_object(file)["names"].items():
+            yield from (entity, *forms)
 
 
 def _strings(rows: Iterable[Any]) -> Iterator[str]:
