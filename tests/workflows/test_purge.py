@@ -569,6 +569,12 @@ def test_command_lists_then_removes(runs, capsys):
     assert "Did you mean answers" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["concepts.json", "table.md"])
+def test_figures_are_known_to_be_figures(runs, name):
+    write(runs / "x" / name, "0.5")
+    assert f"x/{name}: figures" in str(purge([runs / "x"]))
+
+
 def test_every_row_of_the_table_says_why():
     assert all(kind.why and kind.level in LEVELS for kind in FILES)
 
