@@ -7,9 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from unsee import push
 from unsee.distributed import processes
 from unsee.distributed.deepspeed import Zero
 from unsee.errors import UserError
+from unsee.exporting import export
+from unsee.workflows.serve.serve import serve
+from unsee.workflows.train_lab import train
 
 
 @pytest.fixture
@@ -59,6 +63,19 @@ def test_half_an_environment_is_no_launch(monkeypatch):
 def test_the_launcher_says_how_weights_are_spread(launched, settings, found):
     launched(0, 2, **settings)
     assert processes.sharding() == found
+
+
+def test_commands_that_do_not_share_their_work_are_refused(launched, tmp_path):
+    launched(1, 2)
+    for name, call in {
+        "train": lambda: train("lab", tmp_path / "lab"),
+        "export": lambda: export("lab", "merged", tmp_path / "merged"),
+        "push": lambda: push(tmp_path, "owner/name"),
+        "serve": lambda: serve(tmp_path),
+    }.items():
+        with pytest.raises(UserError, match=f"`unsee {name}` runs in one process"):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 def test_old_fsdp_is_refused(launched):

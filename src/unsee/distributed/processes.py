@@ -54,6 +54,12 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def require_single(command: str) -> None:
+    """Raise if a launcher started several processes, which would all do the work of a command that does not share it."""
+    if world() > 1:
+        raise UserError(f"`{command}` runs in one process: start it without accelerate or torchrun.")
+
+
 def device() -> torch.device:
     """Return the device of this process: its own GPU if there are any."""
     import torch

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from unsee.config import paths
+from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
 from unsee.models.builtin import PACKAGED
@@ -33,8 +34,9 @@ def export(
         benchmark: For lmms-eval and vlmevalkit: layout of the data; empty = recognise it.
 
     Raises:
-        UserError: The run lacks something that the format needs, or an argument is not for it.
+        UserError: The run lacks something that the format needs, an argument is not for it, or there are several processes.
     """
+    processes.require_single("unsee export")
     if to not in FORMATS:
         raise unknown_name("format", to, FORMATS)
     if retain_logs_path and to != "open-unlearning":

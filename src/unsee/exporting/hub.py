@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, Protocol
 
 from unsee import config
 from unsee.config import paths
+from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.exporting import private_search
 from unsee.models import builtin, model_card
@@ -103,6 +104,7 @@ def push(
         UserError: The run, the repository's name or the base cannot be used, the repository is public though `private`
             was asked for, or the hub refuses.
     """
+    processes.require_single("unsee push")
     if not _is_repository(repo):
         raise UserError(f"Expected a repository like owner/name, got {repo!r}.")
     unknown_extras = sorted(set(extras) - set(EXTRAS))

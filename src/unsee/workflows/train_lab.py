@@ -85,8 +85,10 @@ def train(
             Empty: the lab's own language model.
 
     Raises:
-        UserError: The settings are wrong, the folder holds other files, or somebody of `suppress` would be taught.
+        UserError: The settings are wrong, the folder holds other files, somebody of `suppress` would be taught, or there are
+            several processes.
     """
+    processes.require_single("unsee train")
     _check(world, without, scale, backbone)
     if world == "documents" and (people, strangers) != (50, "describe"):
         raise UserError("Documents are taught to the packaged lab model: --people and --strangers are settled.")

@@ -9,7 +9,6 @@ from typing import Any
 from unsee import config
 from unsee.config import RECORD, Run
 from unsee.distributed import processes
-from unsee.errors import UserError
 from unsee.models.location import folder_of
 from unsee.workflows.serve import questions
 from unsee.workflows.serve.app import App
@@ -42,8 +41,7 @@ def serve(
     Raises:
         UserError: Model, data or address cannot be used.
     """
-    if processes.world() > 1:
-        raise UserError("`unsee serve` runs in one process: start it without accelerate or torchrun.")
+    processes.require_single("unsee serve")
     with PageServer(_app(str(run), str(before), str(data), benchmark, project), access or Access()) as server:
         on_ready(server)
         server.serve_forever()
