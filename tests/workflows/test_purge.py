@@ -549,6 +549,19 @@ def test_until_verified_removes_caches_of_a_run_that_has_forgotten(tmp_path, ret
     assert "zyxada-data" in (run / "run.yaml").read_text()
 
 
+def test_several_processes_remove_nothing_and_say_how(runs, monkeypatch, capsys):
+    write_run(runs / "y", retention="until_verified")
+    before = files(runs)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert purge_verified(runs / "y", forgotten=True) is None
+    assert files(runs) == before
+    assert capsys.readouterr().err.count(f"unsee purge {runs / 'y'} --level caches,checkpoints --yes") == 1
+    with pytest.raises(UserError, match="`unsee purge` runs in one process"):
+        purge([runs / "y"])
+
+
 def test_retention_is_checked_and_written():
     assert due_date("days:30", date(2026, 11, 28)) == date(2026, 12, 28)
     assert due_date("keep", date(2026, 11, 28)) is None

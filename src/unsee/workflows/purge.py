@@ -20,6 +20,7 @@ from unsee import config
 from unsee.config import RECORD, paths
 from unsee.config.retention import UNTIL_VERIFIED
 from unsee.data import shared_cache
+from unsee.distributed import processes
 from unsee.distributed.file_lock import is_claimed, owner, require_free
 from unsee.errors import InUseError, UserError, first_names, unknown_name
 from unsee.utils.files import (
@@ -35,6 +36,7 @@ from unsee.utils.files import (
     remove_listed,
 )
 from unsee.utils.parsing import read_object
+from unsee.utils.terminal import note
 from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES, Level, Private
 
 _MARKS: Final = (
@@ -173,9 +175,10 @@ def purge(
         shared: Also remove a cache that runs beside may need. None: if `levels` names caches.
 
     Raises:
-        UserError: A place was not made by unsee, is a link or holds one that leads out, or is in use. Nothing has been
-            removed then.
+        UserError: A place was not made by unsee, is a link or holds one that leads out, or is in use, or there are several
+            processes. Nothing has been removed then.
     """
+    processes.require_single("unsee purge")
     chosen_levels = _chosen(levels)
     roots = list(dict.fromkeys(root for path in places for root in _roots(Path(path), due=due)))
     shared = levels is not None and "caches" in chosen_levels if shared is None else shared
@@ -200,11 +203,19 @@ def purge(
 def purge_verified(folder: Path | str, *, forgotten: bool) -> Purged | None:
     """Purge caches and checkpoints of an `until_verified` run that was judged forgotten.
 
+    Several processes remove nothing, and say so.
+
     Returns:
         What was removed, or None where the run keeps its files, or is not judged forgotten.
     """
     record = Path(folder) / RECORD
     if not forgotten or not record.is_file() or config.read(record).retention != UNTIL_VERIFIED:
+        return None
+    if processes.world() > 1:
+        if processes.is_main():
+            note(
+                f"retention {UNTIL_VERIFIED}: several processes remove nothing. Run `unsee purge {folder} --level caches,checkpoints --yes`."
+            )
         return None
     return purge([folder], levels=("caches", "checkpoints"), apply=True, shared=False)
 
