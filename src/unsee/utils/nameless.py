@@ -6,14 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-_CODE: Final = re.compile(r"[\w.:@+-]{0,40}", re.ASCII)
-"""Text of a setting that is kept: a word of code, no sentence and no path."""
+_CODE: Final = re.compile(r"(?!.*\.(txt|jsonl?|csv|ya?ml)$)[\w.:@+-]{0,40}", re.ASCII)
+"""Text of a setting that is kept: a word of code, no sentence, no path and no file."""
 
 
 def nameless(settings: Any) -> Any:
     """Return the settings that cannot name anybody: numbers, switches, words of code.
 
-    Texts with blanks (instructions), paths, mappings and lists of texts are left out.
+    Texts with blanks (instructions), paths, files, mappings and lists of texts are left out.
+
+    >>> nameless({"beta": 0.1, "reduction": "mean", "refusals": "ada.txt"})
+    {'beta': 0.1, 'reduction': 'mean'}
     """
     if not isinstance(settings, Mapping):
         return settings
