@@ -179,6 +179,18 @@ def test_generation_settings_that_vllm_would_ignore_are_refused(fake, folder, tm
     assert not fake.started
 
 
+def test_damaged_generation_settings_are_said(fake, folder, tmp_path):
+    place = configured(folder, tmp_path)
+    (place / "generation_config.json").write_text('{"eos_token_id": ')
+    for call in (
+        lambda: backend.generate(place, tiny_processor(), Llava(), ASKED, max_new_tokens=9),
+        lambda: open_model(place),
+    ):
+        with pytest.raises(UserError, match=r"generation_config.json is no valid JSON"):
+            call()
+    assert not fake.started
+
+
 def test_evaluate_answers_through_vllm(fake, folder, tmp_path):
     scores = evaluate(str(folder), Small(), tmp_path / "x", max_new_tokens=4, progress=False, backend="vllm")
     rows = [json.loads(line) for line in (tmp_path / "x/responses.jsonl").read_text().splitlines()]

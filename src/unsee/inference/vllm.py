@@ -23,7 +23,7 @@ from unsee.errors import UserError
 from unsee.inference.encoder import encoder
 from unsee.inference.generation import NEUTRAL, completion_of, stop_ids
 from unsee.models import auto
-from unsee.models.checkpoint import family_of, open_model, save_model
+from unsee.models.checkpoint import family_of, open_model, require_whole, save_model
 from unsee.models.location import ADAPTER, adapter_chain, folder_of, is_steered, read_sidecar
 from unsee.utils.files import hash_folder
 from unsee.utils.seeds import seed_of
@@ -194,9 +194,10 @@ def _decoding(folder: Path | str) -> GenerationConfig:
     """Return the model's generation settings, as transformers reads them.
 
     Raises:
-        UserError: One of them is not passed on to vLLM.
+        UserError: One of them is not passed on to vLLM, or they are damaged.
     """
     base = _base(folder)
+    require_whole(base)
     try:
         settings = GenerationConfig.from_pretrained(base)
     except OSError:  # there are none beside the weights

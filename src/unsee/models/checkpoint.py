@@ -111,13 +111,16 @@ def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> VLM:
 
 
 def require_whole(folder: Path | str) -> None:
-    """Raise if a file of a local checkpoint is a git-lfs pointer, or its config is not JSON."""
+    """Raise if a file of a local checkpoint is a git-lfs pointer, or one of its configs is not JSON.
+
+    transformers leaves damaged generation settings out without a word.
+    """
     if not isinstance(folder, Path):
         return
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.stat().st_size < _POINTER_SIZE:
             require_fetched(file)
-    for name in ("config.json", ADAPTER):
+    for name in ("config.json", "generation_config.json", ADAPTER):
         if (folder / name).is_file():
             read_object(folder / name)
 
