@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unsee.utils import memory
-from unsee.utils.memory import peak_gib, reset_peak
+from unsee.utils.memory import free_bytes, peak_gib, reset_peak
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset the peak")
@@ -34,3 +34,17 @@ def test_a_kernel_that_does_not_tell_the_peak_is_asked_otherwise(
     status.write_text("Name:\tpython\nVmSize:\t900 kB\nVmRSS:\t800 kB\n")
     monkeypatch.setattr(memory, "_STATUS", status)
     assert peak_gib() > 0.05
+
+
+@pytest.mark.parametrize("below", ["", "memory/"])
+def test_a_container_has_what_its_limit_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str) -> None:
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    machine = free_bytes("cpu")
+    assert machine is not None
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if below else ("memory.max", "memory.current")
+    (tmp_path / below).mkdir(exist_ok=True)
+    for name, text in zip((*names, "memory.stat"), ("5000\n", "4000\n", "anon 9\ninactive_file 700\n"), strict=True):
+        (tmp_path / below / name).write_text(text)
+    assert free_bytes("cpu") == 1700
+    (tmp_path / below / names[0]).write_text("9223372036854771712\n" if below else "max\n")
+    assert (free_bytes("cpu") or 0) > machine / 2

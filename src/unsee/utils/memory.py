@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,15 @@ _RESET: Final = Path("/proc/self/clear_refs")
 _STATUS: Final = Path("/proc/self/status")
 _PEAK: Final = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 """Line of `_STATUS` with the peak resident set size. Sandboxed kernels (gVisor) leave it out."""
+
+_CGROUP: Final = Path("/sys/fs/cgroup")
+_LIMITS: Final = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+"""Files of a container's memory limit, its use and its parts, in versions 2 and 1 of cgroups."""
+_CACHES: Final = re.compile(r"^inactive_file (\d+)$", re.MULTILINE)
+"""Line of the parts with what the kernel frees when it is needed."""
 
 
 def reset_peak() -> None:
@@ -55,7 +65,21 @@ def _peak_bytes() -> int:
 
 
 def free_bytes(device: str) -> int | None:
-    """Return free bytes on cuda or cpu, or None for cuda without a GPU."""
+    """Return free bytes on cuda or cpu, or None for cuda without a GPU.
+
+    On a CPU no more than the memory limit of the container leaves.
+    """
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
-    return int(psutil.virtual_memory().available)
+    return min([int(psutil.virtual_memory().available), *_left_in_container()])
+
+
+def _left_in_container() -> Iterator[int]:
+    """Yield the bytes below the memory limit of this container, if it has one. Caches of files count as free."""
+    for limit_name, used_name, parts_name in _LIMITS:
+        try:
+            limit, used = (int((_CGROUP / name).read_text(encoding="ascii")) for name in (limit_name, used_name))
+            caches = _CACHES.search((_CGROUP / parts_name).read_text(encoding="ascii"))
+        except (OSError, ValueError):  # cgroups of another version, or "max", which is no limit
+            continue
+        yield max(0, limit - used + int(caches[1] if caches else 0))
