@@ -108,6 +108,17 @@ def test_what_is_asked_for_goes_along(run):
     assert "responses.jsonl" not in hub.files
 
 
+def test_pictures_that_are_gone_are_said(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    rows = [json.loads(line) for line in (copy / "responses.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "image": row["image"] and "images/0123456789abcdef.png"}) for row in rows]
+    (copy / "responses.jsonl").write_text("\n".join(lines) + "\n")
+    hub = FakeHub()
+    with pytest.raises(UserError, match="0123456789abcdef.png, which .* was asked about, is gone. Leave images out"):
+        push(copy, "owner/name", merged=True, extras=("images",), hub=hub)
+    assert not hub.files
+
+
 def test_answers_of_an_evaluation_that_was_broken_off_do_not_go(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)

@@ -215,6 +215,8 @@ def _add(run: Path, stage: Path, extra: str) -> None:
     (stage / "images").mkdir()
     for name in sorted({row["image"] for row in read_jsonl(run / "responses.jsonl") if row["image"]}):
         source = run / name
+        if not source.exists():
+            raise UserError(f"{source}, which {run} was asked about, is gone. Leave images out of --with.")
         if _IMAGE.fullmatch(source.name) and source.is_file() and not source.is_symlink():
             shutil.copyfile(source, stage / "images" / source.name)
 
