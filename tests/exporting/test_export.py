@@ -243,6 +243,18 @@ class TestOpenUnlearning:
         with pytest.raises(UserError, match=rf"{file} is damaged"):
             open_unlearning.logs_of(broken)
 
+    @pytest.mark.parametrize("value", ["NaN", "Infinity", '"0.5"'])
+    @pytest.mark.parametrize("name", ["value", "interval", "value_by_index"])
+    def test_scores_that_are_no_numbers_are_named(self, run, tmp_path, name, value):
+        broken = shutil.copytree(run, tmp_path / "broken")
+        fields = {"value": "0.5", "n": "1", "interval": "[0, 1]", "value_by_index": '{"a": 1}'}
+        fields[name] = {"value": value, "interval": f"[0, {value}]", "value_by_index": f'{{"a": {value}}}'}[name]
+        score = ", ".join(f'"{field}": {text}' for field, text in fields.items())
+        (broken / "scores.json").write_text(f'{{"unseen.leak": {{{score}}}}}')
+        for to in ("open-unlearning", "inspect"):
+            with pytest.raises(UserError, match=r"scores\.json is damaged"):
+                export(broken, to, tmp_path / to)
+
     def test_a_run_that_was_not_judged(self, run, tmp_path):
         bare = shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("responses.jsonl"))
         with pytest.raises(UserError, match="has no responses.jsonl. Judge it first"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def read_evaluation(run: Path) -> tuple[list[Response], dict[str, dict[str, Any]
     try:
         scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
         for score in scores.values():
-            score["value"], score["n"], score["interval"], dict(score["value_by_index"])
+            numbers = [score["value"], score["n"], *(score["interval"] or ()), *dict(score["value_by_index"]).values()]
+            if not all(number is None or math.isfinite(number) for number in numbers):
+                raise ValueError("a number is not finite")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{run / 'scores.json'} is damaged ({error!s:.200}). Judge the run again with `unsee eval`."
