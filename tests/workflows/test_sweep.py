@@ -273,6 +273,26 @@ def test_a_failed_cell_stops_no_other_and_is_tried_again(grid, tmp_path, monkeyp
 
 
 @pytest.mark.usefixtures("stubbed")
+@pytest.mark.parametrize("tried", [True, False])
+def test_the_index_is_written_while_a_cell_that_failed_runs_again(grid, tmp_path, monkeypatch, tried):
+    """A cell that begins removes why it failed: one of this call, beside another one, or of another sweep."""
+    cells, out = sweep.read_grid(grid).cells, tmp_path / "out"
+    states = sweep.run_cells(cells, out, launcher="local", jobs=1, slurm={})
+    (failed,) = (name for name, state in states.items() if state == "failed")
+    found = []
+
+    def launch(out, names, jobs, parameters):
+        (out / "failed" / f"{failed}.txt").unlink()
+        yield from (name for name in states if name != failed)
+        found.extend(row for row in json.loads((out / "index.json").read_text()) if row["name"] == failed)
+
+    monkeypatch.setattr(sweep, "_locally", launch)
+    sweep.run_cells(cells, out, launcher="local", jobs=2, slurm={}, tried=[failed] if tried else ())
+    state, error = ("failed", "another process is at it") if tried else ("waiting", "")
+    assert [(row["state"], row["error"]) for row in found] == [(state, error)]
+
+
+@pytest.mark.usefixtures("stubbed")
 def test_a_cell_killed_between_its_last_file_and_its_end_leaves_no_note(grid, tmp_path):
     out = tmp_path / "out"
     states = sweep.sweep(grid, out)

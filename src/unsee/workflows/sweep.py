@@ -155,6 +155,7 @@ def run_cells(
     note(f"{len(cells)} cells, {len(done_names)} of them done before.")
     launch = _locally if launcher == "local" else _on_slurm
     states = _states(out, cells)
+    states |= {name: "waiting" for name in todo_names if states[name] == "failed"}  # they are tried again
     for name in launch(out, todo_names, jobs, slurm):
         states[name] = _state(out, name)
         note((name, "dim"), f" {states[name]}")
@@ -514,8 +515,11 @@ def missing_of(out: Path, name: str) -> str:
 
 
 def _failure(out: Path, name: str) -> str:
-    """Return the last line of why a cell failed."""
-    return (out / "failed" / f"{name}.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
+    """Return the last line of why a cell failed, or that it no longer has if another sweep has begun it again."""
+    try:
+        return (out / "failed" / f"{name}.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
+    except FileNotFoundError:
+        return _UNFINISHED["running elsewhere"]
 
 
 def compare_done(out: Path, cells: Sequence[Cell]) -> None:
