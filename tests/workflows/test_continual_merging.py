@@ -28,10 +28,13 @@ def orthogonal(count, size, rank, seed=0):
     return [columns[:, place * rank : (place + 1) * rank] for place in range(count)]
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5])
 @pytest.mark.parametrize("how", ["sum", "ties", "dare", "mcu"])
-def test_a_single_adapter_is_returned_as_it_is(how):
-    one = {"layer": update(0)}
-    assert merging.merge_adapters([one], Settings(how=how)) == one
+def test_a_single_adapter_is_scaled_only(how, scale):
+    one = update(0)
+    found = merging.merge_adapters([{"layer": one}], Settings(how=how, scale=scale))["layer"]
+    assert found.a_ri.equal(one.a_ri)
+    assert found.b_or.equal(scale * one.b_or)
 
 
 def test_the_sum_is_exact_and_has_no_cross_terms():

@@ -73,16 +73,14 @@ class Settings:
 
 
 def merge_adapters(adapters: Sequence[Adapter], settings: Settings) -> dict[str, Factors]:
-    """Return one adapter for several, a single one unchanged."""
-    if len(adapters) < 2:
-        return dict(adapters[0])
+    """Return one adapter for several. A single one is scaled only."""
     if any(adapter.keys() != adapters[0].keys() for adapter in adapters):
         raise UserError("Only adapters on the same layers can be merged; train them with the same training.parts.")
     return {name: _layer(name, [adapter[name] for adapter in adapters], settings) for name in adapters[0]}
 
 
 def _layer(name: str, updates: Sequence[Factors], settings: Settings) -> Factors:
-    if settings.how == "sum":
+    if settings.how == "sum" or len(updates) == 1:
         return total(updates, settings.scale)
     if settings.how == "mcu":
         factors = mcu(updates, settings)

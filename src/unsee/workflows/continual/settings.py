@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -124,6 +125,8 @@ class Course:
         for name in ("per_task", "max_new_tokens", "batch_size"):
             if vars(self)[name] < 1:
                 raise UserError(f"continual.{name} must be at least 1, got {vars(self)[name]}.")
+        if not 0 < self.scale < math.inf:
+            raise UserError(f"continual.scale must be a number above 0, got {self.scale}.")
         if not 0 < self.density <= 1 or not 0 <= self.drop < 1 or not 0 < self.router_quantile <= 1:
             raise UserError(
                 "continual needs 0 < density <= 1, 0 <= drop < 1 and 0 < router_quantile <= 1; "
