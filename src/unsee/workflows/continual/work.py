@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.benchmarks.request import SUFFIX, Request, Roles
+from unsee.benchmarks.request import read as read_roles
 from unsee.benchmarks.request import write as write_roles
 from unsee.config import RECORD, EvalConfig, Run
 from unsee.distributed.file_lock import owner
+from unsee.errors import UserError
 from unsee.workflows.continual.settings import Course
 from unsee.workflows.continual.tasks import Tasks
 from unsee.workflows.forget import forget_run
@@ -80,8 +82,11 @@ def unlearn_request(work: Work, folder: Path, model: str, roles: Roles, training
 
     Returns:
         Run folder, with model and record.
+
+    Raises:
+        UserError: The folder holds a run on other rows, of a sequence that shares its adapters.
     """
-    file = write_roles(roles, folder.parent / f"{folder.name}{SUFFIX}")
+    file = folder.parent / f"{folder.name}{SUFFIX}"
     run = replace(
         work.run,
         model=model,
@@ -91,7 +96,14 @@ def unlearn_request(work: Work, folder: Path, model: str, roles: Roles, training
         training={**work.run.training, **training},
     )
     with owner(folder, wait=True):  # sequences may share adapters
-        return forget_run(run, resume=(folder / RECORD).exists(), shared=True)
+        begun = (folder / RECORD).exists()
+        if begun and file.is_file() and replace(read_roles(file), data=roles.data, benchmark=roles.benchmark) != roles:
+            raise UserError(
+                f"{folder} was trained on the rows of {file}, which is of other requests, kept entities or retain rows "
+                "than this sequence. Give another continual.adapters."
+            )
+        write_roles(roles, file)
+        return forget_run(run, resume=begun, shared=True)
 
 
 def folder_name(request: str) -> str:
