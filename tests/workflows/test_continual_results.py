@@ -156,6 +156,21 @@ def test_a_model_that_can_do_nothing_is_measured_too():
     assert found["metrics"]["RU"] == [None, None, None]
     assert found["summary"]["RU_area"] is None
     assert found["summary"]["CF"] == 1.0
+    assert found["missing"] == [
+        f"what is left of {name}, also in `overall`: the original model answers none of its questions right"
+        for name in ("kept people (U)", "unrelated questions (G)")
+    ]
+
+
+def test_classes_are_of_everybody_whether_there_are_held_out_images_or_not():
+    step = [
+        row(1, "a", "unseen", leak=0.0),
+        row(1, "a", "forget", leak=1.0),
+        row(2, "c", "forget", name=1.0, leak=1.0),
+        row(2, "c", "forget_text", image="", leak=0.0),
+    ]
+    asked = judged(step, step, step)
+    assert [results._aftermath(asked, index)["leak"] for index in range(3)] == [None, 0.0, 0.5]
 
 
 def test_what_cannot_be_judged_later_is_missing_and_raises_nothing():
@@ -272,6 +287,15 @@ def test_a_damaged_sequence_is_told_and_leaves_no_page(tmp_path, damage):
     (tmp_path / "run" / "continual.json").write_text(json.dumps({**document(), **damage}))
     with pytest.raises(UserError, match=r"continual\.json is damaged .*Run its `unsee continual` again"):
         page.write_page([tmp_path / "run"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sequence_that_was_broken_off_is_not_compared(tmp_path):
+    for name, tasks in (("whole", [1, 2]), ("part", [1, 2, 3])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "continual.json").write_text(json.dumps({**document(), "tasks": tasks}))
+    with pytest.raises(UserError, match=r"part is not finished: 2 of 3 requests are judged\. Run its"):
+        page.write_page([tmp_path / "whole", tmp_path / "part"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -86,6 +86,17 @@ def test_the_threshold_lets_few_kept_images_through(monkeypatch):
     assert router.experts == (1, 2)
 
 
+def test_kept_images_of_nobody_are_not_of_one_person(monkeypatch):
+    groups = []
+    monkeypatch.setattr(routing, "_eyes", lambda model: seeing({f"red-{mark}": [float(mark), 1.0] for mark in range(4)}))
+    monkeypatch.setattr(routing, "whitening", lambda found: groups.extend(found))
+    kept = [replace(person("ada", Role.RETAIN, mark), entity="", image=Drawn("red", mark)) for mark in range(3)]
+    work = SimpleNamespace(run=SimpleNamespace(model="m"), course=SimpleNamespace(router_quantile=0.9))
+    asked = replace(person("ada", Role.FORGET, 3), image=Drawn("red", 3))
+    routing._nearest(work, [asked, *(replace(row, id=f"k{n}") for n, row in enumerate(kept))], {"ada": 1}, NAMES)
+    assert groups == []
+
+
 def test_the_report_counts_what_it_says():
     rows = [
         Routing(number=1, route=1, image=True),

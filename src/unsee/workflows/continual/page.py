@@ -103,6 +103,7 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
     runs = [_read(Path(folder)) for folder in folders]
     try:
         groups = groups_of(runs)
+        _require_finished(folders, runs)
         _require_equal_lengths(groups)
         summary, page = table(groups), html(groups)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
@@ -114,6 +115,15 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
     atomic_write_text(out / "continual.md", summary)
     atomic_write_text(out / PAGE, page)
     return out / PAGE
+
+
+def _require_finished(folders: Sequence[Path], runs: Sequence[Document]) -> None:
+    for folder, run in zip(folders, runs, strict=True):
+        if (judged_count := run["at"][-1]) != (count := len(run["tasks"])):
+            raise UserError(
+                f"The sequence in {folder} is not finished: {judged_count} of {count} requests are judged. "
+                "Run its `unsee continual` again; it goes on."
+            )
 
 
 def _require_equal_lengths(groups: Sequence[Group]) -> None:

@@ -166,13 +166,18 @@ def _complete_rows(memory: Sequence[Curve]) -> tuple[list[int], list[list[float]
 
 
 def _missing(judged: Judged, curves: Mapping[str, Curve | None]) -> list[str]:
-    """Return a sentence for every value of a later model that could not be judged."""
+    """Return a sentence for every value of a later model that could not be judged, and for shares of nothing."""
     columns = {f"request {k + 1}": [row[k] for row in judged.memory] for k in range(judged.count)}
-    return [
+    unjudged = [
         f"{name} after {judged.at[model_index]} requests: no answer to its questions can be judged"
         for name, curve in {**columns, **curves}.items()
         for model_index, value in enumerate(curve or ())
         if value is None
+    ]
+    return unjudged + [
+        f"what is left of {name}, also in `overall`: the original model answers none of its questions right"
+        for name, curve in curves.items()
+        if curve and curve[0] == 0
     ]
 
 
@@ -358,13 +363,18 @@ def _quality(judged: Judged, model_index: int) -> dict[str, float | None]:
 
 
 def _aftermath(judged: Judged, model_index: int) -> dict[str, float | None]:
-    """Return the classes of responses about all requested entities so far."""
+    """Return the classes of responses about all requested entities so far.
+
+    On held-out images of the entities that have any, else on their training images.
+    """
     t = judged.at[model_index]
-    has_held_out = any(row["role"] == Role.UNSEEN for row in judged.samples[model_index])
-    role = Role.UNSEEN if has_held_out else Role.FORGET
-    return {
-        name: judged.share(model_index, name, lambda row: 0 < row["k"] <= t and row["role"] == role) for name in CLASSES
-    }
+    held_out_entities = {row["entity"] for row in judged.samples[model_index] if row["role"] == Role.UNSEEN}
+
+    def requested(row: Sample) -> bool:
+        role = Role.UNSEEN if row["entity"] in held_out_entities else Role.FORGET
+        return 0 < row["k"] <= t and row["role"] == role
+
+    return {name: judged.share(model_index, name, requested) for name in CLASSES}
 
 
 def _any(_: Sample) -> bool:

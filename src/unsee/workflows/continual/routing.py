@@ -145,18 +145,16 @@ def router_of(work: Work, t: int, requests: Mapping[str, int]) -> Router:
 def _nearest(work: Work, rows: Sequence[Example], owners: Mapping[str, int], keyword: Keyword) -> Nearest:
     """Return prototypes of the requested entities, with a threshold set on retain images."""
     eyes = _eyes(work.run.model)
-    images_by_entity: dict[str, list[ImageSource]] = {}
+    images_by_entity: dict[str, dict[str, ImageSource]] = {}
     request_images: dict[tuple[int, str], dict[str, ImageSource]] = {}
     for row in rows:
         if row.image is None:
             continue
         if number := owners.get(row.entity) or owners.get(row.id):
             request_images.setdefault((number, row.entity or row.id), {})[row.image.key] = row.image
-        elif row.role is Role.RETAIN and all(
-            row.image.key != image.key for image in images_by_entity.setdefault(row.entity, [])
-        ):
-            images_by_entity[row.entity].append(row.image)
-    images = [image for entity_images in images_by_entity.values() for image in entity_images][:CALIBRATION]
+        elif row.role is Role.RETAIN:
+            images_by_entity.setdefault(row.entity or row.id, {})[row.image.key] = row.image
+    images = [image for entity_images in images_by_entity.values() for image in entity_images.values()][:CALIBRATION]
     if not images:
         raise UserError(
             "The router `nearest` sets its threshold on kept images, and there are none; use keyword or oracle."
@@ -164,7 +162,7 @@ def _nearest(work: Work, rows: Sequence[Example], owners: Mapping[str, int], key
     eyes.whiten_dd = None
     eyes.whiten_dd = whitening(
         [
-            torch.stack([eyes.see(image) for image in entity_images])
+            torch.stack([eyes.see(image) for image in entity_images.values()])
             for entity_images in images_by_entity.values()
             if len(entity_images) > 1
         ]
