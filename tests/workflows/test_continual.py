@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,12 @@ def test_settings_without_effect_are_refused(settings, name):
     course = Course(**{"tasks": 2, **settings})
     with pytest.raises(UserError, match=rf"continual\.{name}=.* has no effect: it counts only"):
         require_effect({"continual": course}, course.idle())
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_a_merge_has_a_positive_scale(scale):
+    with pytest.raises(UserError, match="continual.scale must be a number above 0"):
+        Course(tasks=2, mode="merge", scale=scale)
 
 
 @pytest.mark.parametrize(
@@ -356,6 +363,14 @@ def test_adapters_do_not_depend_on_the_order_and_are_shared(merged, runs, monkey
         runs("other", course={"mode": "merge"}, training={"lr": 1e-3})
 
 
+def test_adapters_of_other_requests_are_refused_and_left_as_they_are(merged, runs, place):
+    file = place / "adapters" / f"{folder_name('r1')}.request.json"
+    before = file.read_text()
+    with pytest.raises(UserError, match=r"trained on the rows of .*Give another continual\.adapters"):
+        runs("three", course={"mode": "merge", "tasks": 3})
+    assert file.read_text() == before
+
+
 def test_experts_answer_what_is_routed_to_them_and_nobody_else(merged, whole, runs, place, monkeypatch):
     monkeypatch.setattr(GA, "unlearn", lambda self, session: pytest.fail("trained again"))
     out = runs("experts", course={"mode": "experts", "router": "oracle"})
@@ -458,6 +473,30 @@ def test_settings_on_the_command_line_belong_to_the_method_there(tmp_path):
     run, course = verb._read(parser.parse_args(words))
     assert (run.method, run.settings, run.training) == ("grad_diff", {"alpha": 0.3}, {"lr": 0.1})
     assert course == {"tasks": 5, "order": 4}
+
+
+@pytest.mark.parametrize(
+    ("listed", "words", "expected"),
+    [
+        ("{requests: a.yaml}", ["--tasks", "5"], {"tasks": 5}),
+        ("{tasks: 3}", ["--requests", "b.yaml"], {"requests": "b.yaml"}),
+        ("{tasks: 3}", ["--requests", "b.yaml", "--tasks", "5"], {"requests": "b.yaml", "tasks": 5}),
+    ],
+)
+def test_where_requests_come_from_is_said_by_the_option(tmp_path, listed, words, expected):
+    parser = argparse.ArgumentParser()
+    verb.options(parser)
+    (tmp_path / "run.yaml").write_text(f"continual: {listed}\n")
+    assert verb._read(parser.parse_args([str(tmp_path / "run.yaml"), *words]))[1] == expected
+
+
+@pytest.mark.parametrize("misplaced", ["tasks: 3", "retain: [dan]"])
+def test_settings_of_the_course_at_the_top_of_a_file_are_no_settings(tmp_path, misplaced):
+    parser = argparse.ArgumentParser()
+    verb.options(parser)
+    (tmp_path / "run.yaml").write_text(f"continual: {{tasks: 2}}\n{misplaced}\n")
+    with pytest.raises(UserError, match=f"Unknown setting of .*'{misplaced.partition(':')[0]}'"):
+        verb._read(parser.parse_args([str(tmp_path / "run.yaml")]))
 
 
 def test_columns_and_roles_on_the_command_line_reach_the_data(tmp_path):

@@ -64,11 +64,12 @@ def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     course = values.pop("continual", {})
     if not isinstance(course, dict):
         raise UserError(f"`continual:` must be a mapping of settings, got {course!r}.")
-    for name in ("tasks", "retain"):
-        values.pop(name, None)  # what a written continual.yaml says beside its settings
+    if {"tasks", "retain"} <= values.keys():  # a written continual.yaml, which says them beside its settings
+        del values["tasks"], values["retain"]
+    for name, other in (("requests", "tasks"), ("tasks", "requests")):
+        if arguments[name]:
+            course.pop(other, None)
     course |= {name: arguments[name] for name in FLAGS if arguments[name] is not None}
-    if arguments["requests"]:
-        course["tasks"] = arguments["tasks"] or 0
     from unsee.workflows.continual.settings import Course
 
     return run_from(values, options, {"continual": Course}), course
