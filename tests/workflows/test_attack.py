@@ -73,6 +73,34 @@ def test_an_attack_without_findings_says_so():
     assert worst_summary([], None)["why"] == "the data have nothing that any variant could be tried on"
 
 
+def test_only_who_could_be_judged_for_both_models_is_compared():
+    """An answer in another script than the names gives no share: it is not that gold has recovered nothing."""
+    model = [found("x", ada=0.9, bo=0.5), found("y", ada=0.6, bo=0.6)]
+    gold = [found("x", bo=0.4), found("y", ada=0.1, bo=0.1)]
+    worst = worst_summary(model, gold)
+    assert (worst["worst"], worst["gold"]) == ("y", 0.1)
+    assert worst["above_gold"] == pytest.approx(0.5)
+    alone = worst_summary(model[:1], gold[:1])
+    assert (alone["recovered"], alone["gold"], alone["interval"]) == (0.5, 0.4, None)
+    assert alone["above_gold"] == pytest.approx(0.1)
+    nobody = worst_summary(model[:1], [found("x", cleo=0.0)])
+    assert nobody["why"] == "in no variant there is an entity that the answers of both models can be judged for"
+    assert "recovered" not in nobody
+
+
+def test_an_attack_that_could_not_be_made_is_tried_again(tmp_path, monkeypatch):
+    model, out = save_tiny(tmp_path / "model"), tmp_path / "out"
+    asked = {"attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"], "shots": 0}}, "out": out}
+
+    def full(self, victim):
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prompts, "run", full)
+        assert attack(model, EXAMPLE, **asked)["prompts"]["why"] == "the disk is full"
+    assert "findings" in attack(model, EXAMPLE, **asked)["prompts"]
+
+
 def test_attacks_of_another_seed_are_kept_beside(tmp_path):
     model, out = save_tiny(tmp_path / "model"), tmp_path / "out"
     asked = {"attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"], "shots": 0}}, "out": out}

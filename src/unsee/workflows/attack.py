@@ -7,7 +7,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -55,8 +55,8 @@ def attack(
 ) -> dict[str, Any]:
     """Attack a model and return the results by attack.
 
-    The findings are written to `attacks.json` after every attack. One that is there already, of the same weights, data, seed
-    and settings, is not repeated. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
+    The findings are written to `attacks.json` after every attack. Those that are there already, of the same weights, data, seed
+    and settings, are not made again; an attack that could not be made is tried again. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
     all runs that stand beside it.
 
     Args:
@@ -110,7 +110,8 @@ def attack(
     with owner(out_folder):
         results = _finished_attacks(out_folder / ATTACKS, facts)
         for name, chosen_attack in attacks_by_name.items():
-            if results.get(name, {}).get("settings") != config.plain(asdict(chosen_attack)):
+            earlier = results.get(name, {})
+            if "findings" not in earlier or earlier.get("settings") != config.plain(asdict(chosen_attack)):
                 gold_rows = _GoldRows(out_folder, chosen_attack, {"attack": name, **facts}, switches)
                 results[name] = _run_attack(name, chosen_attack, opened_data, openers, seed, gold_rows)
                 atomic_write_json(out_folder / ATTACKS, {"facts": facts, "attacks": results})
@@ -257,58 +258,74 @@ def _hash_of(cls: Any) -> str:
 def worst_summary(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str, Any]:
     """Return the worst variant of an attack, with its recovery above gold and the interval.
 
-    The worst variant recovers most above gold (without gold: most). Mostly degenerate answers prove nothing about what was not
-    recovered, so a variant with such answers counts only if it recovers at least `BACK` above gold, and never if most answers
-    of the gold model are degenerate too. The worst is chosen among all variants, so that its interval (bootstrap over
-    entities, paired with gold) is too narrow by that choice. `cut` is the largest share of cut answers in a variant that counts.
+    The worst variant recovers most above gold (without gold: most), over the entities that both models could be judged for. Mostly
+    degenerate answers prove nothing about what was not recovered, so a variant with such answers counts only if it recovers at
+    least `BACK` above gold, and never if most answers of the gold model are degenerate too. The worst is chosen among all
+    variants, so that its interval (bootstrap over entities, paired with gold) is too narrow by that choice. `cut` is the largest
+    share of cut answers in a variant that counts.
     """
     gold_by_variant = {(finding.variant, finding.at): finding for finding in gold or ()}
-    usable = [finding for finding in model if not _is_collapsed(gold_by_variant.get((finding.variant, finding.at)))]
-    gaps_by_index = {index: _gaps(finding, gold_by_variant) for index, finding in enumerate(usable)}
-    sound_indices = [
-        index
-        for index, finding in enumerate(usable)
-        if finding.degenerate < COLLAPSED or sum(gaps_by_index[index]) / len(gaps_by_index[index]) >= BACK
-    ]
-    if not sound_indices:
-        return {"collapsed": True, "why": _why_collapsed(model, usable)}
-    worst_index = max(sound_indices, key=lambda index: sum(gaps_by_index[index]) / len(gaps_by_index[index]))
-    worst, gaps = usable[worst_index], gaps_by_index[worst_index]
-    gold_finding = gold_by_variant.get((worst.variant, worst.at))
-    interval = bootstrap_interval(gaps)
+    pairs = [_Pair.of(finding, gold_by_variant.get((finding.variant, finding.at))) for finding in model]
+    usable = [pair for pair in pairs if pair.gaps and (pair.gold is None or pair.gold.degenerate < COLLAPSED)]
+    sound = [pair for pair in usable if pair.finding.degenerate < COLLAPSED or pair.above_gold >= BACK]
+    if not sound:
+        return {"collapsed": True, "why": _why_collapsed(pairs, usable)}
+    worst = max(sound, key=lambda pair: pair.above_gold)
+    interval = bootstrap_interval(worst.gaps)
     return {
         "collapsed": False,
-        "worst": worst.variant,
-        "at": worst.at,
-        "recovered": worst.mean,
-        "gold": None if gold_finding is None else gold_finding.mean,
-        "above_gold": sum(gaps) / len(gaps) if gold else None,
-        "interval": list(interval) if gold and interval else None,
-        "questions": worst.questions,
-        "cut": max(usable[index].further.get("cut", 0.0) for index in sound_indices),
+        "worst": worst.finding.variant,
+        "at": worst.finding.at,
+        "recovered": worst.finding.mean,
+        "gold": None if worst.gold is None else worst.gold.mean,
+        "above_gold": worst.above_gold if worst.gold else None,
+        "interval": list(interval) if worst.gold and interval else None,
+        "questions": worst.finding.questions,
+        "cut": max(pair.finding.further.get("cut", 0.0) for pair in sound),
     }
 
 
-def _is_collapsed(finding: Finding | None) -> bool:
-    return finding is not None and finding.degenerate >= COLLAPSED
+@dataclass(frozen=True)
+class _Pair:
+    """A finding on the model beside that on the gold model, if there is one."""
+
+    finding: Finding
+    gold: Finding | None
+
+    @classmethod
+    def of(cls, finding: Finding, gold: Finding | None) -> _Pair:
+        """Return the pair, with the entities that both could be judged for."""
+        if gold is None:
+            return cls(finding, None)
+        shared = finding.recovered.keys() & gold.recovered.keys()
+        model, beside = (
+            replace(each, recovered={name: share for name, share in each.recovered.items() if name in shared})
+            for each in (finding, gold)
+        )
+        return cls(model, beside)
+
+    @property
+    def gaps(self) -> list[float]:
+        """Recovered share of each entity above gold."""
+        gold_shares = self.gold.recovered if self.gold else {}
+        return [share - gold_shares.get(entity, 0.0) for entity, share in self.finding.recovered.items()]
+
+    @property
+    def above_gold(self) -> float:
+        """Mean over entities of the share above gold."""
+        return sum(self.gaps) / len(self.gaps)
 
 
-def _gaps(finding: Finding, gold_by_variant: Mapping[tuple[str, float | None], Finding]) -> list[float]:
-    """Return the recovered share of each entity above gold."""
-    gold_finding = gold_by_variant.get((finding.variant, finding.at))
-    gold_shares = {} if gold_finding is None else gold_finding.recovered
-    return [share - gold_shares.get(entity, 0.0) for entity, share in finding.recovered.items()]
-
-
-def _why_collapsed(model: Sequence[Finding], usable: Sequence[Finding]) -> str:
+def _why_collapsed(pairs: Sequence[_Pair], usable: Sequence[_Pair]) -> str:
     """Return why no variant counts."""
-    if not model:
+    if not pairs:
         return "the data have nothing that any variant could be tried on"
+    if not any(pair.gaps for pair in pairs):
+        return "in no variant there is an entity that the answers of both models can be judged for"
     if not usable:
         return "in every variant most answers of the gold model are degenerate"
-    return (
-        f"in every variant at least {min(finding.degenerate for finding in usable):.0%} of the answers are degenerate"
-    )
+    lowest = min(pair.finding.degenerate for pair in usable)
+    return f"in every variant at least {lowest:.0%} of the answers are degenerate"
 
 
 def line(name: str, result: Mapping[str, Any]) -> str:
