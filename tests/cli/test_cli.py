@@ -298,6 +298,11 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().split("\n") if line]
     assert {row["stage"] for row in rows} == {"ga"}
     assert config.read(out / "run.yaml").data == str(EXAMPLE)
+    before = (out / "scores.json").read_text()
+    for wrong in ([str(out / "run.yaml")], ["--model", str(model), "--data", str(EXAMPLE), "--out", str(out)]):
+        assert main.main(["eval", *wrong]) == 2
+        assert f"its answers would be those of {model}. Judge the run (unsee eval --model {out})" in capsys.readouterr().err
+    assert (out / "scores.json").read_text() == before
 
 
 def test_json_stays_json_whatever_the_ids_are(capsys):
