@@ -412,7 +412,10 @@ def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
         ("gold_seconds: 145", "gold_seconds: -1", "must be seconds above 0"),
         ("  ga:", "  gaa:", "Unknown method 'gaa'"),
         ("attacks: quick", "attacks: slow", "attacks must be one of"),
+        ("attacks: quick", "attacks: {}", "attacks names none. Name some of them, or write quick"),
         ("seeds: [1, 2]", "seeds: []", "needs methods, kept scores, seeds"),
+        ("seeds: [1, 2]", "seeds: [1, 2, 1]", "seeds must differ and lie between 0 and 2**32 - 1, got 1, 2, 1"),
+        ("seeds: [1, 2]", "seeds: [1, -2]", "seeds must differ and lie between 0 and 2**32 - 1, got 1, -2"),
         ("kept: [retain.name]", "kept: [retain.name]\nkeep: 95", "keep must be a share"),
     ],
 )

@@ -128,6 +128,12 @@ class Board:
         """Reject values that no leaderboard can use."""
         if not (self.methods and self.kept and self.seeds and self.settings >= 1):
             raise UserError("A leaderboard needs methods, kept scores, seeds and at least one setting each.")
+        if len(set(self.seeds)) < len(self.seeds) or not all(0 <= seed < config.SEEDS for seed in self.seeds):
+            raise UserError(
+                f"seeds must differ and lie between 0 and 2**32 - 1, got {', '.join(map(str, self.seeds))}. Name others."
+            )
+        if self.attacks == {}:
+            raise UserError("attacks names none. Name some of them, or write quick (all of them) or none.")
         for name in self.attacks if isinstance(self.attacks, Mapping) else ():
             registry.require("attacks", name)
         if self.attack_seeds is not None and self.attack_seeds < 1:
