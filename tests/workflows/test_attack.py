@@ -201,9 +201,14 @@ def test_the_gold_model_is_attacked_once_for_all_runs_beside_it(tmp_path, monkey
         (["--attack", "prompts", "--set", "relearning.rank=4"], "which is not among prompts"),
         (["--attack", "prompts", "--set", "prompts.shot=4"], "Did you mean shots"),
         ([], "Give --out"),
+        (["--out", "out", "--gold", "nosuch"], "No model at nosuch"),
+        (["--out", "out", "--original", "nosuch"], "No model at nosuch"),
+        (["--out", "out", "--model", "nosuch"], "No model at nosuch"),
     ],
 )
-def test_mistakes(words, message, tmp_path, capsys):
+def test_mistakes(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workflow, "_run_attack", lambda *_: pytest.fail("attacked"))
     model = save_tiny(tmp_path / "model")
     assert main.main(["attack", "--model", str(model), "--data", str(EXAMPLE), *words]) == 2
     assert message in capsys.readouterr().err

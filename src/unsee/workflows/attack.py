@@ -28,6 +28,7 @@ from unsee.evaluation import recovery
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
 from unsee.models.identity import lineage_hash
+from unsee.models.location import folder_of
 from unsee.report.attacked import BACK, COLLAPSED
 from unsee.scoring.rules import rules
 from unsee.utils.files import atomic_write_json
@@ -88,6 +89,8 @@ def attack(
     if not (data or run.data) or not (out or (folder / RECORD).is_file()):
         option = "--out" if data or run.data else "--data"
         raise UserError(f"Give {option}: {model} is no run folder that records it.")
+    for place in filter(None, map(str, (model, gold, original))):
+        folder_of(place)
     opened_data = only(open_benchmark(str(data or run.data), benchmark or run.benchmark), split)
     models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
     facts = {
