@@ -26,6 +26,7 @@ from unsee.inference.generation import generate
 from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor
 from unsee.workflows import forget as workflows_forget
 from unsee.workflows import memory_model
+from unsee.workflows.estimate import missing_weights
 from unsee.workflows.probe import Timing
 
 
@@ -138,6 +139,13 @@ class TestProblems:
         (broken / "model-00001-of-00002.safetensors").touch()
         (problem,) = estimate(broken, EXAMPLE, "prompt", tmp_path / "o", training=SHORT).problems
         assert "lacks weights: model-00002-of-00002.safetensors." in problem
+
+    @pytest.mark.parametrize(("text", "message"), [('{"weight', "is no valid JSON"), ("{}", "is damaged: it has no w")])
+    def test_damaged_list_of_shards(self, tmp_path, text, message):
+        (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(UserError, match=rf"index\.json {message}"):
+            missing_weights(tmp_path)
 
     @pytest.mark.parametrize(
         ("more", "message"),

@@ -6,7 +6,6 @@ run's own plan goes through a model without weights (`unsee.models.meta_device`,
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from unsee.api.request import Prompt
 from unsee.config import Run, RunOptions
 from unsee.errors import UserError
 from unsee.utils.files import GIB
+from unsee.utils.parsing import read_object
 from unsee.workflows.forget import bytes_needed, require_encodable, validate_run
 
 if TYPE_CHECKING:
@@ -404,7 +404,10 @@ def missing_weights(model: Path | str) -> str:
     index_file = folder / f"{WEIGHTS}.index.json"
     file_names = {WEIGHTS}
     if index_file.is_file():
-        file_names = set(json.loads(index_file.read_text(encoding="utf-8"))["weight_map"].values())
+        weight_map = read_object(index_file).get("weight_map")
+        if not isinstance(weight_map, Mapping):
+            raise UserError(f"{index_file} is damaged: it has no weight_map. Restore it from where the model came from.")
+        file_names = set(weight_map.values())
     missing = ", ".join(name for name in sorted(file_names) if not (folder / name).is_file())
     return f"{folder} lacks weights: {missing}." if missing else ""
 
