@@ -604,7 +604,7 @@ def test_forget_applies_retention_after_its_verdict(tmp_path, monkeypatch, leaks
     assert (out / PURGES).is_file() is (leaks == "no")
 
 
-def test_forget_records_when_its_files_are_due(tmp_path):
+def test_forget_records_when_its_files_are_due(tmp_path, capsys):
     model, data = save_tiny(tmp_path / "model"), write_people(tmp_path / "data")
     run = Run.of(model, data, "prompt", tmp_path / "runs" / "x")
     before = datetime.now(UTC).date()
@@ -612,3 +612,7 @@ def test_forget_records_when_its_files_are_due(tmp_path):
     due = yaml.safe_load((tmp_path / "runs" / "x" / "run.yaml").read_text())["result"]["retention"]["due"]
     assert before + timedelta(days=30) <= date.fromisoformat(due) <= datetime.now(UTC).date() + timedelta(days=30)
     assert purge([tmp_path / "runs"], due=True).removed == ()
+    forget_run(run, resume=True)
+    assert "retention stays" not in capsys.readouterr().err
+    forget_run(replace(run, retention="until_verified"), resume=True)
+    assert "retention stays days:30 in" in capsys.readouterr().err

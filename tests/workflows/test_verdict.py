@@ -105,6 +105,17 @@ def test_without_a_baseline_nothing_is_claimed(finished, monkeypatch):
     assert found.sentence.startswith("the original did not know them (0% of its answers leak)")
 
 
+def test_a_leak_that_cannot_be_judged_is_not_zero(finished, monkeypatch):
+    def without_leak(stage, role):
+        return {name: share for name, share in real(stage, role).items() if stage.name == "original" or name != "leak"}
+
+    real = verdict.shares
+    monkeypatch.setattr(verdict, "shares", without_leak)
+    found = sample_verdict(finished("pubg"))
+    assert found.leaks == "unknown"
+    assert found.sentence.startswith("leaks 94% before, an unknown share after: ")
+
+
 def test_an_evaluation_counts_more_than_the_sample(finished, monkeypatch):
     folder = finished("pubg")
     sample_verdict(folder)

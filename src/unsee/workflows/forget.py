@@ -20,7 +20,7 @@ from unsee.api.idle import idle_for_method, idle_in_run, without_effect
 from unsee.config import RECORD, Run, paths
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_specs, with_used
-from unsee.config.retention import due_date
+from unsee.config.retention import KEEP, due_date
 from unsee.data.check import Survey, require_usable
 from unsee.data.open import OBJECT, benchmark_arguments, location, of_object, open_benchmark
 from unsee.distributed import processes as distributed_processes
@@ -401,6 +401,10 @@ def _already_done(out: Path, checked_run: Checked, record: Mapping[str, Any]) ->
         raise UserError(
             f"Cannot resume {out}: {', '.join(changed)} differ from what {path} says. "
             f"Resume with `unsee forget {path} --resume`, or start anew in another --out."
+        )
+    if ended and run.retention not in (earlier.retention, KEEP):
+        note_once(
+            f"retention stays {earlier.retention} in {path}, as the run has ended; `unsee purge {out}` removes what it keeps."
         )
     return ended
 

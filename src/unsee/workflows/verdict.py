@@ -149,7 +149,8 @@ def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | Non
         if leaks == "no" and (remark := told_elsewhere(stage, role)):
             leaks, sentence = "yes", f"{sentence}; but {remark}"
     if original is not None and (old_leak := shares(original, role).get("leak")) is not None:
-        sentence = f"leaks {percent(old_leak)} before, {percent(class_shares.get('leak', 0.0))} after: {sentence}"
+        leak = percent(class_shares["leak"]) if "leak" in class_shares else "an unknown share"
+        sentence = f"leaks {percent(old_leak)} before, {leak} after: {sentence}"
         if old_leak <= LIMITS.silent:
             leaks, sentence = "unknown", f"the original did not know them ({percent(old_leak)} of its answers leak)"
     return Outcome(
