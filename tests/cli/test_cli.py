@@ -353,6 +353,27 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch, capsys):
         main.main([*words, "--debug"])
 
 
+def test_a_full_disk_is_no_traceback(monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unsee.cli.commands.list._kind", full)
+    assert main.main(["list", "methods"]) == 1
+    assert "unsee: No space left on device. With --debug" in capsys.readouterr().err
+    with pytest.raises(OSError, match="No space left"):
+        main.main(["list", "methods", "--debug"])
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_how_to_go_on_is_said_with_debug_too(monkeypatch, capsys, debug):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unsee.workflows.sweep.sweep", interrupted)
+    assert main.main([*debug, "sweep", "grid.yaml", "--out", "o"]) == 130
+    assert "The same command goes on where this one stopped." in capsys.readouterr().err
+
+
 def test_damaged_checkpoints_are_named(tmp_path, capsys):
     from unsee.testing.tiny import save_tiny
 
@@ -382,6 +403,19 @@ def test_a_built_in_model_is_no_missing_run(tmp_path, monkeypatch, capsys):
     assert "Give --data: lab is no run folder that records it." in capsys.readouterr().err
     assert main.main(["eval", "--model", "nop"]) == 2
     assert "There is no folder nop" in capsys.readouterr().err
+
+
+def test_options_with_several_values_may_be_repeated():
+    parser, _ = main.parsers(main.verbs())
+    pictures = ["request", "add", "--name", "Ada", "--image", "1.jpg", "2.jpg", "--image", "3.jpg"]
+    for _ in range(2):
+        assert parser.parse_args(pictures).image == ["1.jpg", "2.jpg", "3.jpg"]
+    assert parser.parse_args(["continual", "--compare", "a", "--compare", "b"]).compare == ["a", "b"]
+
+
+def test_data_are_given_once(capsys):
+    assert main.main(["check", "lab", "--data", str(EXAMPLE)]) == 2
+    assert "Two data are given, lab and --data" in capsys.readouterr().err
 
 
 def test_compare_passes_over_what_lies_beside_runs(tmp_path, monkeypatch, capsys):

@@ -61,12 +61,13 @@ def verbs() -> dict[str, ModuleType]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    given_words = sys.argv[1:] if arguments is None else arguments
+    words = [word for word in given_words if word != "--debug"]
+    debug = "--debug" in given_words
     if not debug:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\b")
     try:
-        return _dispatch([word for word in words if word != "--debug"])
+        return _dispatch(words)
     except UnseeError as error:
         if debug:
             raise
@@ -84,9 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return OK
     except OSError as error:
-        if debug or error.filename is None:
+        if debug or error.strerror is None:
             raise
-        err(f"unsee: {error.strerror}: {error.filename}. With --debug the traceback is shown.")
+        place = "" if error.filename is None else f": {error.filename}"  # a full disk, for one, names no file
+        err(f"unsee: {error.strerror}{place}. With --debug the traceback is shown.")
         return FAILED
 
 

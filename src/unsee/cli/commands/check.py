@@ -36,6 +36,8 @@ def action(options: argparse.Namespace) -> int:
     data = options.data or options.place
     if not data:
         raise UserError("Which data is to be checked? Give --data FOLDER.")
+    if options.place not in (None, data):
+        raise UserError(f"Two data are given, {options.place} and --data {options.data}. Give one of them.")
     from unsee.workflows.check import check
 
     add_plugins(options)

@@ -27,7 +27,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", metavar="MODE", help="sequential (default), merge, experts or joint")
     parser.add_argument("--order", type=int, metavar="N", help="0 = as listed (default), n = the n-th drawn order")
     parser.add_argument("--seed", type=int, metavar="S", help="start of every random stream (default: 0)")
-    parser.add_argument("--compare", nargs="+", metavar="DIR", help="only draw the page of these finished sequences")
+    parser.add_argument(
+        "--compare",
+        action="extend",
+        nargs="+",
+        metavar="DIR",
+        help="only draw the page of these finished sequences; repeatable",
+    )
 
 
 def action(options: argparse.Namespace) -> int:

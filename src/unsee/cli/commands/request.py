@@ -30,7 +30,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
     add = action_("add", "receive a request: find the person, ask the model, fill the rows")
     add.add_argument("--name", required=True, metavar="NAME", help="name of the person or thing")
-    add.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures of the person")
+    add.add_argument(
+        "--image", action="extend", nargs="+", default=[], metavar="FILE", help="pictures of the person; repeatable"
+    )
     add.add_argument("--attribute", action="append", default=[], metavar="FACT", help="only this fact; repeatable")
     add.add_argument(
         "--private", action="append", default=[], metavar="FACT=TEXT", help="a string that must go; repeatable"
