@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from helpers.continual_folder import write_people
 from unsee import continual, load
-from unsee.api import Score, Session
+from unsee.api import Score, Session, Training
 from unsee.api.idle import require_effect
 from unsee.cli.commands import continual as verb
 from unsee.cli.main import main
-from unsee.config import EvalConfig, Run, read, read_mapping
+from unsee.config import EvalConfig, Run, dump_yaml, read, read_mapping, settings_of
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.methods.ga import GA
@@ -185,6 +185,23 @@ def test_only_the_same_sequence_goes_on_in_a_folder(tmp_path):
     file = tmp_path / sequence.RECORD
     file.write_text(file.read_text().replace("eval: {}\n", ""))
     claim(max_new_tokens=5)  # the file of an earlier version does not say how its answers were made
+
+
+def test_a_sequence_of_a_version_with_fewer_settings_goes_on(tmp_path):
+    course, asked = Course(tasks=1), Tasks(tasks=(Task(id="r1", targets=("ada",)),))
+    run = Run(model="m", data="d", method="npo", out=str(tmp_path), training=settings_of(Training()))
+    run = replace(run, settings=settings_of(NPO()))
+    sequence._claim(tmp_path, run, course, asked)
+    file = tmp_path / sequence.RECORD
+    values = read_mapping(file)
+    for part, name in (("continual", "fr_support"), ("training", "guard"), ("method", "beta")):
+        del values[part][name]
+    file.write_text(dump_yaml(values))
+    sequence._claim(tmp_path, run, course, asked)
+    with pytest.raises(UserError, match="another sequence: method differ"):
+        sequence._claim(tmp_path, replace(run, settings={**run.settings, "beta": 0.9}), course, asked)
+    with pytest.raises(UserError, match="another sequence: method differ"):
+        sequence._claim(tmp_path, replace(run, method="ga", settings={}), course, asked)
 
 
 def test_the_order_of_requests_does_not_change_what_a_sequence_is_about(place):

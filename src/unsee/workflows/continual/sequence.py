@@ -267,11 +267,27 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
         return
     # older files do not record the evaluation settings
     old_values = {"eval": values["eval"], **config.read_mapping(file)}
-    old, new = ({**mapping, "eval": _judging(mapping["eval"], course)} for mapping in (old_values, values))
+    old, new = (_spelled_out(mapping, run.method, course, file) for mapping in (old_values, values))
     if changed_keys := sorted(key for key in {*values, *_OPTIONAL} if old.get(key) != new.get(key)):
         raise UserError(
             f"{out} holds another sequence: {', '.join(changed_keys)} differ from {file}. Give another --out."
         )
+
+
+def _spelled_out(values: Mapping[str, Any], method: str, course: Course, file: Path) -> dict[str, Any]:
+    """Return the values of a sequence with the defaults of settings that an earlier version did not have."""
+    parts = {"continual": config.build(Course, values.get("continual", {}), where=f"continual in {file}")}
+    parts["training"] = config.build(Training, values.get("training", {}), where=f"training in {file}")
+    name, settings = config.name_and_settings(values.get("method", ""))
+    if name == method:
+        method_class = registry.load("methods", name)
+        settings = config.settings_of(config.build(method_class, settings, where=f"method {name} in {file}"))
+    return {
+        **values,
+        **{part: config.settings_of(part_settings) for part, part_settings in parts.items()},
+        "method": {"name": name, **settings},
+        "eval": _judging(values["eval"], course),
+    }
 
 
 def _judging(eval_settings: Mapping[str, Any], course: Course) -> dict[str, Any]:
