@@ -308,13 +308,16 @@ def test_a_call_tries_each_cell_once(done):
     assert len(tried) == len(set(tried)) == 2
 
 
-def test_models_to_compare_with_are_judged_with_the_code_and_engine_of_the_methods(file, cells, tmp_path, monkeypatch):
+@pytest.mark.parametrize("listed", ["[{}]", "{}"])
+def test_models_to_compare_with_are_judged_with_the_code_and_engine_of_the_methods(
+    file, cells, tmp_path, monkeypatch, listed
+):
     monkeypatch.setattr(registry, "_ADDED", {})
     first, second = (tmp_path / name for name in ("brevity.py", "concision.py"))
     code = (Path(__file__).parents[2] / "examples" / "plugin" / "unsee_example" / "brevity.py").read_text()
     first.write_text(code)
     second.write_text(code.replace('"brevity"', '"concision"'))
-    file.write_text(FILE.replace(OTHERS, "").replace("base: {", f"base: {{plugins: [{first}], engine: plain, "))
+    file.write_text(FILE.replace(OTHERS, "").replace("base: {", f"base: {{plugins: {listed.format(first)}, engine: plain, "))
     before = len(cells)
     leaderboard(file, tmp_path / "out", plugins=[str(second)])
     runs = [run for run, _, _ in cells[before:]]
@@ -407,10 +410,15 @@ def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
             "worlds: {first: {model: lab, data: lab, golds: {person: lab-gold}}}",
             "Give worlds.first another name",
         ),
+        ("attacks: quick", "worlds: {other: runs/lab2}", "world other must be a mapping with model, data and golds"),
+        ("attacks: quick", "worlds: {other: {golds: {person: lab-gold}}}", "world other needs model and data"),
+        ("attacks: quick", "attacks: {prompts: 4}", "expected settings by name, such as prompts.NAME=VALUE, got 4"),
+        ("stop: never}", "stop: never}, eval: 3", "'eval' must be a mapping of settings, got 3"),
         ("gold_seconds: 145", "gold_seconds: {picture: 145}", "Unknown promise in gold_seconds 'picture'"),
         ("gold_seconds: 145", "gold_seconds: {person: soon}", "must be seconds above 0, got 'soon' for person"),
         ("gold_seconds: 145", "gold_seconds: -1", "must be seconds above 0"),
         ("  ga:", "  gaa:", "Unknown method 'gaa'"),
+        ("  ga:", "  ga: {1: 2}", "the axis 1 must be the name of a setting"),
         ("attacks: quick", "attacks: slow", "attacks must be one of"),
         ("attacks: quick", "attacks: {}", "attacks names none. Name some of them, or write quick"),
         ("seeds: [1, 2]", "seeds: []", "needs methods, kept scores, seeds"),

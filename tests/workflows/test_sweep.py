@@ -193,6 +193,7 @@ def test_equal_settings_are_one_cell(grid, tmp_path):
         ("limit: 1", "limits: 1", "Unknown setting of eval 'limits'"),
         ("axes:", "axis:", "Unknown part of .*'axis'. Did you mean axes"),
         ("seed: [0, 1]", "seed: 3", "axis 'seed' must be a list"),
+        ("seed: [0, 1]", "1: [0, 1]", "the axis 1 must be the name of a setting"),
         ("  model: lab\n", "", "Every cell needs a model"),
     ],
 )

@@ -248,7 +248,7 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
         **{key: board.base[key] for key in ("model", "data", "benchmark") if key in board.base},
     }
     world_values = {"first": first_world, **board.worlds}
-    worlds = {name: config.build(World, values, where=f"{file}, world {name}") for name, values in world_values.items()}
+    worlds = {name: _world(values, f"{file}, world {name}") for name, values in world_values.items()}
     search = {name: _search(board, name, file, plugins) for name in board.methods}
     _require_attacks(board)
     for name, cells in search.items():
@@ -259,6 +259,16 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
                     f"{file}: world {world_name} has no gold model for the promise {promise!r} of {name}. Name it in golds."
                 )
     return _Plan(board=board, worlds=worlds, search=search)
+
+
+def _world(values: Any, where: str) -> World:
+    """Return a world, or raise if it is none."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} must be a mapping with model, data and golds, got {short_repr(values)}.")
+    world = config.build(World, values, where=where)
+    if not (world.model and world.data):
+        raise UserError(f"{where} needs model and data.")
+    return world
 
 
 def _require_attacks(board: Board) -> None:
@@ -293,7 +303,7 @@ def _require_one_world(board: Board, file: Path) -> None:
 def _paths(settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield the path of every setting, and of those one level below it."""
     for path, setting in settings.items():
-        yield path
+        yield str(path)
         for choice in setting if isinstance(setting, list) else [setting]:
             yield from (f"{path}.{key}" for key in (choice if isinstance(choice, Mapping) else ()))
 
@@ -323,7 +333,10 @@ def _judging(board: Board, part: str) -> dict[str, Any]:
 
     Gold distance needs likelihoods.
     """
-    return {"likelihood": True, **(board.base.get("eval") or {}), "split": part}
+    settings = board.base.get("eval") or {}
+    if not isinstance(settings, Mapping):
+        raise UserError(f"base: 'eval' must be a mapping of settings, got {short_repr(settings)}.")
+    return {"likelihood": True, **settings, "split": part}
 
 
 def _references(board: Board, world: World, part: str, plugins: Sequence[str]) -> dict[str, Cell]:
@@ -332,7 +345,7 @@ def _references(board: Board, world: World, part: str, plugins: Sequence[str]) -
     They are judged with the code and the engine of the methods.
     """
     models = {"original": world.model, **{GOLD[promise]: model for promise, model in world.golds.items()}}
-    plugins = (*(board.base.get("plugins") or ()), *plugins)
+    plugins = (*config.convert(board.base.get("plugins") or (), tuple[str, ...], where="base: plugins"), *plugins)
     cells = {}
     for stage, model in models.items():
         run = Run(

@@ -6,8 +6,9 @@
     jobs/        one run file per cell                      compare/         leaderboard and report of the finished cells
     table.md     the columns that the grid asks for
 
-A cell is named by its content: the same settings are the same cell, in whatever order or file they stand. Defaults of the
-method may be spelled out or not; a default below `training` or `eval` that is spelled out makes another cell.
+A cell is named by the values of the axes, in their order, and a hash of its content: the same axes and settings are the same
+cell, in whatever file they stand. Defaults of the method may be spelled out or not; a default below `training` or `eval` that
+is spelled out makes another cell.
 """
 
 from __future__ import annotations
@@ -186,6 +187,8 @@ def read_grid(file: Path, plugins: Sequence[str] = ()) -> Grid:
 def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
     """Return setting -> values, the method first, since its settings are merged into it."""
     for name, values in axes.items():
+        if not isinstance(name, str):
+            raise UserError(f"{file}: the axis {short_repr(name)} must be the name of a setting, such as training.lr.")
         if not isinstance(values, list) or not values:
             raise UserError(f"{file}: the axis {name!r} must be a list of values, got {short_repr(values)}.")
     if (count := math.prod(map(len, axes.values()))) > MOST_CELLS:
