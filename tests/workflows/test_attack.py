@@ -200,6 +200,7 @@ def test_the_gold_model_is_attacked_once_for_all_runs_beside_it(tmp_path, monkey
         (["--attack", "relerning"], "Did you mean relearning"),
         (["--attack", "prompts", "--set", "relearning.rank=4"], "which is not among prompts"),
         (["--attack", "prompts", "--set", "prompts.shot=4"], "Did you mean shots"),
+        (["--attack", "prompts", "--set", "prompts=4"], "expected settings by name, such as prompts.NAME=VALUE, got 4"),
         ([], "Give --out"),
         (["--out", "out", "--gold", "nosuch"], "No model at nosuch"),
         (["--out", "out", "--original", "nosuch"], "No model at nosuch"),

@@ -23,7 +23,7 @@ from unsee.data.open import open_benchmark
 from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
-from unsee.errors import UnseeError, UserError
+from unsee.errors import UnseeError, UserError, short_repr
 from unsee.evaluation import recovery
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
@@ -168,6 +168,8 @@ def attack_of(name: str | Attack, settings: Mapping[str, Mapping[str, Any]], *, 
             )
         return attack_name, name
     cls, own_settings = registry.load("attacks", name), settings.get(name, {})
+    if not isinstance(own_settings, Mapping):
+        raise UserError(f"attack {name}: expected settings by name, such as {name}.NAME=VALUE, got {short_repr(own_settings)}.")
     defaults = cls().quick() if quick else cls()
     chosen_attack = config.build(cls, {**config.plain(asdict(defaults)), **own_settings}, where=f"attack {name}")
     require_effect({"attack": chosen_attack}, chosen_attack.idle(), only={f"attack.{key}" for key in own_settings})
