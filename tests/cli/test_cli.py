@@ -66,6 +66,7 @@ def asked(monkeypatch):
             "forget --quantization int8 --load-in-4bit",
             "--load-in-4bit sets quantization to nf4, and it is int8 already",
         ),
+        ("forget --recipe mllmu --set recipe=5", "expected options by name, such as recipe.NAME=VALUE, got 5"),
         ("forget --dry-run --ask 3", "--ask is about the verdict"),
         ("demo --full --methods ga", "Give --full or --methods, not both"),
         ("continual --compare a b --out o --tasks 3", "does not read tasks"),

@@ -16,7 +16,7 @@ from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins
 from unsee.config.retention import UNTIL_VERIFIED
 from unsee.distributed import processes
-from unsee.errors import UserError
+from unsee.errors import UserError, short_repr
 from unsee.models.builtin import PACKAGED
 from unsee.utils import terminal
 
@@ -166,6 +166,8 @@ def recipe_of(arguments: dict[str, Any], overrides: dict[str, Any]) -> tuple[dic
         if options:
             raise UserError("--set recipe.NAME=VALUE needs --recipe; `unsee list recipes` prints their names.")
         return {}, other_overrides
+    if not isinstance(options, Mapping):
+        raise UserError(f"--set recipe: expected options by name, such as recipe.NAME=VALUE, got {short_repr(options)}.")
     option_types = recipes.options_of(name)
     flags: dict[str, Any] = {
         key: arguments.pop(key) for key in ("method", "seed") if key in option_types and arguments.get(key) is not None
