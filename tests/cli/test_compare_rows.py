@@ -60,6 +60,13 @@ def test_two_models_of_one_stage_are_two_rows(tmp_path):
     assert "several models called original" in (tmp_path / "page" / "report.html").read_text()
 
 
+def test_a_run_that_is_named_twice_is_one_seed(tmp_path):
+    one = write(tmp_path / "e1", ROWS, {"weights": "1" * 64})
+    (tmp_path / "link").symlink_to(one)
+    compare([one, tmp_path / "e1" / ".." / "e1", tmp_path / "link"], tmp_path / "page")
+    assert [(entry["stage"], entry["seeds"]) for entry in leaderboard(tmp_path / "page")] == [("original", 1)]
+
+
 def test_other_questions_are_another_row_and_said(tmp_path):
     one = write(tmp_path / "a" / "run", ROWS, {"weights": "1"})
     other = write(tmp_path / "b" / "run", [replace(one, question="Who is it?") for one in ROWS], {"weights": "1"})

@@ -107,6 +107,10 @@ def test_a_merge_has_a_positive_scale(scale):
     [
         ({"course": {"merge": "ties"}}, "continual.merge='ties' has no effect"),
         ({"training": {"robust_rho": 0.5}}, "training.robust_rho=0.5 has no effect"),
+        (
+            {"course": {"mode": "joint", "joint_steps": "fixed"}, "training": {"max_steps": -1}},
+            "continual.joint_steps='fixed' has no effect: it counts only with training.max_steps",
+        ),
     ],
 )
 def test_nothing_is_written_where_a_setting_has_no_effect(runs, place, settings, message):

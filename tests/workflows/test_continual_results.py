@@ -290,6 +290,13 @@ def test_a_damaged_sequence_is_told_and_leaves_no_page(tmp_path, damage):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_sequence_that_is_named_twice_is_drawn_once(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "continual.json").write_text(json.dumps(document()))
+    page.write_page([tmp_path / "run", tmp_path / "run" / ".." / "run"], tmp_path / "out")
+    assert "[" not in (tmp_path / "out" / "continual.md").read_text()  # no range over orders
+
+
 def test_a_sequence_that_was_broken_off_is_not_compared(tmp_path):
     for name, tasks in (("whole", [1, 2]), ("part", [1, 2, 3])):
         (tmp_path / name).mkdir()

@@ -88,8 +88,10 @@ def test_the_threshold_lets_few_kept_images_through(monkeypatch):
 
 def test_kept_images_of_nobody_are_not_of_one_person(monkeypatch):
     groups = []
-    monkeypatch.setattr(routing, "_eyes", lambda model: seeing({f"red-{mark}": [float(mark), 1.0] for mark in range(4)}))
-    monkeypatch.setattr(routing, "whitening", lambda found: groups.extend(found))
+    monkeypatch.setattr(
+        routing, "_eyes", lambda model: seeing({f"red-{mark}": [float(mark), 1.0] for mark in range(4)})
+    )
+    monkeypatch.setattr(routing, "whitening", groups.extend)
     kept = [replace(person("ada", Role.RETAIN, mark), entity="", image=Drawn("red", mark)) for mark in range(3)]
     work = SimpleNamespace(run=SimpleNamespace(model="m"), course=SimpleNamespace(router_quantile=0.9))
     asked = replace(person("ada", Role.FORGET, 3), image=Drawn("red", 3))

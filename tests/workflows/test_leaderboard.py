@@ -317,7 +317,9 @@ def test_models_to_compare_with_are_judged_with_the_code_and_engine_of_the_metho
     code = (Path(__file__).parents[2] / "examples" / "plugin" / "unsee_example" / "brevity.py").read_text()
     first.write_text(code)
     second.write_text(code.replace('"brevity"', '"concision"'))
-    file.write_text(FILE.replace(OTHERS, "").replace("base: {", f"base: {{plugins: {listed.format(first)}, engine: plain, "))
+    file.write_text(
+        FILE.replace(OTHERS, "").replace("base: {", f"base: {{plugins: {listed.format(first)}, engine: plain, ")
+    )
     before = len(cells)
     leaderboard(file, tmp_path / "out", plugins=[str(second)])
     runs = [run for run, _, _ in cells[before:]]

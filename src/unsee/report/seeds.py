@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee.report.read import GOLD, Record, read_run
+from unsee.utils.files import distinct
 from unsee.utils.grouping import by_key
 
 _OWN: Final = frozenset({"seed", "out", "engine", "eval", "record", "result"})
@@ -20,12 +21,12 @@ MOST: Final = 3
 
 
 def folders_by_row(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return row name -> run folders. Names show differing settings (`npo retain_weight=1.0`).
+    """Return row name -> run folders, each once. Names show differing settings (`npo retain_weight=1.0`).
 
     Runs that answered with other settings (max_new_tokens, backend) are rows of their own, and so are those with other
     weights, questions or gold model, named by their folders.
     """
-    records = [read_run(folder) for folder in folders]
+    records = [read_run(folder) for folder in distinct(folders)]
     stages = by_key((record.stage, record) for record in records)
     gold_row_names = {stage: _names(stage, stages[stage], GOLD.values()) for stage in GOLD.values() if stage in stages}
     golds = [stage for stage, names in gold_row_names.items() if len(set(names)) == 1]

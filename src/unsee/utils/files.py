@@ -179,6 +179,14 @@ def remove_listed(file: Path) -> None:
     file.unlink(missing_ok=True)
 
 
+def distinct(folders: Iterable[Path | str]) -> list[Path]:
+    """Return each folder once, whatever paths lead to it."""
+    paths: dict[Path, Path] = {}
+    for folder in map(Path, folders):
+        paths.setdefault(folder.resolve(), folder)
+    return list(paths.values())
+
+
 def foreign(folder: Path) -> list[Path]:
     """Return the folder's entries except markers, locks and temporary files."""
     return [] if not folder.exists() else [path for path in folder.iterdir() if not is_own(path)]

@@ -169,7 +169,9 @@ def attack_of(name: str | Attack, settings: Mapping[str, Mapping[str, Any]], *, 
         return attack_name, name
     cls, own_settings = registry.load("attacks", name), settings.get(name, {})
     if not isinstance(own_settings, Mapping):
-        raise UserError(f"attack {name}: expected settings by name, such as {name}.NAME=VALUE, got {short_repr(own_settings)}.")
+        raise UserError(
+            f"attack {name}: expected settings by name, such as {name}.NAME=VALUE, got {short_repr(own_settings)}."
+        )
     defaults = cls().quick() if quick else cls()
     chosen_attack = config.build(cls, {**config.plain(asdict(defaults)), **own_settings}, where=f"attack {name}")
     require_effect({"attack": chosen_attack}, chosen_attack.idle(), only={f"attack.{key}" for key in own_settings})

@@ -406,7 +406,9 @@ def missing_weights(model: Path | str) -> str:
     if index_file.is_file():
         weight_map = read_object(index_file).get("weight_map")
         if not isinstance(weight_map, Mapping):
-            raise UserError(f"{index_file} is damaged: it has no weight_map. Restore it from where the model came from.")
+            raise UserError(
+                f"{index_file} is damaged: it has no weight_map. Restore it from where the model came from."
+            )
         file_names = set(weight_map.values())
     missing = ", ".join(name for name in sorted(file_names) if not (folder / name).is_file())
     return f"{folder} lacks weights: {missing}." if missing else ""

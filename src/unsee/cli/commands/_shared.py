@@ -167,7 +167,9 @@ def recipe_of(arguments: dict[str, Any], overrides: dict[str, Any]) -> tuple[dic
             raise UserError("--set recipe.NAME=VALUE needs --recipe; `unsee list recipes` prints their names.")
         return {}, other_overrides
     if not isinstance(options, Mapping):
-        raise UserError(f"--set recipe: expected options by name, such as recipe.NAME=VALUE, got {short_repr(options)}.")
+        raise UserError(
+            f"--set recipe: expected options by name, such as recipe.NAME=VALUE, got {short_repr(options)}."
+        )
     option_types = recipes.options_of(name)
     flags: dict[str, Any] = {
         key: arguments.pop(key) for key in ("method", "seed") if key in option_types and arguments.get(key) is not None

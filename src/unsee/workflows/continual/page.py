@@ -14,7 +14,7 @@ from unsee.report.charts import polyline
 from unsee.report.page import render_page
 from unsee.report.seeds import MOST, flat, short
 from unsee.utils import markdown
-from unsee.utils.files import atomic_write_text
+from unsee.utils.files import atomic_write_text, distinct
 from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
 
@@ -99,15 +99,16 @@ class Group:
 
 
 def write_page(folders: Sequence[Path], out: Path) -> Path:
-    """Write `continual.html` and `.md` for the sequences, and return the page."""
-    runs = [_read(Path(folder)) for folder in folders]
+    """Write `continual.html` and `.md` for the sequences, each once, and return the page."""
+    folders = distinct(folders)
+    runs = [_read(folder) for folder in folders]
     try:
         groups = groups_of(runs)
         _require_finished(folders, runs)
         _require_equal_lengths(groups)
         summary, page = table(groups), html(groups)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        file_list = ", ".join(str(Path(folder) / "continual.json") for folder in folders)
+        file_list = ", ".join(str(folder / "continual.json") for folder in folders)
         raise UserError(
             f"One of {file_list} is damaged ({type(error).__name__}: {error!s:.200}). Run its `unsee continual` again."
         ) from error

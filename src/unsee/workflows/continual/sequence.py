@@ -237,11 +237,13 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
 
 def _require_effect(run: Run, course: Course, method: Method, training: Training, suggested: Training) -> None:
     """Raise for a setting that can have no effect in any of the runs."""
-    overridden = (
+    overridden = [
         (f"continual.{name}", f"without eval.{name}")
         for name in ("max_new_tokens", "batch_size")
         if name in run.eval and run.eval[name] != vars(course)[name]
-    )
+    ]
+    if course.mode == "joint" and training.max_steps <= 0:
+        overridden.append(("continual.joint_steps", "with training.max_steps"))
     require_effect(
         {"continual": course, "method": method, "training": training},
         [*course.idle(), *overridden, *idle_in_run(method, training)],
@@ -276,15 +278,16 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
 
 def _spelled_out(values: Mapping[str, Any], method: str, course: Course, file: Path) -> dict[str, Any]:
     """Return the values of a sequence with the defaults of settings that an earlier version did not have."""
-    parts = {"continual": config.build(Course, values.get("continual", {}), where=f"continual in {file}")}
-    parts["training"] = config.build(Training, values.get("training", {}), where=f"training in {file}")
+    old_course = config.build(Course, values.get("continual", {}), where=f"continual in {file}")
+    training = config.build(Training, values.get("training", {}), where=f"training in {file}")
     name, settings = config.name_and_settings(values.get("method", ""))
     if name == method:
         method_class = registry.load("methods", name)
         settings = config.settings_of(config.build(method_class, settings, where=f"method {name} in {file}"))
     return {
         **values,
-        **{part: config.settings_of(part_settings) for part, part_settings in parts.items()},
+        "continual": config.settings_of(old_course),
+        "training": config.settings_of(training),
         "method": {"name": name, **settings},
         "eval": _judging(values["eval"], course),
     }
