@@ -409,6 +409,15 @@ def test_a_built_in_model_is_no_missing_run(tmp_path, monkeypatch, capsys):
     assert "There is no folder nop" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["eval", "attack"])
+def test_a_built_in_model_is_no_run_of_that_name(tmp_path, monkeypatch, capsys, verb):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "run.yaml").write_text(f"model: m\ndata: {EXAMPLE}\nmethod: ga\nresult: {{}}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main.main([verb, "--model", "lab"]) == 2
+    assert "Give --data: lab is no run folder that records it." in capsys.readouterr().err
+
+
 def test_options_with_several_values_may_be_repeated():
     parser, _ = main.parsers(main.verbs())
     pictures = ["request", "add", "--name", "Ada", "--image", "1.jpg", "2.jpg", "--image", "3.jpg"]

@@ -88,6 +88,24 @@ def test_only_who_could_be_judged_for_both_models_is_compared():
     assert "recovered" not in nobody
 
 
+def test_data_that_are_given_are_not_read_as_those_of_the_run(tmp_path, monkeypatch):
+    run, other = tmp_path / "run", tmp_path / "other"
+    save_tiny(run / "model")
+    (run / "run.yaml").write_text(f"model: m\ndata: {EXAMPLE}\nbenchmark: folder\nmethod: ga\nresult: {{}}\n")
+    opened = []
+
+    def open_benchmark(data, benchmark):
+        opened.append((data, benchmark))
+        raise UserError("seen enough")
+
+    monkeypatch.setattr(workflow, "open_benchmark", open_benchmark)
+    for data in ("", EXAMPLE, other):
+        with pytest.raises(UserError, match="seen enough"):
+            attack(run, data, benchmark={"roles": "r.yaml"})
+    own = {"name": "folder", "roles": "r.yaml"}
+    assert opened == [(str(EXAMPLE), own), (str(EXAMPLE), own), (str(other), {"roles": "r.yaml"})]
+
+
 def test_an_attack_that_could_not_be_made_is_tried_again(tmp_path, monkeypatch):
     model, out = save_tiny(tmp_path / "model"), tmp_path / "out"
     asked = {"attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"], "shots": 0}}, "out": out}

@@ -81,17 +81,19 @@ def attack(
     if processes.world() > 1:
         raise UserError("`unsee attack` runs in one process: start it without accelerate or torchrun.")
     folder = Path(model)
-    run = config.read(folder / RECORD) if (folder / RECORD).is_file() else Run()
-    if (folder / RECORD).is_file():
+    is_run = str(model) not in builtin.PACKAGED and (folder / RECORD).is_file()
+    run = config.read(folder / RECORD) if is_run else Run()
+    if is_run:
         config.require_ended(folder)
     attacks_by_name = _by_name(attacks or registry.names("attacks"), settings or {}, quick=quick)
     out_folder = Path(out or folder)
-    if not (data or run.data) or not (out or (folder / RECORD).is_file()):
+    if not (data or run.data) or not (out or is_run):
         option = "--out" if data or run.data else "--data"
         raise UserError(f"Give {option}: {model} is no run folder that records it.")
     for place in filter(None, map(str, (model, gold, original))):
         folder_of(place)
-    opened_data = only(open_benchmark(str(data or run.data), benchmark or run.benchmark), split)
+    layout = config.benchmark_of(Run(data=str(data), benchmark=benchmark), run)
+    opened_data = only(open_benchmark(str(data or run.data), layout), split)
     models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
     facts = {
         "data": fingerprint(opened_data),

@@ -60,7 +60,7 @@ def action(options: argparse.Namespace) -> int:
         raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")
     with setting_hints(run):
         settings = config.build(config.EvalConfig, run.eval, where="eval")
-    earlier = _earlier(Path(run.model))
+    earlier = Run() if run.model in PACKAGED else _earlier(Path(run.model))
     data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
     if not (data and out) and run.model not in PACKAGED and paths.is_here(run.model) and not Path(run.model).exists():
         raise paths.no_run(Path(run.model))
