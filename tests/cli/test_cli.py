@@ -302,10 +302,8 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
     before = (out / "scores.json").read_text()
     for wrong in ([str(out / "run.yaml")], ["--model", str(model), "--data", str(EXAMPLE), "--out", str(out)]):
         assert main.main(["eval", *wrong]) == 2
-        assert (
-            f"its answers would be those of {model}. Judge the run (unsee eval --model {out})"
-            in capsys.readouterr().err
-        )
+        said = capsys.readouterr().err
+        assert f"would get the results of {model}. Give the run itself (--model {out}), or another --out." in said
     assert (out / "scores.json").read_text() == before
 
 

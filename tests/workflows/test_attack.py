@@ -106,6 +106,15 @@ def test_data_that_are_given_are_not_read_as_those_of_the_run(tmp_path, monkeypa
     assert opened == [(str(EXAMPLE), own), (str(EXAMPLE), own), (str(other), {"roles": "r.yaml"})]
 
 
+def test_findings_on_another_model_do_not_go_to_the_folder_of_a_run(tmp_path):
+    model, run = save_tiny(tmp_path / "model"), tmp_path / "run"
+    run.mkdir()
+    (run / "run.yaml").write_text("model: m\nresult: {}\n")
+    with pytest.raises(UserError, match=r"is the folder of a run, and would get the results of .*model\. Give the run"):
+        attack(model, EXAMPLE, out=run)
+    assert [file.name for file in run.iterdir()] == ["run.yaml"]
+
+
 def test_an_attack_that_could_not_be_made_is_tried_again(tmp_path, monkeypatch):
     model, out = save_tiny(tmp_path / "model"), tmp_path / "out"
     asked = {"attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"], "shots": 0}}, "out": out}

@@ -105,6 +105,17 @@ def require_writable(out: Path | str) -> None:
         raise UserError(f"Nothing can be written at --out {out}: no permission in {ancestor}. Give another --out.")
 
 
+def require_own(weights: Path | str, out: Path) -> None:
+    """Raise if `out` is the folder of a run, and `weights` are not its own.
+
+    The run file of a run, for one, names the model that it began with.
+    """
+    if (out / _RUN[0]).is_file() and Path(weights).resolve() != (out / "model").resolve():
+        raise UserError(
+            f"{out} is the folder of a run, and would get the results of {weights}. Give the run itself (--model {out}), or another --out."
+        )
+
+
 def require_run(path: Path | str) -> Path:
     """Return the run folder, or raise if it does not exist.
 

@@ -16,7 +16,7 @@ from unsee import __version__, config
 from unsee.api import Attack, Benchmark, Finding, Victim, registry
 from unsee.api.fast_paths import PLAIN, Engine, engine_named
 from unsee.api.idle import require_effect
-from unsee.config import RECORD, Run
+from unsee.config import RECORD, Run, paths
 from unsee.data import shared_cache
 from unsee.data.check import fingerprint
 from unsee.data.open import open_benchmark
@@ -90,7 +90,8 @@ def attack(
     if not (data or run.data) or not (out or is_run):
         option = "--out" if data or run.data else "--data"
         raise UserError(f"Give {option}: {model} is no run folder that records it.")
-    for place in filter(None, map(str, (model, gold, original))):
+    paths.require_own(folder_of(model), out_folder)
+    for place in filter(None, map(str, (gold, original))):
         folder_of(place)
     layout = config.benchmark_of(Run(data=str(data), benchmark=benchmark), run)
     opened_data = only(open_benchmark(str(data or run.data), layout), split)

@@ -66,7 +66,7 @@ def action(options: argparse.Namespace) -> int:
         raise paths.no_run(Path(run.model))
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that records it.")
-    _require_own(folder_of(run.model), Path(out))  # before the data are read and torch is imported
+    paths.require_own(folder_of(run.model), Path(out))  # before the data are read and torch is imported
     with _plugins_named(earlier):
         benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     if settings.gold:
@@ -89,18 +89,6 @@ def action(options: argparse.Namespace) -> int:
         say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, everything=options.all)]))
     _judge_retention(Path(out))
     return OK
-
-
-def _require_own(weights: Path | str, out: Path) -> None:
-    """Raise if `out` is the folder of a run, and the answers would be those of another model.
-
-    The run file of a run names the model that it began with.
-    """
-    if (out / config.RECORD).is_file() and Path(weights).resolve() != (out / "model").resolve():
-        raise UserError(
-            f"{out} is the folder of a run, and its answers would be those of {weights}. Judge the run (unsee eval --model {out}), "
-            "or give another --out."
-        )
 
 
 def _judge_retention(out: Path) -> None:
