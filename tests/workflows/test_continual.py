@@ -455,6 +455,15 @@ def test_merging_needs_adapters(runs):
         runs("full", course={"mode": "merge"}, training={"tune": "full"})
 
 
+@pytest.mark.parametrize(
+    ("course", "setting"), [({"mode": "merge"}, "mode=merge"), ({"reference": "initial"}, "reference=initial")]
+)
+def test_methods_that_train_nothing_have_no_adapters_to_merge_or_to_go_on_with(place, course, setting):
+    with pytest.raises(UserError, match=rf"continual\.{setting} needs adapters .* rmuse trains nothing"):
+        continual(place / "model", place / "people", "rmuse", place / "idle", course={**COURSE, **course})
+    assert not (place / "idle").exists()
+
+
 def test_long_sequences_are_judged_now_and_then():
     assert sequence.evaluation_points(3) == [0, 1, 2, 3]
     assert sequence.evaluation_points(45) == [0, 1, 2, 5, 10, 20, 30, 40, 45]

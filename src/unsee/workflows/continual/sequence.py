@@ -215,10 +215,7 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
     """Return run and course with every setting checked and explicit, paths absolute."""
     method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
     training = config.build(Training, {**suggested, **run.training}, where="training")
-    if course.mode in ("merge", "experts") and training.tune != "lora":
-        raise UserError(f"Mode {course.mode} needs an adapter for each request: set training.tune=lora.")
-    if course.mode == "sequential" and course.reference == "initial" and training.tune != "lora":
-        raise UserError("continual.reference=initial goes on training one adapter: set training.tune=lora.")
+    _require_adapters(run.method, course, method, training)
     if not (Path(run.out) / RECORD).exists():
         _require_effect(run, course, method, training, config.build(Training, suggested, where="training"))
     run = replace(
@@ -233,6 +230,18 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
     return run, replace(
         course, requests=absolute_or_name(course.requests), gold=absolute_or_name(course.gold), adapters=adapters
     )
+
+
+def _require_adapters(name: str, course: Course, method: Method, training: Training) -> None:
+    """Raise if the course needs adapters, and the method trains none."""
+    goes_on = course.mode == "sequential" and course.reference == "initial"
+    if course.mode in ("merge", "experts") and training.tune != "lora":
+        raise UserError(f"Mode {course.mode} needs an adapter for each request: set training.tune=lora.")
+    if goes_on and training.tune != "lora":
+        raise UserError("continual.reference=initial goes on training one adapter: set training.tune=lora.")
+    if (course.mode == "merge" or goes_on) and not method.needs().trains:
+        setting = "continual.reference=initial" if goes_on else "continual.mode=merge"
+        raise UserError(f"{setting} needs adapters that were trained, and {name} trains nothing. Leave it out.")
 
 
 def _require_effect(run: Run, course: Course, method: Method, training: Training, suggested: Training) -> None:
