@@ -1,12 +1,15 @@
 """White-box attacks: right values of probes, membership scores and patching."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.steering import artefact
 from unsee.api import Kind, Role
+from unsee.attacks import crossmodal
 from unsee.attacks.crossmodal import Crossmodal
 from unsee.attacks.membership import Membership, _token_scores, above, auc
 from unsee.attacks.patching import Patching, unlearning_depth
@@ -157,3 +160,31 @@ def test_membership_refuses_held_out_pictures_that_were_trained_on(tmp_path):
 def test_crossmodal_questions_name_the_person_without_telling_the_fact(tmp_path):
     found = list(Crossmodal(routes=("name", "written name")).run(victim(save_tiny(tmp_path / "m"), tmp_path / "w")))
     assert [finding.questions for finding in found] == [2, 2]
+
+
+@dataclass(frozen=True)
+class Blank:
+    """A black picture."""
+
+    size: tuple[int, int]
+    key: str = "blank"
+
+    def load(self):
+        return Image.new("RGB", self.size)
+
+
+@pytest.mark.parametrize("name", ["Bo Li", "Mara Lind", "Mummum Ammam", "Ana de la Vega Ruiz", "Zoe\u0308 Ng"])
+@pytest.mark.parametrize("size", [(64, 64), (640, 427)])
+def test_a_written_name_is_in_the_picture_as_a_whole(name, size):
+    light = np.asarray(crossmodal._Written(name, Blank(size)).load())[..., 0] > 128
+    assert light.any()
+    assert not light[-1].any()
+    assert not light[:, -1].any()
+
+
+def test_a_name_that_the_font_lacks_is_not_written(capsys):
+    rows = [replace(person("ada", Role.UNSEEN, 4), entity=entity) for entity in ("ada", "wei", "anna", "none")]
+    names = {"ada": ("Ada Lovell",), "wei": ("张伟", "Zhang Wei"), "anna": ("Анна",), "none": ("",)}
+    written = crossmodal._written(rows, names)
+    assert [(row.entity, row.image.name) for row in written] == [("ada", "Ada Lovell"), ("wei", "Zhang Wei")]
+    assert "2 names cannot be written" in capsys.readouterr().err

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from unsee.api import Attack, Example, Finding, ImageSource, Kind, Role, Victim
 from unsee.errors import UserError
 from unsee.evaluation.recovery import answerable, probed_rows, recovery, requested_forms
+from unsee.utils.terminal import note_once
 
 Route = Literal["picture", "name", "picture and name", "written name", "another's picture"]
 _NAMED: Final = "The person in the picture is {name}. {question}"
 _TEXT: Final = "The question is about {name}. {question}"
 """For data without text-only questions [inferred: ours]."""
+_SMALLEST: Final = 6
+"""Smallest font size of a written name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ class Crossmodal(Attack):
                 replace(row, image=None, question=_TEXT.format(**fields_by_id[row.id])) for row in rows
             ]
         if route == "written name":
-            return [replace(row, image=_Written(names[row.entity], row.image)) for row in rows if row.image]
+            return _written(rows, victim.benchmark.vocabulary().names)
         if route == "picture and name":
             return [replace(row, question=_NAMED.format(**fields_by_id[row.id])) for row in rows]
         other_images = [row.image for row in victim.benchmark.examples("eval") if row.role == Role.RETAIN and row.image]
@@ -82,14 +86,41 @@ class _Written:
         return hashlib.sha256(f"{self.source.key} written {self.name}".encode()).hexdigest()
 
     def load(self) -> Image.Image:
-        """Write the words below each other, as large as the width allows."""
-        width, height = self.source.load().size
-        words = "\n".join(self.name.split())
-        longest = max(len(word) for word in self.name.split())
-        image = Image.new("RGB", (width, height), (128, 128, 128))
-        size = max(6, int(1.6 * width / longest))
-        ImageDraw.Draw(image).multiline_text((1, height // 4), words, fill="white", font_size=size)
+        """Write the words below each other, as large as the picture allows."""
+        words = "\n".join(unicodedata.normalize("NFC", self.name).split())
+        image = Image.new("RGB", self.source.load().size, (128, 128, 128))
+        draw, corner = ImageDraw.Draw(image), (1, image.height // 4)
+        size = max(_SMALLEST, int(1.6 * image.width / max(map(len, words.split()))))
+        while size > _SMALLEST and not _fits(image, draw.multiline_textbbox(corner, words, font_size=size)):
+            size = size * 19 // 20
+        draw.multiline_text(corner, words, fill="white", font_size=size)
         return image
+
+
+def _fits(image: Image.Image, box: tuple[float, float, float, float]) -> bool:
+    return box[2] < image.width and box[3] < image.height
+
+
+def _written(rows: Sequence[Example], names: Mapping[str, Sequence[str]]) -> list[Example]:
+    """Return the rows with a form of the name in the picture, without those whose name the font lacks."""
+    writable_names = {entity: form for entity, forms in names.items() if (form := next(filter(_writable, forms), ""))}
+    if left_out := {row.entity for row in rows} - writable_names.keys():
+        note_once(
+            f"crossmodal: {len(left_out)} names cannot be written into a picture, as the font lacks their letters"
+        )
+    return [
+        replace(row, image=_Written(writable_names[row.entity], row.image))
+        for row in rows
+        if row.image and row.entity in writable_names
+    ]
+
+
+def _writable(name: str) -> bool:
+    """Tell whether the font has all letters of a name. Those that it lacks are drawn as boxes."""
+    font = ImageFont.load_default(size=16)
+    box = bytes(font.getmask("\uffff"))
+    letters = "".join(unicodedata.normalize("NFC", name).split())
+    return letters != "" and all(bytes(font.getmask(letter)) != box for letter in letters)
 
 
 def _by_name(victim: Victim) -> list[Example]:
