@@ -216,10 +216,28 @@ def test_a_prompt_that_tells_what_is_asked_for_is_not_counted(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("quantisation", {"bits": (1,)}), ("prompts", {"forms": ("rude",)}), ("pictures", {"changes": ("melt",)})],
+    [
+        ("quantisation", {"bits": (1,)}),
+        ("prompts", {"forms": ("rude",)}),
+        ("prompts", {"forms": (), "shots": 0}),
+        ("prompts", {"shots": -1}),
+        ("pictures", {"changes": ("melt",)}),
+        ("pictures", {"changes": ()}),
+        ("crossmodal", {"routes": ()}),
+        ("probes", {"targets": ()}),
+        ("membership", {"scores": ()}),
+        ("patching", {"threshold": -0.1}),
+        ("relearning", {"steps": ()}),
+        ("relearning", {"steps": (-3, 2)}),
+        ("relearning", {"rates": ()}),
+        ("relearning", {"rates": (1e-3, float("nan"))}),
+        ("relearning", {"sources": ()}),
+        ("sampling", {"temperature": 0.0}),
+        *((name, {"images": -1}) for name in ATTACKS),
+    ],
 )
 def test_settings_that_nothing_can_be_done_with_are_refused(name, settings):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=rf"{min(settings)}|Unknown"):
         registry.load("attacks", name)(**settings)
 
 

@@ -145,6 +145,15 @@ def test_one_person_alone_has_no_universal_change(tmp_path):
     assert set(PEOPLE) >= set(found[0].recovered) == {"ada"}
 
 
-def test_settings_that_change_nothing_are_refused():
-    with pytest.raises(UserError, match=r"attack\.bound in 0\.\.255, got 100, 1\.0, 6 and 0"):
-        Perturbation(bound=0)
+@pytest.mark.parametrize("bound", [0.0, 12 / 255, 0.99])
+def test_a_bound_of_less_than_a_level_is_refused(bound):
+    with pytest.raises(UserError, match=rf"attack\.bound must be 1 or more, got {bound}"):
+        Perturbation(bound=bound)
+
+
+@pytest.mark.parametrize("settings", [{"bound": 256.0}, {"step": 0.1, "steps": 9}, {"step": -1.0}])
+def test_settings_that_change_nothing_are_refused(settings):
+    with pytest.raises(
+        UserError, match=r"attack\.bound must be 1 to 255 of them, and attack\.steps times attack\.step 1 or"
+    ):
+        Perturbation(**settings)

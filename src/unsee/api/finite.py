@@ -1,4 +1,4 @@
-"""Check that numeric settings are finite."""
+"""Check that numeric settings are finite and large enough."""
 
 from __future__ import annotations
 
@@ -9,7 +9,29 @@ from unsee.errors import UserError
 
 
 def require_finite(settings: Any, part: str) -> None:
-    """Raise if a numeric field of a settings dataclass is NaN or infinite."""
-    for name, value in vars(settings).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{part}.{name} must be a finite number, got {value}.")
+    """Raise if a numeric field of a settings dataclass, or a number in a list, is NaN or infinite."""
+    for name in vars(settings):
+        for value in _values(settings, name):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{part}.{name} must be a finite number, got {value}.")
+
+
+def require_values(settings: Any, part: str, **lowest: float | None) -> None:
+    """Raise if a field has a value below its lowest, or is a list without any.
+
+    Args:
+        settings: Settings dataclass.
+        part: What the settings are of, for the message.
+        **lowest: Field -> its lowest value, None for any.
+    """
+    for name, low in lowest.items():
+        values = _values(settings, name)
+        if not values:
+            raise UserError(f"{part}.{name} needs at least one value.")
+        if low is not None and min(values) < low:
+            raise UserError(f"{part}.{name} must be {low:g} or more, got {min(values)}.")
+
+
+def _values(settings: Any, name: str) -> tuple[Any, ...]:
+    value = getattr(settings, name)
+    return value if isinstance(value, tuple) else (value,)

@@ -11,6 +11,7 @@ from typing import Final, Literal, Self
 from PIL import Image, ImageDraw, ImageFont
 
 from unsee.api import Attack, Example, Finding, ImageSource, Kind, Role, Victim
+from unsee.api.finite import require_values
 from unsee.errors import UserError
 from unsee.evaluation.recovery import answerable, probed_rows, recovery, requested_forms
 from unsee.utils.terminal import note_once
@@ -36,6 +37,11 @@ class Crossmodal(Attack):
     text with a picture of somebody else [inferred]."""
     images: int = 1
     """Test images per entity and question."""
+
+    def __post_init__(self) -> None:
+        """Reject settings by which nothing would be asked."""
+        super().__post_init__()
+        require_values(self, "attack", routes=None, images=0)
 
     def quick(self) -> Self:
         """Return three routes."""

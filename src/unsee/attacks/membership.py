@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import VLM, Attack, Example, Finding, Role, Victim
+from unsee.api.finite import require_values
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, finding, limit_rows, probed_rows
 from unsee.evaluation.teacher_forcing import Fed, answer_logits, teacher_forced, token_logprobs
@@ -53,6 +54,7 @@ class Membership(Attack):
     def __post_init__(self) -> None:
         """Reject shares that leave no token or no threshold."""
         super().__post_init__()
+        require_values(self, "attack", scores=None, images=0)
         if not 0 < self.lowest <= 1 or not 0 <= self.false_alarms < 1:
             raise UserError("attack.lowest must lie in (0, 1] and attack.false_alarms in [0, 1).")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import VLM, Attack, Example, Finding, Victim
+from unsee.api.finite import require_values
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, finding, probed_rows
 from unsee.evaluation.teacher_forcing import (
@@ -44,6 +45,11 @@ class Patching(Attack):
     """Loss of log-probability (nats per token) with gold's states from which a layer holds the knowledge; published: 0.05."""
     images: int = 1
     """Test images per entity and question."""
+
+    def __post_init__(self) -> None:
+        """Reject a threshold by which layers without the knowledge would count."""
+        super().__post_init__()
+        require_values(self, "attack", threshold=0, images=0)
 
     def quick(self) -> Self:
         """Return the attack itself, on one image."""

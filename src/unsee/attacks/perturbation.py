@@ -22,6 +22,7 @@ from torch.nn import Module
 from torch.nn.functional import conv2d, pad
 
 from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Part, Role, Victim
+from unsee.api.finite import require_values
 from unsee.api.request import Completion, Prompt, Target
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, limit_rows, pictured_rows, recovery, requested_forms, require_disjoint
@@ -81,12 +82,13 @@ class Perturbation(Attack):
     """Test and fit pictures per entity and question."""
 
     def __post_init__(self) -> None:
-        """Reject a change of nothing."""
+        """Reject a change of nothing, as one of less than a level is."""
         super().__post_init__()
-        if min(self.bound, self.step, self.steps, self.batch_size) <= 0 or self.bound > _WHITE:
+        require_values(self, "attack", variants=None, bound=1, steps=1, denoiser=0, batch_size=1, images=0)
+        if self.bound > _WHITE or self.step * self.steps < 1:
             raise UserError(
-                "perturbation needs attack.steps, attack.step and attack.batch_size above 0 and attack.bound in 0..255, got "
-                f"{self.steps}, {self.step}, {self.batch_size} and {self.bound}."
+                "A picture changes by whole levels: attack.bound must be 1 to 255 of them, and attack.steps times attack.step 1 or "
+                f"more, got {self.bound} and {self.steps} times {self.step}."
             )
 
     def idle(self) -> Iterator[tuple[str, str]]:

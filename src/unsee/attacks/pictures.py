@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from unsee.api import Attack, Finding, ImageSource, Victim
+from unsee.api.finite import require_values
 from unsee.errors import unknown_name
 from unsee.evaluation.recovery import pictured_rows, recovery
 
@@ -66,8 +67,9 @@ class Pictures(Attack):
     """Test images per entity and question."""
 
     def __post_init__(self) -> None:
-        """Reject unknown changes."""
+        """Reject unknown changes, or none."""
         super().__post_init__()
+        require_values(self, "attack", changes=None, images=0)
         for name in self.changes:
             if name not in _CHANGES:
                 raise unknown_name("change of pictures", name, _CHANGES)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from unsee.api import VLM, Attack, Example, Finding, Kind, Role, Victim
+from unsee.api.finite import require_values
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, finding, limit_rows, probed_rows
 from unsee.evaluation.teacher_forcing import layer_states, teacher_forced
@@ -48,6 +49,7 @@ class Probes(Attack):
     def __post_init__(self) -> None:
         """Reject a probe without regularisation, which would be underdetermined."""
         super().__post_init__()
+        require_values(self, "attack", targets=None, images=0)
         if self.ridge <= 0:
             raise UserError(f"attack.ridge must be positive, got {self.ridge}.")
 

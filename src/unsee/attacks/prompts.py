@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from unsee.api import Attack, Example, Finding, Kind, Role, Victim
-from unsee.errors import unknown_name
+from unsee.api.finite import require_values
+from unsee.errors import UserError, unknown_name
 from unsee.evaluation.recovery import answerable, probed_rows, recovery
 
 _FORMS: Final = {
@@ -34,8 +35,11 @@ class Prompts(Attack):
     """Test images per entity and question."""
 
     def __post_init__(self) -> None:
-        """Reject unknown prompts."""
+        """Reject unknown prompts, or none."""
         super().__post_init__()
+        require_values(self, "attack", shots=0, images=0)
+        if not (self.forms or self.shots):
+            raise UserError("Without attack.forms and attack.shots there is no prompt to ask with.")
         for name in self.forms:
             if name not in _FORMS:
                 raise unknown_name("prompt", name, _FORMS)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Linear
 
 from unsee.api import Attack, Finding, Victim
-from unsee.errors import UserError
+from unsee.api.finite import require_values
 from unsee.evaluation.recovery import probed_rows, recovery
 from unsee.models.quantized_base import experts
 
@@ -37,10 +37,7 @@ class Quantisation(Attack):
     def __post_init__(self) -> None:
         """Reject bits without a level beside 0."""
         super().__post_init__()
-        if not self.bits or min(self.bits) < 2 or self.group < 1:
-            raise UserError(
-                f"attack.bits must be 2 or more and attack.group 1 or more, got {self.bits} and {self.group}."
-            )
+        require_values(self, "attack", bits=2, group=1, images=0)
 
     def quick(self) -> Self:
         """Return 4 bits only."""

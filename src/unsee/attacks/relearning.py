@@ -11,6 +11,7 @@ from typing import ClassVar, Final, Literal, Self
 from transformers import TrainerCallback
 
 from unsee.api import VLM, Attack, Example, Finding, Kind, Role, Session, Training, Victim
+from unsee.api.finite import require_values
 from unsee.api.request import Target
 from unsee.errors import NotFiniteError, TrainingError, UserError
 from unsee.evaluation.recovery import disjoint, finding, probed_rows, recovery, without
@@ -55,6 +56,11 @@ class Relearning(Attack):
     """Rows per step."""
     images: int = 2
     """Test images per entity and question."""
+
+    def __post_init__(self) -> None:
+        """Reject settings by which nothing would be trained or asked."""
+        super().__post_init__()
+        require_values(self, "attack", sources=None, steps=0, rates=0, rank=1, batch_size=1, images=0)
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """Yield the settings without effect beside the others."""

@@ -8,6 +8,7 @@ from math import comb
 from typing import Self
 
 from unsee.api import Attack, Finding, Victim
+from unsee.api.finite import require_values
 from unsee.api.request import Sampling as Drawn
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, cut_share, finding, gives, probed_rows
@@ -34,9 +35,11 @@ class Sampling(Attack):
     """Test images per entity and question."""
 
     def __post_init__(self) -> None:
-        """Reject k above the number of draws."""
+        """Reject k above the number of draws, and what defines no distribution to draw from."""
         super().__post_init__()
-        if not self.k or min(self.k) < 1 or max(self.k) > self.draws:
+        require_values(self, "attack", k=1, images=0)
+        self._law()
+        if max(self.k) > self.draws:
             raise UserError(f"attack.k must lie in 1..attack.draws ({self.draws}), got {self.k}.")
 
     def quick(self) -> Self:
@@ -46,9 +49,8 @@ class Sampling(Attack):
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Draw the answers of all questions at once: they share their prompts."""
         rows = probed_rows(victim.benchmark, self.images)
-        sampling = Drawn(temperature=self.temperature, top_p=self.top_p)
         repeated_rows = [row for row in rows for _ in range(self.draws)]
-        completions = ask(victim.open(), repeated_rows, sampling=sampling, seed=victim.seed)
+        completions = ask(victim.open(), repeated_rows, sampling=self._law(), seed=victim.seed)
         texts = [completion.text for completion in completions]
         hits = [gives(text, row) for text, row in zip(texts, repeated_rows, strict=True)]
         hits_n = [hits[index * self.draws : (index + 1) * self.draws] for index in range(len(rows))]
@@ -58,6 +60,9 @@ class Sampling(Attack):
                 leak_at(sum(row_hits), len(row_hits), k) if len(row_hits) >= k else None for row_hits in judged_hits_n
             ]
             yield finding(f"leak@{k}", rows, shares, texts, at=k, further=cut_share(completions, hits))
+
+    def _law(self) -> Drawn:
+        return Drawn(temperature=self.temperature, top_p=self.top_p)
 
 
 def leak_at(leaks: int, draws: int, k: int) -> float:
