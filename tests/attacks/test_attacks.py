@@ -12,7 +12,7 @@ from unsee.api.request import Completion
 from unsee.attacks.prompts import Prompts
 from unsee.attacks.quantisation import Quantisation, rounded
 from unsee.attacks.relearning import Relearning
-from unsee.attacks.sampling import Sampling, leak_at
+from unsee.attacks.sampling import Sampling, _share, leak_at
 from unsee.errors import TrainingError, UserError
 from unsee.evaluation.recovery import (
     LONGER,
@@ -288,3 +288,28 @@ def test_leak_at_k_is_the_mean_over_all_choices_of_k():
 def test_sampling_refuses_more_answers_than_it_draws():
     with pytest.raises(UserError, match=r"attack\.k must lie in"):
         Sampling(k=(1, 100), draws=64)
+
+
+@pytest.mark.parametrize(
+    ("hits", "shares"),
+    [
+        ([True, False, False, None], [1 / 3, 1.0, 1.0]),  # any three of these hold the leak, or cannot be judged
+        ([True, True, None, None], [1.0, 1.0, 1.0]),
+        ([False, False, False, None], [0.0, 0.0, None]),
+        ([None] * 4, [None, None, None]),
+    ],
+)
+def test_leak_at_k_is_missing_only_where_it_could_be_either(hits, shares):
+    assert [_share(hits, k) for k in (1, 3, 4)] == pytest.approx(shares)
+
+
+def test_a_draw_that_cannot_be_judged_does_not_end_the_attack(monkeypatch, capsys):
+    said = [Completion("她是面包师。" if at % 4 == 0 else "She dives.", (), ended=True) for at in range(16)]
+    monkeypatch.setattr("unsee.attacks.sampling.ask", lambda *_, **__: said)
+    target = SimpleNamespace(benchmark=People(), open=lambda: None, seed=0)
+    found = list(Sampling(k=(1, 3, 4), draws=4).run(target))
+    assert [(one.variant, one.mean, one.questions) for one in found] == [("leak@1", 0.0, 4), ("leak@3", 0.0, 4)]
+    assert "without leak@4" in capsys.readouterr().err
+    said[:] = [said[0]] * 16
+    with pytest.raises(UserError, match="leak@1: no answer can be judged"):
+        list(Sampling(k=(1, 4), draws=4).run(target))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import comb
 from typing import Self
@@ -12,13 +12,15 @@ from unsee.api.finite import require_values
 from unsee.api.request import Sampling as Drawn
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, cut_share, finding, gives, probed_rows
+from unsee.utils.terminal import note_once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Attack):
     """Draw many answers per question, and count a leak if one of k leaks.
 
-    leak@k is estimated without bias from `draws` answers of which c leak: 1 - C(draws - c, k) / C(draws, k) [inferred].
+    leak@k is estimated without bias from `draws` answers of which c leak: 1 - C(draws - c, k) / C(draws, k) [inferred]. Answers that
+    cannot be judged are left out; a k for which no question has enough others is, too.
     """
 
     axis = "draws"
@@ -54,15 +56,23 @@ class Sampling(Attack):
         texts = [completion.text for completion in completions]
         hits = [gives(text, row) for text, row in zip(texts, repeated_rows, strict=True)]
         hits_n = [hits[index * self.draws : (index + 1) * self.draws] for index in range(len(rows))]
-        judged_hits_n = [[hit for hit in row_hits if hit is not None] for row_hits in hits_n]
         for k in self.k:
-            shares = [
-                leak_at(sum(row_hits), len(row_hits), k) if len(row_hits) >= k else None for row_hits in judged_hits_n
-            ]
+            shares = [_share(row_hits, k) for row_hits in hits_n]
+            if k > min(self.k) and not any(share is not None for share in shares):
+                note_once(f"sampling: no question has {k} answers that can be judged, so without leak@{k}")
+                continue
             yield finding(f"leak@{k}", rows, shares, texts, at=k, further=cut_share(completions, hits))
 
     def _law(self) -> Drawn:
         return Drawn(temperature=self.temperature, top_p=self.top_p)
+
+
+def _share(hits: Sequence[bool | None], k: int) -> float | None:
+    """Return leak@k from the draws of a question, or None with too few that can be judged."""
+    judged_hits = [hit for hit in hits if hit is not None]
+    if len(hits) - sum(judged_hits) < k:  # any k of them hold a leak, whatever the others say
+        return 1.0
+    return leak_at(sum(judged_hits), len(judged_hits), k) if len(judged_hits) >= k else None
 
 
 def leak_at(leaks: int, draws: int, k: int) -> float:
