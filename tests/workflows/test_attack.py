@@ -69,6 +69,15 @@ def test_a_gold_model_that_collapses_is_no_yardstick():
     assert worst["why"] == "in every variant most answers of the gold model are degenerate"
 
 
+def test_what_cannot_be_judged_in_gold_is_not_above_it():
+    worst = worst_summary([found("x", ada=1.0, bo=0.5), found("y", bo=0.4)], [found("x", bo=0.5), found("y", bo=0.2)])
+    assert (worst["worst"], worst["recovered"], worst["gold"]) == ("y", 0.4, 0.2)
+    assert worst["above_gold"] == pytest.approx(0.2)
+    for gold in ([found("x", bo=0.0)], [found("y", ada=0.0)]):
+        worst = worst_summary([found("x", ada=1.0)], gold)
+        assert worst["why"] == "in no variant there is an entity that the answers of both models can be judged for"
+
+
 def test_an_attack_without_findings_says_so():
     assert worst_summary([], None)["why"] == "the data have nothing that any variant could be tried on"
 

@@ -275,7 +275,10 @@ def worst_summary(model: Sequence[Finding], gold: Sequence[Finding] | None) -> d
     share of cut answers in a variant that counts.
     """
     gold_by_variant = {(finding.variant, finding.at): finding for finding in gold or ()}
-    pairs = [_Pair.of(finding, gold_by_variant.get((finding.variant, finding.at))) for finding in model]
+    pairs = [
+        _Pair.of(finding, gold_by_variant.get((finding.variant, finding.at), _unjudged(finding) if gold else None))
+        for finding in model
+    ]
     usable = [pair for pair in pairs if pair.gaps and (pair.gold is None or pair.gold.degenerate < COLLAPSED)]
     sound = [pair for pair in usable if pair.finding.degenerate < COLLAPSED or pair.above_gold >= BACK]
     if not sound:
@@ -293,6 +296,11 @@ def worst_summary(model: Sequence[Finding], gold: Sequence[Finding] | None) -> d
         "questions": worst.finding.questions,
         "cut": max(pair.finding.further.get("cut", 0.0) for pair in sound),
     }
+
+
+def _unjudged(finding: Finding) -> Finding:
+    """Return the finding of a gold model whose answers cannot be judged."""
+    return replace(finding, recovered={})
 
 
 @dataclass(frozen=True)
