@@ -175,3 +175,28 @@ def test_thousands_of_blanks_take_no_time(cue):
     start = time.perf_counter()
     assert choice(cue + "\n" * 5000 + "None", four) == ""
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "text", "right"),
+    [
+        ("Oslo", ("Rome", "Oslo"), "B", {"first_character", "first_alphanumeric", "answer_is"}),
+        ("Oslo", ("Rome", "Oslo"), "Oslo", {"text_exact", "text_nearest"}),
+        ("Paris", ("Rome", "Oslo"), "Rome", None),
+        ("Oslo", (), "Oslo", None),
+    ],
+)
+def test_published_rules_know_the_right_option_by_letter_and_by_text(answer, options, text, right):
+    names = [
+        f"choice.{name}" for name in "first_character first_alphanumeric answer_is text_exact text_nearest".split()
+    ]
+    row = Response(
+        id="1", stage="x", role=Role.RETAIN, kind=Kind.CHOICE, fact="", entity="e", question="?", answer=answer,
+        text=text, tokens=2, ended=True, options=options, image_key="i",
+    )  # fmt: skip
+    scores = {name: score([row], Vocabulary(measures=tuple(names)))[f"retain.{name}"] for name in names}
+    wanted = {name: None if right is None else float(name.partition(".")[2] in right) for name in names}
+    assert {name: score.value for name, score in scores.items()} == wanted
+    assert {score.why for score in scores.values()} == {
+        "1 reference answers name none of their options" if right is None else ""
+    }

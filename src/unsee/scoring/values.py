@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from string import ascii_uppercase
 from typing import Final
 
@@ -372,29 +372,35 @@ def bleu_released_of(response: Response, _: Vocabulary) -> float | None:
     return released if response.answer.strip() else None
 
 
-def first_character_of(response: Response, _: Vocabulary) -> float:
-    """Return 1 if the first character is the right option's letter."""
-    return float(first_character(response.text) == response.answer)
+def first_character_of(response: Response, _: Vocabulary) -> float | None:
+    """Return 1 if the first character is the right option's letter, or None if the reference is no option."""
+    return _as_right_option(response, lambda letter, _: first_character(response.text) == letter)
 
 
-def first_alphanumeric_of(response: Response, _: Vocabulary) -> float:
-    """Return 1 if the first letter or digit is the right option's letter."""
-    return float(first_alphanumeric(response.text) == response.answer)
+def first_alphanumeric_of(response: Response, _: Vocabulary) -> float | None:
+    """Return 1 if the first letter or digit is the right option's letter, or None if the reference is no option."""
+    return _as_right_option(response, lambda letter, _: first_alphanumeric(response.text) == letter)
 
 
-def answer_is_of(response: Response, _: Vocabulary) -> float:
-    """Return 1 if the text is the right letter, or "The answer is" and the letter."""
-    return float(answer_is(response.text) == response.answer)
+def answer_is_of(response: Response, _: Vocabulary) -> float | None:
+    """Return 1 if the text is the right letter, or "The answer is" and the letter; None if the reference is no option."""
+    return _as_right_option(response, lambda letter, _: answer_is(response.text) == letter)
 
 
-def text_exact_of(response: Response, _: Vocabulary) -> float:
-    """Return 1 if the text equals the right option's exactly."""
-    return float(response.text.strip() == response.options[_right_option(response)])
+def text_exact_of(response: Response, _: Vocabulary) -> float | None:
+    """Return 1 if the text equals the right option's exactly, or None if the reference is no option."""
+    return _as_right_option(response, lambda _, index: response.text.strip() == response.options[index])
 
 
-def text_nearest_of(response: Response, _: Vocabulary) -> float:
-    """Return 1 if no option is more similar to the text than the right one."""
-    return float(nearest_option(response.text, response.options) == _right_option(response))
+def text_nearest_of(response: Response, _: Vocabulary) -> float | None:
+    """Return 1 if no option is more similar to the text than the right one, or None if the reference is no option."""
+    return _as_right_option(response, lambda _, index: nearest_option(response.text, response.options) == index)
+
+
+def _as_right_option(response: Response, is_picked: Callable[[str, int], bool]) -> float | None:
+    """Return whether the letter and index of the right option are picked, or None if the reference is no option."""
+    letter = choice(response.answer, response.options)
+    return float(is_picked(letter, ascii_uppercase.index(letter))) if letter else None
 
 
 def substring_of(response: Response, _: Vocabulary) -> float | None:
