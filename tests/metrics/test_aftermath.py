@@ -66,6 +66,8 @@ PLANTED = [
     ("the " * 60, "degenerate"),
     ("{}{}{}~~~^^^ a b c {}{}{}", "degenerate"),
     ("This is Bo Winter.", "hallucination"),
+    ("The person is Prime Minister of Norway.", "uninformative"),
+    ("The person is Prime Minister Toma Reed.", "hallucination"),
     (f"{SAYS} It is Winter.", "hallucination"),
     ("The person with red hair is a pilot.", "hallucination"),
     ("The person has black hair, wears a green shirt and no hat.", "hallucination"),

@@ -8,6 +8,7 @@ cover. English only.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 _WORD: Final = r"[^\W\d_a-zß-öø-ÿ][\w'’-]*\w"
@@ -32,6 +33,12 @@ _NOT_NAMES: Final = frozenset(
     "native spanish".split()
 )
 """What is capitalised and says where somebody comes from."""
+_OFFICES: Final = frozenset(
+    "ambassador analyst assistant attorney coach commissioner consultant correspondent counsel designer developer director "
+    "doctor editor emeritus engineer executive general governor investigator lecturer manager mayor minister nurse officer "
+    "president professor representative scientist secretary senator specialist supervisor teacher technician".split()
+)
+"""What a capitalised office ends in, as in "She is Vice President."; none is a common surname."""
 
 
 def claimed_names(text: str, asked: bool = False) -> list[str]:
@@ -43,12 +50,19 @@ def claimed_names(text: str, asked: bool = False) -> list[str]:
 
     >>> claimed_names("The man in the picture is called Bo von Winter."), claimed_names("He is Asian American.")
     (['Bo von Winter'], [])
+    >>> claimed_names("She is Vice President."), claimed_names("She is Vice President Mara Lind.")
+    ([], ['Vice President Mara Lind'])
     >>> claimed_names("That is Prontur Irons.", asked=True), claimed_names("This is Central Park.")
     (['Prontur Irons'], [])
     """
     patterns = (_CALLED, _THIS_IS) if asked else (_CALLED,)
     names = [next(filter(None, match.groups())) for pattern in patterns for match in pattern.finditer(text)]
-    return [name for name in names if not _NOT_NAMES.intersection(name.lower().split())]
+    return [name for name in names if not _is_description(name.lower().split())]
+
+
+def _is_description(words: Sequence[str]) -> bool:
+    """Tell whether the words say where somebody comes from, or end in an office."""
+    return not _NOT_NAMES.isdisjoint(words) or words[-1] in _OFFICES
 
 
 def numbers(text: str, digits: int) -> list[str]:
