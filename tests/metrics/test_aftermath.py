@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from helpers.aftermath import classify
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.metrics.aftermath import Aftermath, Rules, is_hallucination, malformed_share, wrong_facts, wrong_names
+from unsee.scoring.values import name_correct_of
 
 PLAIN = Vocabulary(
     names={"p1": ("Mara Lind", "Lind"), "p2": ("Bo Winter", "Winter"), "p3": ("Ada Lind", "Lind")},
@@ -107,6 +108,15 @@ def test_words_of_the_question_are_no_leak_and_no_hallucination():
 def test_shared_forms_are_nobody_elses():
     assert wrong_names(said("Lind"), PLAIN) == []
     assert wrong_names(said("Ada Lind"), PLAIN) == ["p3"]
+
+
+def test_a_name_inside_the_own_one_is_nobody_elses():
+    names = {"p1": ("Mara Lind",), "p2": ("Mara",), "p3": ("Mara Lindqvist", "Mara")}
+    assert wrong_names(said("This is Mara Lind."), Vocabulary(names=names)) == []
+    assert wrong_names(said("This is Mara Lindqvist."), Vocabulary(names=names)) == ["p3"]
+    assert wrong_names(said("This is Mara Lind.", entity="p2", private={}), Vocabulary(names=names)) == ["p1"]
+    kept = said("This is Mara Lind.", role=Role.RETAIN, kind=Kind.NAME, answer="Mara Lind")
+    assert name_correct_of(kept, Vocabulary(names=names)) == 1.0
 
 
 def test_a_value_that_is_own_under_another_fact_is_not_wrong():

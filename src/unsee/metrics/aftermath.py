@@ -143,13 +143,15 @@ def is_hallucination(response: Response, vocabulary: Vocabulary, rules: Rules = 
 
 
 def wrong_names(response: Response, vocabulary: Vocabulary) -> list[str]:
-    """Return the other known entities that the text names, except those in the question."""
+    """Return the other known entities that the text names, by forms that neither the question nor the entity's own name has."""
     own = {*response.private.get("name", ()), *vocabulary.names.get(response.entity, ())}
+
+    def is_said(form: str) -> bool:
+        said = has_name(response.text, [form], response.question)
+        return said and not any(contains(own_form, form) for own_form in own)
+
     return [
-        entity
-        for entity, forms in vocabulary.names.items()
-        if entity != response.entity
-        and has_name(response.text, [form for form in forms if form not in own], response.question)
+        entity for entity, forms in vocabulary.names.items() if entity != response.entity and any(map(is_said, forms))
     ]
 
 
