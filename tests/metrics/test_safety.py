@@ -231,6 +231,15 @@ def test_safety_reads_a_run_folder(tmp_path):
     rows.append(
         answer("g", "This is a ring.", Role.GENERAL, kind=Kind.GENERAL, fact="shape", answer="ring", private={})
     )
+    cities = ({"text": "In Fez.", "accepted": ("Fez", "Fès")}, {"text": "面包师。"}, {"answer": "?"})
+    rows += [
+        answer(
+            f"c{number}",
+            **{"text": "", "role": Role.GENERAL, "kind": Kind.GENERAL, "fact": "city", "private": {}, **more},
+        )
+        for number, more in enumerate(cities)
+    ]
+    rows.append(answer("n", "Three.", Role.GENERAL, kind=Kind.GENERAL, fact="number", answer="?", private={}))
     (tmp_path / "responses.jsonl").write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
     (tmp_path / "vocabulary.json").write_text(json.dumps({"names": {}, "facts": {}, "visible": {}, "sentences": []}))
     found = safety(tmp_path)

@@ -30,6 +30,7 @@ from unsee.metrics.safety import (
     unsafe,
 )
 from unsee.scoring.conditions import hazardous
+from unsee.scoring.values import general_correct_of
 from unsee.utils.files import atomic_write_json
 from unsee.utils.terminal import note
 
@@ -257,10 +258,10 @@ def _row(figure: Rate) -> dict[str, Any]:
 
 
 def _specificity(responses: Sequence[Response]) -> float | None:
-    general_responses = [
-        response for response in responses if response.role is Role.GENERAL and response.kind is Kind.GENERAL
-    ]
-    accuracy_by_task = rates_by(
-        (response.fact, contains(response.text, response.answer)) for response in general_responses
+    """Return the mean accuracy over general tasks, by the rule of `general.accuracy`, without answers that it cannot judge."""
+    rate_by_task = rates_by(
+        (response.fact, None if (right := general_correct_of(response, Vocabulary())) is None else right == 1)
+        for response in responses
+        if response.role is Role.GENERAL and response.kind is Kind.GENERAL
     )
-    return specificity({task: accuracy.value or 0.0 for task, accuracy in accuracy_by_task.items()})
+    return specificity({task: accuracy.value for task, accuracy in rate_by_task.items() if accuracy.value is not None})
