@@ -57,6 +57,10 @@ def test_a_pair_without_score_has_the_reason():
     found = score(rows, VOCABULARY)["forget.both.cloze.wrong"]
     assert (found.value, found.n) == (None, 0)
     assert found.why.startswith("1 pairs have no score: an answer is in a script in which its reference is not given")
+    rows = [replace(row(Kind.OPEN, "Oslo", id=f"1/{form}"), answer="?") for form in ("image", "text")]
+    found = score(rows, VOCABULARY)["forget.both.rougeL"]
+    assert (found.value, found.n) == (None, 0)
+    assert found.why.endswith("or the reference can match nothing")
 
 
 @pytest.mark.parametrize(

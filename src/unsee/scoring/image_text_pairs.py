@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from unsee.api import Kind, Response, Vocabulary
-from unsee.metrics.rouge import rouge_l, rouge_words
 from unsee.scoring.conditions import FORGOTTEN, group_of
-from unsee.scoring.values import all_of, choice_correct_of, general_correct_of
+from unsee.scoring.values import all_of, choice_correct_of, general_correct_of, rouge_of
 
 NAME: Final = "both"
 """Entry of `Vocabulary.measures` that enables pairs."""
@@ -84,15 +83,11 @@ def _values(with_image: Response, as_text: Response) -> Iterator[tuple[str, floa
     if with_image.kind in (Kind.CHOICE, Kind.CLOZE):
         right = _right(with_image), _right(as_text)
         yield with_image.kind.value, all_of(right)
-        yield f"{with_image.kind.value}.wrong", all_of(None if image_f1 is None else 1 - image_f1 for image_f1 in right)
-    elif all(rouge_words(row.answer) for row in (with_image, as_text)):
-        image_f1, text_f1 = (rouge_l(prediction=row.text, reference=row.answer).f1 for row in (with_image, as_text))
-        yield (
-            "rougeL",
-            contraharmonic_mean(image_f1, text_f1)
-            if with_image.role in FORGOTTEN
-            else harmonic_mean(image_f1, text_f1),
-        )
+        yield f"{with_image.kind.value}.wrong", all_of(None if value is None else 1 - value for value in right)
+    else:
+        mean = contraharmonic_mean if with_image.role in FORGOTTEN else harmonic_mean
+        image_f1, text_f1 = (rouge_of(row, Vocabulary()) for row in (with_image, as_text))
+        yield "rougeL", None if image_f1 is None or text_f1 is None else mean(image_f1, text_f1)
 
 
 def _right(row: Response) -> float | None:
