@@ -163,6 +163,21 @@ def test_the_share_left_out_is_that_of_the_worse_half() -> None:
     assert found.value_by_index["left_out"] == pytest.approx(4 / 10)
 
 
+def test_one_person_alone_has_a_distance_without_interval_or_draws() -> None:
+    def one(rows: list[Response]) -> list[Response]:
+        return [row for row in rows if row.role is Role.RETAIN or row.entity == PEOPLE[0]]
+
+    kept = {f"kept-{i}": "I do not know who this is." for i in range(3)}
+    leaking = model({PEOPLE[0]: f"This is Ada {PEOPLE[0]}, who has short red hair."}, kept)
+    found = distance(one(leaking), one(GOLD))
+    assert found.value_by_index["forgotten"] == 1
+    assert found.interval is None
+    assert not drawn(one(leaking), one(GOLD)).size
+    french = dict.fromkeys(PEOPLE[1:], "Je ne peux pas identifier cette personne.")
+    assert distance(model(french, kept), GOLD).interval is None  # one of eight is left to compare
+    assert distance(leaking, GOLD).interval is not None
+
+
 def test_other_questions_do_not_count() -> None:
     """Only ids that both models answered are compared."""
     others = [replace(one, id=f"{one.id}/more", text="This is nobody.") for one in GOLD]

@@ -234,7 +234,7 @@ def legend(min_kept: float, score_keys: Sequence[str]) -> Iterator[str]:
     yield (
         "Rank: methods whose distance cannot be told from that of the first one share its rank (paired bootstrap over entities and "
         "seeds, Holm's correction over all pairs with the first one, 5 %); the others are ranked in the same way among themselves. "
-        "Each promise is ranked by itself."
+        "Each promise is ranked by itself. One forgotten entity alone gives neither interval nor rank."
     )
     yield (
         f"Keeps: the smallest share of what the original keeps, over {', '.join(f'`{key}`' for key in score_keys)}. Chosen were, on other "

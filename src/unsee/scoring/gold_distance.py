@@ -63,7 +63,8 @@ def gold_distance(
     images the classes. Parts are means over entities, by role. `value_by_index` has parts, halves, `floor`: what a model that
     answers like gold stays below in 95 % of cases, from exchanging both models' answers image by image, and `left_out`: the share of
     the questions that have no score in some part, in the worse half. Below the floor the model cannot be told from gold by these
-    questions. The interval draws entities; a distance is never negative, so it lies a little too high near 0.
+    questions. The interval draws entities, and is missing where a half compares fewer than two; a distance is never negative, so it
+    lies a little too high near 0.
     """
     halves = _halves(responses, scores, gold_scores)
     missing = [half for half, parts in halves.items() if not parts]
@@ -86,7 +87,7 @@ def drawn_distances(
     gold_scores: Mapping[str, Score],
     gold_responses: Sequence[Response] = (),
 ) -> _Matrix:
-    """Return the distance over each of `RESAMPLES` draws of entities; empty where there is no distance.
+    """Return the distance over each of `RESAMPLES` draws of entities; empty without a distance, or with one entity in a half.
 
     All entities that gold has a score for are drawn, so that the draws of two models beside one gold model are paired, even where
     one of them has no score for some entity. A draw without any entity that can be compared is NaN.
@@ -98,7 +99,8 @@ def drawn_distances(
         gold_responses: Answers of gold. Default: entities that the model was not asked about are not drawn.
     """
     halves = _halves(responses, scores, gold_scores, gold_responses)
-    return _resampled_distances(halves)[0] if all(halves.values()) else np.empty(0)
+    drawable = all(parts and parts[0].mean_ce.shape[1] > 1 for parts in halves.values())
+    return _resampled_distances(halves)[0] if drawable else np.empty(0)
 
 
 def _halves(
@@ -234,6 +236,7 @@ def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
     values = {half: [_size(part.share_cu.sum(axis=1)[None])[0] for part in parts] for half, parts in halves.items()}
     drawn_r, exchanged_r = _resampled_distances(halves)
     low, high = np.nanquantile(drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    fewest = min(_compared_count(parts) for parts in halves.values())
     size_by_part = {
         part.name: float(value)
         for half, parts in halves.items()
@@ -243,10 +246,15 @@ def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
     return Score(
         value=float(np.mean(list(means.values()))),
         n=len(size_by_part),
-        interval=(float(low), float(high)),
+        interval=(float(low), float(high)) if fewest > 1 else None,
         better="lower",
         value_by_index={**means, "floor": float(np.quantile(exchanged_r, LEVEL)), **size_by_part},
     )
+
+
+def _compared_count(parts: Sequence[_Part]) -> int:
+    """Return the number of entities that some part of a half compares."""
+    return int(np.any([~np.isnan(part.mean_ce).all(axis=0) for part in parts], axis=0).sum())
 
 
 def _resampled_distances(halves: Mapping[str, Sequence[_Part]]) -> tuple[_Matrix, _Matrix]:
