@@ -292,6 +292,30 @@ def test_gold_without_false_answers_gives_the_distance_alone(tmp_path):
     assert "forget.ks" not in scores
 
 
+class Kept(Facts):
+    """False answers for what is kept alone."""
+
+    name = "kept"
+
+    def examples(self, split):
+        return [row if row.role is Role.RETAIN else replace(row, perturbed=()) for row in super().examples(split)]
+
+
+@pytest.mark.parametrize(
+    ("data", "gold_likelihood", "why"),
+    [
+        (Kept, True, "the answers to questions about what was forgotten have no truth ratio"),
+        (Facts, False, "the gold model's answers have no truth ratio"),
+    ],
+)
+def test_what_forget_quality_lacks_costs_no_other_score(tmp_path, data, gold_likelihood, why):
+    asked(tmp_path / "gold", seed=1, data=data(), likelihood=gold_likelihood)
+    scores = asked(tmp_path / "x", data=data(), gold=tmp_path / "gold")
+    assert scores["model.gold_distance"].value is not None
+    assert scores["model.utility"].value is not None
+    assert why in scores["model.fq"].why
+
+
 def test_the_judged_model_is_no_gold_for_itself_without_false_answers_either(tmp_path):
     asked(tmp_path / "same", data=Plain())
     with pytest.raises(UserError, match="judged model itself"):

@@ -36,6 +36,7 @@ from unsee.models import builtin, model_card, tracking
 from unsee.models.location import folder_of
 from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import (
+    ITSELF,
     against_gold,
     forget_quality_score,
     incomparable,
@@ -43,7 +44,6 @@ from unsee.scoring.against_gold import (
     same_questions,
 )
 from unsee.scoring.aggregate import score
-from unsee.scoring.conditions import with_false_answers
 from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
 from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra
@@ -309,8 +309,9 @@ def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold_response
     if gold_responses is None:
         return Scores(scores)
     scores |= gold_distance(responses, scores, score(same_questions(gold_responses, responses), vocabulary))
-    if scores[GOLD_DISTANCE].value is not None and not any(map(with_false_answers, responses)):
-        return Scores({**scores, "model.fq": no_forget_quality(incomparable(responses, gold_responses))})
+    why = incomparable(responses, gold_responses)
+    if scores[GOLD_DISTANCE].value is not None and why not in ("", ITSELF):
+        return Scores({**scores, "model.fq": no_forget_quality(why)})
     scores |= against_gold(responses, gold_responses)
     return Scores({**scores, "model.fq": forget_quality_score(scores)})
 

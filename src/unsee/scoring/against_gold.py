@@ -24,6 +24,9 @@ FQ_NEEDS: Final = (
     *(f"forget.{part}" for part in ("truth_ratio", "answer_prob", "ks", "js")),
 )
 """Scores that FQ is computed from."""
+ITSELF: Final = (
+    "the gold model is the judged model itself; give the run of a model trained without what was to be forgotten"
+)
 
 
 def model_utility(scores: Mapping[str, Score]) -> dict[str, Score]:
@@ -97,7 +100,7 @@ def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str
     if not common:
         return "the gold model was asked other questions; judge both on the same data"
     if all(log_truth_ratio_of(row) == log_truth_ratio_of(other) for row, other in common):
-        return "the gold model is the judged model itself; give the run of a model trained without what was to be forgotten"
+        return ITSELF
     return ""
 
 
