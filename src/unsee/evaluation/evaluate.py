@@ -82,7 +82,7 @@ def evaluate(
         out: Folder that receives responses.jsonl, vocabulary.json and scores.json; a run folder may be its own.
         settings: Questions and measures (`EvalConfig`); defaults if None.
         stage: Name of the model in the results; empty = the folder's name.
-        seed: Start of the random streams of sampling and bootstrap.
+        seed: Seed of decoding, which is greedy: answers of another seed are asked for anew, and are the same.
         images_dir: Folder of one PNG per image; default `unsee-images` beside `out` if only runs lie there, else `images` in it.
         progress: Whether to show a progress line.
         engine: `fast`, `plain` for the same scores without fast paths, or an `Engine`; None = an opened model's, else fast.

@@ -6,15 +6,18 @@ Shapes: r resamples, e entities.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES: Final = 2000
+LEVEL: Final = 0.95
+"""Share of the resampled means inside an interval."""
+_AT_ONCE: Final = 2**20
+"""Most drawn entities that are held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +67,15 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
 
 
 def bootstrap_interval(
-    values: Sequence[float], *, weights: Sequence[float] | None = None, level: float = 0.95, seed: int = 0
+    values: Sequence[float], *, weights: Sequence[float] | None = None
 ) -> tuple[float, float] | None:
-    """Return the percentile interval of the mean over resampled entities, or None below two.
+    """Return the 95 % percentile interval of the mean over resampled entities, or None below two.
+
+    It does not depend on the order of the entities.
 
     Args:
         values: Mean of each entity.
         weights: Number of its questions, for the mean over questions. Default: all alike.
-        level: Share of the resampled means inside.
-        seed: Seed of the resamples.
 
     >>> bootstrap_interval([0.0, 1.0]), bootstrap_interval([0.5]), bootstrap_interval([0.5, 0.5, 0.5])
     ((0.0, 1.0), None, (0.5, 0.5))
@@ -81,9 +84,11 @@ def bootstrap_interval(
         return None
     value_e = np.asarray(values, dtype=np.float64)
     weight_e = np.ones_like(value_e) if weights is None else np.asarray(weights, dtype=np.float64)
-    order_re = np.lexsort((weight_e, value_e))[_draws(len(values), seed)]
-    means_r = (value_e * weight_e)[order_re].sum(axis=1) / weight_e[order_re].sum(axis=1)
-    low, high = np.quantile(means_r, [(1 - level) / 2, (1 + level) / 2])
+    order_e = np.lexsort((weight_e, value_e))
+    total_e, weight_e = (value_e * weight_e)[order_e], weight_e[order_e]
+    draws = _draws(len(values))
+    means_r = np.concatenate([total_e[drawn_re].sum(axis=1) / weight_e[drawn_re].sum(axis=1) for drawn_re in draws])
+    low, high = np.quantile(means_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -105,7 +110,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-@lru_cache(maxsize=64)
-def _draws(count: int, seed: int) -> NDArray[np.int64]:
-    """Return the entities of each resample. Equal for equal counts, so that scores are paired."""
-    return np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+def _draws(count: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the indices of the entities of each resample, some resamples at once."""
+    rng, at_once = np.random.default_rng(0), max(1, _AT_ONCE // count)
+    for start in range(0, RESAMPLES, at_once):
+        yield rng.integers(count, size=(min(at_once, RESAMPLES - start), count))
