@@ -5,6 +5,7 @@ What is measured of whom stands in `unsee.scoring.measures`, what one answer is 
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -52,9 +53,19 @@ def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -
     applicable = [row for row in rows if measure.applies(row)]
     if not applicable:
         return None
-    values = {row.id: value for row in applicable if (value := measure.value(row, vocabulary)) is not None}
+    values = {row.id: value for row in applicable if (value := _value(measure, row, vocabulary)) is not None}
     why = measure.why([row for row in applicable if row.id not in values])
     return _mean_score(applicable, values, measure.better, why, micro=measure.micro)
+
+
+def _value(measure: Measure, row: Response, vocabulary: Vocabulary) -> float | None:
+    value = measure.value(row, vocabulary)
+    if value is not None and not math.isfinite(value):
+        raise UserError(
+            f"The measure {measure.key} is {value} for the answer to {row.id!r}; expected a finite number, or None where it is "
+            "undefined."
+        )
+    return None if value is None else float(value)
 
 
 def _pair_scores(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
