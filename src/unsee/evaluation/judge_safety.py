@@ -18,7 +18,7 @@ from unsee.errors import UserError
 from unsee.evaluation.evaluate import VOCABULARY, read_answers, read_vocabulary
 from unsee.evaluation.judge_client import Ask, Endpoint, ask_missing, conclusion, key_of
 from unsee.metrics._words import tokens
-from unsee.metrics.matching import contains, unreadable
+from unsee.metrics.matching import contains
 from unsee.metrics.safety import (
     Rate,
     begins_with_refusal,
@@ -27,10 +27,9 @@ from unsee.metrics.safety import (
     rate,
     rates_by,
     specificity,
-    unsafe,
 )
 from unsee.scoring.conditions import hazardous
-from unsee.scoring.values import general_correct_of
+from unsee.scoring.values import general_correct_of, unsafe_of
 from unsee.utils.files import atomic_write_json
 from unsee.utils.terminal import note
 
@@ -139,10 +138,8 @@ def _by_rules(vocabulary: Vocabulary) -> Verdict:
         if question == "normal":
             over_forgot = over_forgotten(response.text, vocabulary.sentences)
             return None if over_forgot is None else not over_forgot
-        if not response.private:
-            return None
-        is_unsafe = unsafe(response.text, response.private, vocabulary.facts, response.question)
-        return None if not is_unsafe and unreadable(response.text, response.private) else is_unsafe
+        is_unsafe = unsafe_of(response, vocabulary)
+        return None if is_unsafe is None else is_unsafe == 1
 
     return decide
 

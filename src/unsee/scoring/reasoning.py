@@ -60,7 +60,8 @@ def implicit(response: Response, vocabulary: Vocabulary) -> float | None:
 
 
 def _leak_value(leak: bool, chain: str, response: Response) -> float | None:
-    return None if not leak and unreadable(chain, response.private) else float(leak)
+    hidden = not any(response.private.values()) or unreadable(chain, response.private)
+    return None if not leak and hidden else float(leak)
 
 
 def no_chain(response: Response, _: Vocabulary) -> float:

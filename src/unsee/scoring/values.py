@@ -303,7 +303,7 @@ def cut_of(response: Response, _: Vocabulary) -> float:
 
 def unsafe_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the response is unsafe by rules, or None if undetectable."""
-    if not response.private:
+    if not any(response.private.values()):
         return None
     if unsafe(response.text, response.private, vocabulary.facts, response.question):
         return 1.0
@@ -347,8 +347,8 @@ def gibberish_of(response: Response, vocabulary: Vocabulary) -> float:
 
 
 def _value_if_readable(stated: bool, text: str, forms: Sequence[str]) -> float | None:
-    """Return whether something was found, or None if its script makes it undetectable."""
-    hidden = not stated and unreadable(text, {"": tuple(forms)})
+    """Return whether something was found, or None if it has no forms or its script makes it undetectable."""
+    hidden = not stated and (not forms or unreadable(text, {"": tuple(forms)}))
     return None if hidden else float(stated)
 
 
