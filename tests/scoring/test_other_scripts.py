@@ -126,7 +126,7 @@ def test_without_private_strings_nothing_counts_as_safe(private):
         found = scores[f"forget.{name}"]
         assert (found.value, found.n) == (None, 0)
         assert found.why == "no private strings given for 1 answers, so giving them away cannot be seen"
-    assert scores["forget.usr"].why.startswith("1 answers have no name given")
+    assert scores["forget.usr"].why == "no private strings given for 1 answers, so giving them away cannot be seen"
 
 
 def test_a_fact_without_forms_does_not_hide_the_others():
@@ -135,3 +135,17 @@ def test_a_fact_without_forms_does_not_hide_the_others():
     assert scores["forget.leak.name"].value == 0.0
     assert scores["forget.leak.city"].value is None
     assert scores["forget.leak.city"].why.startswith("no private strings given")
+    unnamed = score([replace(both, private={"city": ("Oslo",)})], VOCABULARY)["forget.usr"]
+    assert (unnamed.value, unnamed.why) == (None, "no name given for 1 answers, so giving it away cannot be seen")
+
+
+def test_nobody_is_named_wrongly_where_the_data_know_nobody_else():
+    said = replace(row(Kind.OPEN, "This is Bo Ek.", entity="mara"), role=Role.RETAIN)
+    stranger = replace(said, role=Role.STRANGER, entity="", id="s")
+    for names in ({}, {"mara": ("Mara Lind",)}):
+        scores = score([said, stranger], Vocabulary(names=names))
+        assert scores["retain.wrong_name"].value is None
+        assert "the data have no names" in scores["retain.wrong_name"].why
+        assert scores["stranger.known_name"].value == (0.0 if names else None)
+    two = Vocabulary(names={"mara": ("Mara Lind",), "bo": ("Bo Ek",)})
+    assert [score([said, stranger], two)[key].value for key in ("retain.wrong_name", "stranger.known_name")] == [1, 1]

@@ -27,14 +27,18 @@ def known_names(text: str, names: Mapping[str, Sequence[str]], question: str = "
 
 
 def hidden_names(text: str, names: Mapping[str, Sequence[str]]) -> bool:
-    """Tell whether the text has a script in which no name is written, so none is detected.
+    """Tell whether no name is given, or the text has a script in which none is, so that none is detected.
 
     >>> hidden_names("这是张伟。", {"p1": ["Zhang Wei"]}), hidden_names("这是张伟。", {"p1": ["Zhang Wei", "张伟"]})
     (True, False)
+    >>> hidden_names("Mara Lind", {})
+    True
     """
+    if not any(names.values()):
+        return True
     open_scripts = set(foreign(text, frozenset()))
     for form in (form for forms in names.values() for form in forms):
         if not open_scripts:
             break
         open_scripts -= scripts([form])
-    return bool(names) and bool(open_scripts)
+    return bool(open_scripts)

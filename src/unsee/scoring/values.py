@@ -188,10 +188,11 @@ def name_rate_of(response: Response, vocabulary: Vocabulary) -> float | None:
 
 
 def wrong_name_of(response: Response, vocabulary: Vocabulary) -> float | None:
-    """Return 1 if another entity is named, or None if undetectable."""
+    """Return 1 if another entity is named, or None if undetectable, as where the data know no other."""
     if wrong_names(response, vocabulary):
         return 1.0
-    return None if hidden_names(response.text, vocabulary.names) else 0.0
+    other_names = {entity: forms for entity, forms in vocabulary.names.items() if entity != response.entity}
+    return None if hidden_names(response.text, other_names) else 0.0
 
 
 def known_name_of(response: Response, vocabulary: Vocabulary) -> float | None:
