@@ -9,19 +9,17 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Final, Literal, Self, cast
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import Module
 from torch.nn.functional import conv2d, pad
 
-from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Part, Role, Victim
+from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Role, Victim
 from unsee.api.finite import require_values
 from unsee.api.request import Completion, Prompt, Target
 from unsee.errors import UserError
@@ -31,9 +29,8 @@ from unsee.inference import answer_logits as batched
 from unsee.inference.batching import collate
 from unsee.inference.encoder import encoder
 from unsee.losses import answer_nll
-from unsee.models.auto import pad_id
-from unsee.models.padding import merge
 from unsee.models.steering.hooks import steerings_of
+from unsee.models.wrapper import Wrapper
 from unsee.utils.seeds import seed_of
 from unsee.utils.terminal import note_once
 
@@ -256,40 +253,17 @@ def denoised(levels: Tensor) -> Tensor:
     return conv2d(pad(planes_m1hw, (1, 1, 1, 1), mode="replicate"), kernel_1133).reshape(levels.shape)
 
 
-class Shifted(Family):
+class Shifted(Wrapper):
     """A family whose pictures may carry a change, which is added to their pixel values."""
 
-    model_types: ClassVar[tuple[str, ...]] = ()
+    def __init__(self, inner: Family, pixels: Pixels) -> None:
+        super().__init__(inner)
+        self.pixels = pixels
 
-    def __init__(self, family: Family, pixels: Pixels) -> None:
-        self.family, self.pixels = family, pixels
-
-    def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
-        """Return the model and processor of the family."""
-        return self.family.load(path, dtype=dtype)
-
-    def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
-        """Return the family's prompt."""
-        return self.family.prompt(processor, question, has_image=has_image, instruction=instruction)
-
-    def encode(
-        self, processor: Any, prompts: Sequence[str], images: Sequence[Image.Image | None]
-    ) -> Mapping[str, Tensor]:
-        """Return the family's inputs with changed pixels."""
-        return merge([self._row(processor, *pair) for pair in zip(prompts, images, strict=True)], pad_id(processor))
-
-    def _row(self, processor: Any, text: str, image: Image.Image | None) -> dict[str, Tensor]:
-        row = dict(self.family.encode(processor, [text], [image]))
+    def changed(self, row: dict[str, Tensor], processor: Any, image: Image.Image | None) -> dict[str, Tensor]:  # noqa: ARG002 - the contract
+        """Return the inputs with changed pixels."""
         change = None if image is None else image.info.get(_CHANGE)
         return row if change is None else {**row, "pixel_values": self.pixels.perturbed(row["pixel_values"], change)}
-
-    def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
-        """Return the family's longer row."""
-        return self.family.extend(row, token_ids)
-
-    def parts(self, model: Module) -> Mapping[Part, str]:
-        """Return the family's parts."""
-        return self.family.parts(model)
 
 
 @dataclass(frozen=True)

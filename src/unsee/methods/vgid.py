@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import Module
 
-from unsee.api import Example, Family, ImageSource, Method, Needs, Part, Promise, Session, Training, Trial
+from unsee.api import Example, Family, ImageSource, Method, Needs, Promise, Session, Training, Trial
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
@@ -26,6 +24,7 @@ from unsee.inference.batching import Batch
 from unsee.losses import kl_loss
 from unsee.methods.common.guidance import INSTRUCTION, all_drawn, forget_questions, idle_draws, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
+from unsee.models.wrapper import Wrapper
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, plan_batches
 from unsee.utils.seeds import seed_of
@@ -149,45 +148,23 @@ class Noised:
         return self.image.load()
 
 
-@dataclass(frozen=True)
-class Noising(Family):
+class Noising(Wrapper):
     """A family whose pixels have normal noise, the same for the same picture and seed.
 
     It is added after the processor, which would average noise on a larger picture away.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ()
+    def __init__(self, inner: Family, noise: float, seed: int) -> None:
+        """Wrap a family. `noise` is the standard deviation, in units of the processor's own scale."""
+        super().__init__(inner)
+        self.noise, self.seed = noise, seed
 
-    inner: Family
-    noise: float
-    """Standard deviation, in units of the processor's own scale."""
-    seed: int
-
-    def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
-        """Load as the family does."""
-        return self.inner.load(path, dtype=dtype)
-
-    def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
-        """Write the prompt as the family does."""
-        return self.inner.prompt(processor, question, has_image=has_image, instruction=instruction)
-
-    def encode(
-        self, processor: Any, prompts: Sequence[str], images: Sequence[Image.Image | None]
-    ) -> Mapping[str, Tensor]:
-        """Return the family's inputs with noise on the pixels."""
-        inputs = dict(self.inner.encode(processor, prompts, images))
-        if "pixel_values" in inputs:
-            frames = getattr(processor.image_processor, "temporal_patch_size", 1)
-            inputs["pixel_values"] = self._with_noise(inputs["pixel_values"], frames)
-        return inputs
-
-    def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
-        """Append answer tokens as the family does."""
-        return self.inner.extend(row, token_ids)
-
-    def parts(self, model: Module) -> Mapping[Part, str]:
-        """Name the parts as the family does."""
-        return self.inner.parts(model)
+    def changed(self, row: dict[str, Tensor], processor: Any, image: Image.Image | None) -> dict[str, Tensor]:
+        """Return the inputs with noise on the pixels."""
+        if image is None:
+            return row
+        frames = getattr(processor.image_processor, "temporal_patch_size", 1)
+        return {**row, "pixel_values": self._with_noise(row["pixel_values"], frames)}
 
     def _with_noise(self, pixels: Tensor, frames: int) -> Tensor:
         """Return pixels with noise.
