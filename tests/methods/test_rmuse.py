@@ -156,6 +156,28 @@ def test_examples_without_an_answer_are_left_out_and_counted(tmp_path):
     assert found.notes["forget_without_chain"] == 0
 
 
+def test_a_single_retained_person_serves_as_both_sides_and_the_record_says_so(tmp_path):
+    session = session_at(tmp_path)
+    found = _Statistics(RMuse(), session)
+    kept, calibrating = found._retain_pairs()
+    assert found.notes["calibration_held_out"] is True
+    assert [len(kept), len(calibrating)] == [found.notes["retain_samples"], found.notes["calibration_samples"]]
+    alone = [example for example in session.of(Role.RETAIN) if example.entity == "cleo"]
+    session.examples = {**session.examples, Role.RETAIN: alone, Role.RETAIN_TEXT: []}
+    kept, calibrating = found._retain_pairs()
+    assert found.notes["calibration_held_out"] is False
+    assert len(kept) == len(calibrating) == len(alone)
+    assert (found.notes["retain_samples"], found.notes["calibration_samples"]) == (len(alone), len(alone))
+
+
+def test_questions_by_name_are_steered_as_the_promise_of_the_person_says(tmp_path):
+    session, found = steered(tmp_path, gate="always")
+    generate(session.vlm, [Prompt("What does Ada Lovell do?")], max_new_tokens=2)
+    assert found.firing.fired == 1
+    assert all(degrees[0] > 1 for degrees in found.firing.degrees.values())
+    assert RMuse.promise == "person"
+
+
 def test_the_sign_of_a_decomposition_means_nothing(tmp_path, monkeypatch):
     found = _Statistics(RMuse(zscore="scale_only"), session_at(tmp_path))
     pairs = found._forget_pairs()

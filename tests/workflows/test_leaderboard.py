@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,10 +24,11 @@ from unsee.errors import UserError
 from unsee.report.attacked import recovered_by_attack, relearning_area, relearning_curve
 from unsee.report.board import Cost, Row, as_json, markdown, ranks, share_of_gold
 from unsee.report.board_page import render
-from unsee.report.read import Stage, beside_gold, read_run
+from unsee.report.read import GOLD, Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
 from unsee.scoring.rules import rules
 from unsee.utils.files import owned_folder
+from unsee.workflows import leaderboard as leaderboard_module
 from unsee.workflows import sweep
 from unsee.workflows.leaderboard import Tried, chosen, leaderboard, read_plan
 from unsee.workflows.purge import purge
@@ -491,6 +493,21 @@ def test_a_row_with_too_much_left_out_has_no_rank(tmp_path):
     assert told["far"]["notes"] == []
     assert "not judged: 17%" in markdown(list(found.values()), 0.95, ["retain.name"], Cost())
     assert "not judged: 17%" in render({"world": list(found.values())}, Cost(), [])
+
+
+def test_a_row_is_held_to_the_promise_that_its_setting_was_chosen_by(tmp_path, monkeypatch):
+    """Runs of another version may have recorded another promise than the search."""
+    golds = {name: Stage(name=name, runs=(read_run(make_run(tmp_path / name, "gold")),)) for name in GOLD.values()}
+    record = read_run(make_run(tmp_path / "npo", "npo"))
+    monkeypatch.setattr(leaderboard_module, "beside_gold", lambda _, gold: gold)
+    monkeypatch.setattr(sweep, "missing_of", lambda *_: "")
+    monkeypatch.setattr(leaderboard_module._Judge, "_run", lambda *_: record)
+    judge = object.__new__(leaderboard_module._Judge)
+    judge.place, judge.stages = tmp_path, golds
+    cells = [SimpleNamespace(name="npo")]
+    assert record.promise == "person"
+    assert judge.stage("npo", cells)[0] is golds["gold"]
+    assert judge.stage("npo", cells, "picture")[0] is golds["gold-picture"]
 
 
 def drawn_row(name: str, drawn_r: np.ndarray) -> Row:

@@ -443,8 +443,8 @@ class _Judge:
             record = read_run(folder)
         return record
 
-    def stage(self, name: str, cells: Sequence[Cell]) -> tuple[Stage | None, list[str]]:
-        """Return the judged cells beside their gold model, and why others are missing."""
+    def stage(self, name: str, cells: Sequence[Cell], promise: str = "") -> tuple[Stage | None, list[str]]:
+        """Return the judged cells beside the gold model of the promise, or of their own, and why others are missing."""
         records, notes = [], []
         for cell in cells:
             try:
@@ -453,8 +453,10 @@ class _Judge:
                 records.append(self._run(cell))
             except UserError as error:
                 notes.append(f"seed {cell.run.seed}: {error}")
-        stage = beside_gold(Stage(name=name, runs=tuple(records)), self.gold(records[0].promise)) if records else None
-        return stage, notes
+        if not records:
+            return None, notes
+        gold = self.gold(promise or records[0].promise)
+        return beside_gold(Stage(name=name, runs=tuple(records)), gold), notes
 
     def gold(self, promise: str) -> Stage | None:
         """Return the gold model of a promise."""
@@ -562,7 +564,7 @@ def _row(plan: _Plan, world_name: str, judge: _Judge, name: str, trials: Sequenc
     if choice is None:
         promise = registry.load("methods", plan.search[name][0].run.method).promise
         return Row(name=name, promise=promise, searched=searched, notes=(f"no setting could be judged: {reasons[-1]}",))
-    stage, notes = judge.stage(name, _final(plan, world_name, name, trials))
+    stage, notes = judge.stage(name, _final(plan, world_name, name, trials), choice.promise)
     if choice.keeps is not None and choice.keeps < keep:
         notes.insert(0, f"no setting kept {keep:.0%}; the one that kept most ({choice.keeps:.0%})")
     if equal_answers := alike(trials):

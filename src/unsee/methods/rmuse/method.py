@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unsee.api import PROBES, Example, Group, Kind, Method, Needs, Promise, Role, Session, Training
+from unsee.api import PROBES, Example, Group, Kind, Method, Needs, Role, Session, Training
 from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
@@ -53,10 +53,13 @@ LOGGED: Final = 64
 
 @dataclass(frozen=True, kw_only=True)
 class RMuse(Method):
-    """Steer generated tokens of gated requests towards refusal, protecting reasoning."""
+    """Steer generated tokens of gated requests towards refusal, protecting reasoning.
+
+    Questions by name, without an image, are steered as well: by directions of the forget set's text questions, or by those of
+    its images where it has none.
+    """
 
     group: ClassVar[Group] = "steering"
-    promise: ClassVar[Promise] = "picture"
 
     mode: Literal["faithful", "safe"] = "faithful"
     """Defaults of empty settings: faithful = the formulas as written, safe = scale_only, tau and gate auto, 30 degrees."""
@@ -254,7 +257,7 @@ class _Statistics:
     def _retain_pairs(self) -> tuple[list[_Pair], list[_Pair]]:
         """Return shifts from direct answer to step-by-step reasoning (step 3).
 
-        Some entities are reserved for the calibration.
+        Some entities are reserved for the calibration; without any left on one side, both have all.
         """
         examples = self.session.of(Role.RETAIN, Role.RETAIN_TEXT) or self.session.of(Role.GENERAL)
         examples = [example for example in examples if example.kind in PROBES or example.kind is Kind.CHAIN] or examples
@@ -284,8 +287,15 @@ class _Statistics:
         ]
         calibration_pairs = [pair for pair in pairs if self._calibrates(pair.example)]
         retain_pairs = [pair for pair in pairs if not self._calibrates(pair.example)]
-        self.notes |= {"retain_samples": len(retain_pairs), "calibration_samples": len(calibration_pairs)}
-        return (retain_pairs, calibration_pairs) if retain_pairs and calibration_pairs else (pairs, pairs)
+        held_out = bool(retain_pairs and calibration_pairs)
+        if not held_out:
+            retain_pairs = calibration_pairs = pairs
+        self.notes |= {
+            "retain_samples": len(retain_pairs),
+            "calibration_samples": len(calibration_pairs),
+            "calibration_held_out": held_out,
+        }
+        return retain_pairs, calibration_pairs
 
     def _with_answers(self, examples: Sequence[Example], side: str) -> list[Example]:
         """Return the examples with an answer, and record how many have none, e.g. nothing after "Answer:"."""

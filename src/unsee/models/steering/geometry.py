@@ -48,7 +48,9 @@ def subspace(shifts_nd: Tensor, energy: float, cap: int) -> Tensor:
     """Return an orthonormal basis [d, k] of the shifts, k by energy, at most `cap`."""
     basis_dn, singular_n, _ = torch.linalg.svd(shifts_nd.float().T, full_matrices=False)
     if not singular_n.any():
-        raise UserError("All samples shift the states equally or not at all, so there is no direction; use scale_only.")
+        raise UserError(
+            "All samples shift the states equally or not at all, so there is no direction. Set method.zscore=scale_only."
+        )
     return basis_dn[:, : min(rank_for(singular_n, energy), cap)].contiguous()
 
 
