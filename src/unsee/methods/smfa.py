@@ -77,8 +77,9 @@ class SMFA(Method):
         with torch.no_grad():
             for name, update in refusal_updates.items():
                 weight: Any = session.model.get_submodule(name).weight
-                change = sculpted(update.matrix(), anchor_updates[name].matrix(), self.k)
-                dropped_count += int((change == 0).sum())
+                learned = update.matrix()
+                change = sculpted(learned, anchor_updates[name].matrix(), self.k)
+                dropped_count += int((change != learned).sum())
                 weight.add_(change.to(weight))
         session.notes["smfa"] = {"retain_rows": len(retain_answers), "dropped": dropped_count}
 
