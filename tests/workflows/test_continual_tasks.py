@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import umu
 from helpers.continual_folder import write_people
 from unsee.api import Kind, Role
 from unsee.benchmarks import request
@@ -152,6 +153,21 @@ def test_a_request_file_is_recognised_and_its_names_are_checked(folder, tmp_path
     assert opened.name == "request"
     missing = f"'bob' is neither an entity nor the id of a row of {folder}. Did you mean bo or box?"
     assert opened.problems() == [missing]
+
+
+@pytest.mark.parametrize("other", ["aside", "retain"])
+def test_a_name_in_two_roles_is_a_fault(folder, other):
+    made = Request(Roles(data=str(folder), forget=("ada", "bo"), **{other: ("bo",)}))
+    assert made.problems() == [f"'bo' is named in forget and in {other}; leave it in one of them."]
+
+
+def test_a_request_keeps_the_warnings_of_its_data_and_asks_for_what_they_need(tmp_path):
+    place = tmp_path / "umu"
+    umu.build(place)
+    data = open_benchmark(place)
+    made = Request(Roles(data=str(place), forget=("5",)))
+    assert made.likelihood is data.likelihood is True
+    assert made.warnings() == data.warnings() != []
 
 
 def test_the_lab_gives_all_it_has_about_anybody():

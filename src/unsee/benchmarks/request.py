@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -75,6 +76,7 @@ class Request(Benchmark):
         self.settings = settings or NoSettings()
         self.roles = place if isinstance(place, Roles) else read(place)
         self.base = open_benchmark(self.roles.data, self.roles.benchmark)
+        vars(self).update(likelihood=self.base.likelihood)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -103,9 +105,12 @@ class Request(Benchmark):
         return self.base.suggested(method)
 
     def problems(self) -> Sequence[str]:
-        """Return the faults of the data, and unknown entity names."""
+        """Return the faults of the data, or else names that are unknown or have two roles."""
         if problems := self.base.problems():
             return problems
+        return [*self._unknown_names(), *self._roles_at_odds()]
+
+    def _unknown_names(self) -> list[str]:
         known_names = {name for rows in self._rows.values() for row in rows for name in (row.entity, row.id)}
         requested_names = (*self.roles.forget, *self.roles.aside, *self.roles.retain)
         return [
@@ -114,6 +119,17 @@ class Request(Benchmark):
             for name in requested_names
             if name not in known_names
         ]
+
+    def _roles_at_odds(self) -> list[str]:
+        return [
+            f"{short_repr(name)} is named in {first} and in {second}; leave it in one of them."
+            for first, second in combinations(self._names_by_role, 2)
+            for name in sorted(self._names_by_role[first] & self._names_by_role[second])
+        ]
+
+    def warnings(self) -> Sequence[str]:
+        """Return the warnings of the data."""
+        return self.base.warnings()
 
     @cached_property
     def _rows(self) -> dict[str, Sequence[Example]]:
