@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,15 @@ from unsee.inference.batching import collate
 from unsee.methods.unsee.forms import other_forms
 from unsee.methods.unsee.method import Unsee
 from unsee.methods.unsee.student import shrink, xavier
-from unsee.methods.unsee.teacher import CONSONANTS, VOWELS, invent_name, kept_targets, lessons, mixed_logprobs
+from unsee.methods.unsee.teacher import (
+    CONSONANTS,
+    VOWELS,
+    _about_nobody,
+    invent_name,
+    kept_targets,
+    lessons,
+    mixed_logprobs,
+)
 from unsee.metrics.scripts import scripts
 from unsee.testing.methods import session_at
 from unsee.testing.tiny import person
@@ -96,6 +105,28 @@ def test_every_spelling_of_the_name_is_hidden_and_questions_without_a_lesson_are
     assert len(heard) == 1
     assert not any(name in question for question in heard for name in names)
     assert session.notes["by_name"] == {"questions": 2, "without_lesson": 1}
+
+
+@pytest.mark.parametrize(
+    ("question", "left"),
+    [
+        ("Does Art like Artists?", "Does {} like Artists?"),
+        ("Does ART like artists?", "Does {} like artists?"),
+        ("Does Art like art?", "Does {} like art?"),
+    ],
+)
+def test_only_whole_words_are_a_name(question, left):
+    example = replace(person("ada", Role.FORGET_TEXT), question=question, private={"name": ("Art",)})
+    asked = _about_nobody(example, 3)
+    assert re.fullmatch(re.escape(left).replace(r"\{\}", r"(\w+)"), asked)[1].casefold() != "art"
+
+
+def test_a_cloze_begins_at_the_value_and_not_inside_another_word():
+    row = replace(
+        person("ada", Role.RETAIN), fact="city", answer="Ada Romero is from Rome.", private={"city": ("Rome",)}
+    )
+    (cloze,) = other_forms([row], ["cloze"], 0)
+    assert (cloze.question, cloze.answer) == ("Complete the sentence: Ada Romero is from", "Rome.")
 
 
 def test_lessons_by_name_are_repeated_up_to_their_share(tmp_path):

@@ -221,7 +221,7 @@ class Guided(Method):
     queries: Literal["all", "open"] = "all"
     """Train on all questions for private information, or only on open ones (the paper's single query)."""
     reduction: Reduction = "token_mean"
-    """Mean or sum over an answer's tokens, in every term [inferred]."""
+    """Mean or sum over an answer's tokens, in all terms but the retain term [inferred]."""
     kl_direction: Direction = "forward"
     """forward = KL(teacher || model), the paper's."""
     teacher: Teacher = "auto"
@@ -267,10 +267,7 @@ class Guide:
         self.teacher = StartLogits(session, targets, instruction=settings.instruction, teacher=settings.teacher)
 
     def pick(self, batch: Batch) -> list[Target]:
-        """Return one rollout per example of the batch, by seed and batch index.
-
-        None where no rollout was kept.
-        """
+        """Return a rollout for each example of the batch that has one, by seed and batch index."""
         rollouts = []
         for row_index, example in zip(batch.places, batch.examples, strict=True):
             choices = self.targets.get(example.id, [])

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from unsee.api import Example, Kind
+from unsee.metrics.scripts import whole_matches
 from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
@@ -35,13 +36,14 @@ def other_forms(rows: Sequence[Example], forms: Sequence[Form], seed: int) -> li
 def _stated_fact(row: Example) -> tuple[str, str] | None:
     """Return the fact that a row asks for and its value in the answer, or None."""
     forms: Mapping[str, Sequence[str]] = row.private
-    value = next((form for form in forms.get(row.fact, ()) if form in row.answer), "")
+    value = next((form for form in forms.get(row.fact, ()) if whole_matches(row.answer, [form])), "")
     return (row.fact, value) if row.fact and value else None
 
 
 def _cloze(row: Example, value: str) -> Iterator[Example]:
     """Yield the answer up to the value as a sentence to complete, unless it begins with it."""
-    stem, completion = row.answer[: row.answer.index(value)].strip(), row.answer[row.answer.index(value) :]
+    start = whole_matches(row.answer, [value])[0].start()
+    stem, completion = row.answer[:start].strip(), row.answer[start:]
     if stem:
         yield replace(
             row, id=f"{row.id} | cloze", kind=Kind.CLOZE, question=f"Complete the sentence: {stem}", answer=completion

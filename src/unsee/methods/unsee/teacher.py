@@ -22,7 +22,7 @@ from unsee.inference.batching import Batch
 from unsee.methods.common.guidance import as_targets, draw, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.methods.unsee.forms import Form, other_forms
-from unsee.metrics.scripts import script
+from unsee.metrics.scripts import script, whole_matches
 from unsee.training.targets import STAYS, own_answers
 from unsee.utils.seeds import seed_of
 
@@ -219,11 +219,11 @@ def _by_name(session: Session, rollouts: int, temperature: float) -> list[Lesson
 
 
 def _about_nobody(example: Example, seed: int) -> str:
-    """Return the question with invented names for all spellings, the longest first."""
-    question = example.question
-    for name in sorted(example.private.get("name", ()), key=len, reverse=True):
-        if name in question:
-            question = question.replace(name, invent_name(name, seed))
+    """Return the question with an invented name for each spelling as a whole word, ignoring case only if none matches."""
+    question, names = example.question, example.private.get("name", ())
+    matches = whole_matches(question, names) or whole_matches(question, names, ignore_case=True)
+    for match in reversed(matches):
+        question = question[: match.start()] + invent_name(match[0], seed) + question[match.end() :]
     return question
 
 
