@@ -225,6 +225,11 @@ def test_prompt_only_sets_the_instruction(tmp_path):
     session = session_at(tmp_path)
     method("prompt", instruction="Hush.").unlearn(session)
     assert session.instruction == "Hush."
+    method("prompt", instruction="Say nothing.").unlearn(session)
+    method("prompt", instruction="Hush.").unlearn(session)
+    assert session.instruction == "Hush. Say nothing."
+    with pytest.raises(UserError, match=r"method\.instruction must be a text"):
+        method("prompt", instruction=" ")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unsee.api import Group, Method, Needs, Session
+from unsee.errors import UserError
 from unsee.methods.common.guidance import INSTRUCTION
 
 
@@ -16,13 +17,22 @@ class Prompt(Method):
     group: ClassVar[Group] = "steering"
 
     instruction: str = INSTRUCTION
-    """Text that precedes every question."""
+    """Text that precedes every question, after that of an earlier request if the model has one."""
+
+    def __post_init__(self) -> None:
+        """Reject an empty instruction, which would change nothing."""
+        super().__post_init__()
+        if not self.instruction.strip():
+            raise UserError(
+                "method.instruction must be a text of at least one word; an empty one would change nothing."
+            )
 
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return Needs(trains=False)
 
     def unlearn(self, session: Session) -> None:
-        """Set the session's instruction."""
-        session.instruction = self.instruction
+        """Add the instruction to the session's."""
+        if self.instruction not in session.instruction:
+            session.instruction = " ".join(filter(None, (session.instruction, self.instruction)))
         session.notes.update(steps=0, epochs=0, trainable=0, stop_reason="no training")
