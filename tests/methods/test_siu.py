@@ -445,6 +445,14 @@ def test_steps_that_end_later_than_the_training_are_told(tmp_path, capsys, monke
     assert ("method.steps=20 has no effect: training.max_steps=3 ends before its 40" in capsys.readouterr().err) == told
 
 
+def test_a_training_with_fewer_steps_is_not_told_of_a_limit_that_nobody_gave(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    with recording() as calls:
+        SIU().unlearn(session_at(tmp_path, max_steps=-1, epochs=1, batch_size=4))
+    assert calls[0].training.max_steps == -1
+    assert "max_steps" not in capsys.readouterr().err
+
+
 def test_six_steps_learn_target_1_and_keep_what_is_known(tmp_path):
     """CE of target 1 falls; CE of targets 3 and 4 stays within 5 % or falls (SIU, arXiv 2405.12523)."""
     session = one_person(session_at(tmp_path, lr=5e-3, batch_size=4, scheduler="constant"))

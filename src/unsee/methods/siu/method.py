@@ -27,7 +27,7 @@ from unsee.methods.siu.names import NameTokens, name_tokens
 from unsee.methods.siu.targets import Concept, Kept, Recipe, Row, build_siu_rows
 from unsee.models.padding import IGNORE
 from unsee.training.targets import retain_targets
-from unsee.training.trainer import Objective, Parts, minimise, retain_term
+from unsee.training.trainer import Objective, Parts, minimise, plan_batches, retain_term
 from unsee.utils.terminal import note_once
 
 
@@ -86,8 +86,9 @@ class SIU(Recipe, Method):
         concepts, rows = build_siu_rows(session, self)
         name_mask = name_tokens(session.processor, [name for concept in concepts for name in concept.names])
         session.notes["siu"] = _facts(concepts, rows, name_mask)
-        limit = self.steps * len(concepts)
-        session.training = _limit_steps(session, limit)
+        targets, limit = [row.target for row in rows], self.steps * len(concepts)
+        if 0 < limit < plan_batches(session, targets, retain, self.retain_ratio).steps:
+            session.training = replace(session.training, max_steps=limit)
         if self.steps != SIU.steps and 0 <= session.training.max_steps < limit:
             note_once(
                 f"method.steps={self.steps} has no effect: training.max_steps={session.training.max_steps} ends before its {limit} steps."
@@ -97,7 +98,6 @@ class SIU(Recipe, Method):
             if self.mode == "as_released"
             else self._paper(session, rows, name_mask)
         )
-        targets = [row.target for row in rows]
         minimise(session, objective, forget=targets, retain=retain, retain_ratio=self.retain_ratio)
 
     def _paper(self, session: Session, rows: Sequence[Row], name_mask: NameTokens) -> Objective:
@@ -204,14 +204,6 @@ def _matches(token_ids: Sequence[int], phrase: Sequence[int]) -> list[int]:
 def _token_nll(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
     """Return the cross-entropy as a mean over all answer tokens of the batch."""
     return -token_logprobs(logits_bav, labels_ba).sum() / (labels_ba != IGNORE).sum()
-
-
-def _limit_steps(session: Session, steps: int) -> Training:
-    """Return the training settings with at most this many steps, 0 = unchanged."""
-    training = session.training
-    if not steps or 0 <= training.max_steps <= steps:
-        return training
-    return replace(training, max_steps=steps)
 
 
 def _facts(concepts: Sequence[Concept], rows: Sequence[Row], name_mask: NameTokens) -> dict[str, Any]:
