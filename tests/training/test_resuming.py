@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from contextlib import contextmanager
 from dataclasses import replace
+from shutil import copytree
 
 import pytest
 import torch
@@ -210,6 +211,14 @@ def test_a_log_that_lacks_rows_is_not_gone_on_with(tmp_path, harm):
     with pytest.raises(TrainingError, match=r"log\.jsonl should have a row for each of the 6 steps"):
         run(make(tmp_path, resume=True, **SETTINGS))
     assert log.read_text() == text
+
+
+def test_a_copy_of_a_checkpoint_under_another_name_is_no_checkpoint(tmp_path):
+    cut_at(make(tmp_path, **SETTINGS), 6)
+    found = checkpoints(tmp_path)
+    copytree(found[0], found[0].with_name(f"{found[0].name} (1)"))
+    assert checkpoints(tmp_path) == found
+    assert last_checkpoint(tmp_path) == found[0]
 
 
 def test_a_checkpoint_that_a_callback_wants_before_the_end_of_a_step_is_written(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ HISTORY: Final = "trainer_state.json"
 """File of transformers' TrainerState: steps, epochs, log."""
 KEPT: Final = 2
 """Number of checkpoints that remain after a new one."""
+_NAME: Final = re.compile(r"checkpoint-\d+")
 _BLOCK: Final = 2**24
 """Bytes that are read at once for a checksum."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -54,8 +56,9 @@ def step_of(folder: Path) -> int:
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """Return the checkpoint folders of a run, newest first."""
-    return sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of, reverse=True)
+    """Return the checkpoint folders of a run, newest first, without copies under other names (`checkpoint-8 (1)`)."""
+    folders = (out / "checkpoints").glob("checkpoint-*")
+    return sorted((folder for folder in folders if _NAME.fullmatch(folder.name)), key=step_of, reverse=True)
 
 
 def last_checkpoint(out: Path) -> Path | None:
