@@ -100,14 +100,13 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
     To be called before training.
     """
     distinct_targets = {target.key: target for target in targets}
-    row_names = {key: _content(session, target) for key, target in distinct_targets.items()}
     is_shared = shared_cache.shared_folder(session.out, session.engine) is not None  # hashing the weights takes a while
     cache_name = f"likelihoods/{weights_hash(session)[:16]}.jsonl" if is_shared else ""
     rows = shared_cache.shared_rows(session.out, cache_name, session.engine) if is_shared else None
-    cached: dict[tuple[object, ...], Any] = (
-        {key: rows.get(row_name) for key, row_name in row_names.items()} if rows else {}
-    )
-    cached = {key: value for key, value in cached.items() if value is not None}
+    row_names = {key: _content(session, target) for key, target in distinct_targets.items()} if rows else {}
+    cached: dict[tuple[object, ...], Any] = {
+        key: value for key, row_name in row_names.items() if rows and (value := rows.get(row_name)) is not None
+    }
     missing_keys = [key for key in distinct_targets if key not in cached]
     missing_keys = processes.gather(missing_keys if processes.is_main() else [])
     rank_targets = [distinct_targets[key] for key in missing_keys[processes.rank() :: processes.world()]]

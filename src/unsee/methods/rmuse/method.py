@@ -88,7 +88,7 @@ class RMuse(Method):
     max_rotation_deg: float | None = None
     """Largest rotation of a state; faithful: no limit (180) [inferred]."""
     apply_to: Where = "generated"
-    """Which tokens are steered [inferred]."""
+    """Which tokens are steered; the last one of a prompt from the scoring layer on, where the gate is decided [inferred]."""
     reasoning: bool = True
     """Use the reasoning span too; false = the ablation with the answer span alone."""
     protect: bool = True
