@@ -124,6 +124,13 @@ def test_all_faults_are_listed_not_only_the_first(folder):
     assert "cannot be decoded" in problems[0]
 
 
+def test_a_column_that_is_read_is_not_suggested_for_a_missing_one(folder):
+    rows = [{name: value for name, value in row().items() if name != "image"}]
+    with pytest.raises(UserError, match="has no column 'image'") as refused:
+        open_benchmark(write(folder, rows))
+    assert "meant for" not in str(refused.value)
+
+
 @pytest.mark.parametrize("missing", ["image", "question", "answer", "entity", "role", "private"])
 @pytest.mark.parametrize("name", ["data.jsonl", "data.csv"])
 def test_missing_column_is_named(folder, missing, name):

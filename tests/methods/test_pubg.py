@@ -238,6 +238,13 @@ def test_open_queries_only(tmp_path):
     session = session_at(tmp_path)
     assert {example.kind for example in forget_questions(session, "open")} == {Kind.OPEN}
     assert {example.kind for example in forget_questions(session, "all")} == {Kind.OPEN, Kind.NAME}
+    names_only = [example for example in session.of(Role.FORGET) if example.kind is Kind.NAME]
+    session.examples = {Role.FORGET: names_only}
+    with pytest.raises(UserError, match=r"Add some, or set method\.queries=all\.$"):
+        forget_questions(session, "open")
+    session.examples = {Role.FORGET: [replace(example, private={}) for example in names_only]}
+    with pytest.raises(UserError, match=r"with private strings\. Add some\.$"):
+        forget_questions(session, "all")
 
 
 def taught_session(out):

@@ -271,7 +271,8 @@ def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
 
 def _rename_hint(missing: Sequence[str], columns: Collection[str]) -> str:
     """Return the clause on columns that may be the missing ones under another name."""
-    pairs = [(matches[0], column) for column in missing if (matches := _similar_columns(column, columns))]
+    others = [column for column in columns if column not in COLUMNS]
+    pairs = [(matches[0], column) for column in missing if (matches := _similar_columns(column, others))]
     fields = ",".join(f"{column}={candidate}" for candidate, column in pairs)
     clause = "".join(f" Is {candidate!r} meant for {column!r}?" for candidate, column in pairs)
     return f"{clause} Say --fields {fields}." if pairs else ""

@@ -114,9 +114,9 @@ def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[
         if example.kind in kinds and example.private:
             distinct_examples.setdefault((example.image.key if example.image else "", example.question), example)
     if not distinct_examples:
+        way_out = "Add some." if queries == "all" else "Add some, or set method.queries=all."
         raise UserError(
-            f"No forget example can be used with method.queries={queries}: expected questions of kind "
-            f"{', '.join(sorted(kinds))} with private strings. Add some, or set method.queries=all."
+            f"No forget example can be used: expected questions of kind {', '.join(sorted(kinds))} with private strings. {way_out}"
         )
     return list(distinct_examples.values())
 
