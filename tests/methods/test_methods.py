@@ -92,11 +92,18 @@ def test_random_needs_retain_images_of_other_people(tmp_path):
         _choose(alone, alone, 0)
 
 
-@pytest.mark.parametrize("name", ["grad_diff", "kl"])
-def test_retain_data_are_required(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("grad_diff", "Add some, set method.retain_weight=0, or choose a method that needs none."),
+        ("kl", "Add some, or choose a method that needs none."),
+        ("pdu", "Add some, or choose a method that needs none."),
+    ],
+)
+def test_retain_data_are_required(name, way_out, tmp_path):
     session = session_at(tmp_path)
     session.examples = {Role.FORGET: session.examples[Role.FORGET]}
-    with pytest.raises(UserError, match="has a retain term"):
+    with pytest.raises(UserError, match=f"has a retain term, .* {re.escape(way_out)}$"):
         method(name).unlearn(session)
 
 

@@ -27,14 +27,23 @@ STAYS: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER, Role.GENERAL)
 """Roles of the retain set."""
 
 
-def retain_targets(session: Session, weight: float = 1.0) -> Sequence[Target]:
-    """Return the retain set with its own answers, or nothing if the retain term has no weight."""
-    if not weight:
+def retain_targets(session: Session, weight: float | None = None) -> Sequence[Target]:
+    """Return the retain set with its own answers, or nothing if the retain term has no weight.
+
+    Args:
+        session: Model, examples and settings of the run.
+        weight: `method.retain_weight`; None for a method that cannot do without the retain set.
+
+    Raises:
+        UserError: The data have no retain set.
+    """
+    if weight == 0:
         return []
     targets = own_answers(session.of(*STAYS))
     if not targets:
+        without = "" if weight is None else "set method.retain_weight=0, "
         raise UserError(
             "This method has a retain term, but the data have no retain, retain_text, stranger or general examples. "
-            "Add some, or choose a method (or method.retain_weight=0) that needs none."
+            f"Add some, {without}or choose a method that needs none."
         )
     return targets
