@@ -100,20 +100,23 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
     To be called before training.
     """
     distinct_targets = {target.key: target for target in targets}
-    is_shared = shared_cache.shared_folder(session.out, session.engine) is not None  # hashing the weights takes a while
-    cache_name = f"likelihoods/{weights_hash(session)[:16]}.jsonl" if is_shared else ""
-    rows = shared_cache.shared_rows(session.out, cache_name, session.engine) if is_shared else None
+    rows = _shared_rows(session) if processes.is_main() else None
     row_names = {key: _content(session, target) for key, target in distinct_targets.items()} if rows else {}
-    cached: dict[tuple[object, ...], Any] = {
-        key: value for key, row_name in row_names.items() if rows and (value := rows.get(row_name)) is not None
-    }
-    missing_keys = [key for key in distinct_targets if key not in cached]
-    missing_keys = processes.gather(missing_keys if processes.is_main() else [])
-    rank_targets = [distinct_targets[key] for key in missing_keys[processes.rank() :: processes.world()]]
-    computed = dict(processes.gather(list(_logprobs(session, rank_targets).items())))
-    if rows and processes.is_main():
+    cached: dict[tuple[object, ...], float] = processes.from_main(
+        {key: value for key, name in row_names.items() if rows and (value := rows.get(name)) is not None}
+    )
+    missing_targets = [target for key, target in distinct_targets.items() if key not in cached]
+    computed = dict(processes.gather(list(_logprobs(session, processes.share(missing_targets)).items())))
+    if rows:
         rows.put({row_names[key]: value for key, value in computed.items()})
     return {**cached, **computed}
+
+
+def _shared_rows(session: Session) -> shared_cache.KeyValueLog | None:
+    """Return the rows of earlier runs with these weights, or None without a shared cache."""
+    if shared_cache.shared_folder(session.out, session.engine) is None:  # hashing the weights takes a while
+        return None
+    return shared_cache.shared_rows(session.out, f"likelihoods/{weights_hash(session)[:16]}.jsonl", session.engine)
 
 
 def _logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[object, ...], float]:
