@@ -96,6 +96,8 @@ def test_either_a_file_or_a_number():
     for course in ({}, {"tasks": 2, "requests": "x"}):
         with pytest.raises(UserError, match="either --requests FILE or --tasks N"):
             Course(**course)
+    with pytest.raises(UserError, match=r"continual\.retain_rows must be at least 1 .* retain_policy=none keeps"):
+        Course(tasks=2, retain_policy="fresh_sample", retain_rows=0)
 
 
 def test_an_image_of_two_requests_is_refused(tmp_path):
@@ -153,6 +155,25 @@ def test_a_request_file_is_recognised_and_its_names_are_checked(folder, tmp_path
     assert opened.name == "request"
     missing = f"'bob' is neither an entity nor the id of a row of {folder}. Did you mean bo or box?"
     assert opened.problems() == [missing]
+
+
+@pytest.mark.parametrize(
+    ("amounts", "message"),
+    [
+        ({"retain_share": "sample"}, "retain_rows must be at least 1 with retain_share: sample, got 0."),
+        (
+            {"retain_share": "sample", "retain_rows": -3},
+            "retain_rows must be at least 1 with retain_share: sample, got -3.",
+        ),
+        ({"limit": -1}, "limit must be at least 0, got -1."),
+        ({"retain_limit": -1}, "retain_limit must be at least 0, got -1."),
+    ],
+)
+def test_amounts_that_mean_nothing_are_refused(folder, tmp_path, amounts, message):
+    file = tmp_path / "t.request.json"
+    file.write_text(json.dumps({"data": str(folder), "forget": ["bo"], **amounts}))
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_benchmark(file)
 
 
 @pytest.mark.parametrize("other", ["aside", "retain"])
@@ -253,5 +274,7 @@ def test_a_request_file_has_no_sample_settings_without_a_sample(tmp_path, settin
     file = request.write(Roles(data="d", **{setting: 4}), tmp_path / f"x{request.SUFFIX}")
     with pytest.raises(UserError, match=rf"^{setting}=4 has no effect: it counts only with retain_share: sample"):
         request.read(file)
-    file = request.write(Roles(data="d", retain_share="sample", **{setting: 4}), tmp_path / f"x{request.SUFFIX}")
+    file = request.write(
+        Roles(data="d", retain_share="sample", **{"retain_rows": 2, setting: 4}), tmp_path / f"x{request.SUFFIX}"
+    )
     assert vars(request.read(file))[setting] == 4

@@ -55,6 +55,14 @@ class Roles:
     retain_limit: int = 0
     """Evaluation questions per retain role and kind; 0 = all."""
 
+    def __post_init__(self) -> None:
+        """Reject amounts that no request could mean."""
+        least = {"retain_rows": int(self.retain_share == "sample"), "limit": 0, "retain_limit": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                where = " with retain_share: sample" if minimum else ""
+                raise UserError(f"{name} must be at least {minimum}{where}, got {getattr(self, name)}.")
+
     def idle(self) -> Iterator[tuple[str, str]]:
         """Yield the settings without effect beside the others."""
         if self.retain_share != "sample":

@@ -122,6 +122,11 @@ class Course:
         for name in ("tasks", "order", "limit", "retain_limit", "merge_rank", "retain_rows"):
             if vars(self)[name] < 0:
                 raise UserError(f"continual.{name} must not be negative, got {vars(self)[name]}.")
+        if self.retain_policy.endswith("sample") and not self.retain_rows:
+            raise UserError(
+                "continual.retain_rows must be at least 1 with a sample as continual.retain_policy, got 0; retain_policy=none keeps "
+                "no rows."
+            )
         for name in ("per_task", "max_new_tokens", "batch_size"):
             if vars(self)[name] < 1:
                 raise UserError(f"continual.{name} must be at least 1, got {vars(self)[name]}.")
