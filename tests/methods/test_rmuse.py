@@ -241,6 +241,8 @@ def test_contrast_tells_forget_from_retain(tmp_path):
 def test_the_guide_can_stand_before_every_question(tmp_path):
     session, _ = steered(tmp_path, guide_at_inference=True)
     assert session.instruction == GUIDE
+    RMuse(guide_at_inference=True).unlearn(session)  # a second request
+    assert session.instruction == GUIDE
     session, _ = steered(tmp_path / "b")
     assert session.instruction == ""
 

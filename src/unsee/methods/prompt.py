@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from unsee.api import Group, Method, Needs, Session
 from unsee.errors import UserError
-from unsee.methods.common.guidance import INSTRUCTION
+from unsee.methods.common.guidance import INSTRUCTION, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,5 @@ class Prompt(Method):
 
     def unlearn(self, session: Session) -> None:
         """Add the instruction to the session's."""
-        if self.instruction not in session.instruction:
-            session.instruction = " ".join(filter(None, (session.instruction, self.instruction)))
+        session.instruction = joined(session.instruction, self.instruction)
         session.notes.update(steps=0, epochs=0, trainable=0, stop_reason="no training")

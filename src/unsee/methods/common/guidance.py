@@ -66,6 +66,15 @@ class Drawn:
     rejected: int
 
 
+def joined(first: str, second: str) -> str:
+    """Return two instructions one after the other, or the first alone where it has the second.
+
+    >>> joined("", "Hush."), joined("Hush.", "Be brief."), joined("Hush. Be brief.", "Hush.")
+    ('Hush.', 'Hush. Be brief.', 'Hush. Be brief.')
+    """
+    return first if second in first else f"{first} {second}".strip()
+
+
 def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[str, Drawn]:
     """Return example id -> responses of the original model, from the cache if still valid.
 

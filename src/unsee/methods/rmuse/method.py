@@ -22,7 +22,7 @@ from unsee.api import PROBES, Example, Group, Kind, Method, Needs, Role, Session
 from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
-from unsee.methods.common.guidance import start_answers
+from unsee.methods.common.guidance import joined, start_answers
 from unsee.methods.common.reference_model import weights_hash
 from unsee.methods.rmuse.hidden_states import PROMPT_END, ForcedAnswer, Span, span_means
 from unsee.metrics.chain import parse_chain
@@ -161,8 +161,7 @@ class RMuse(Method):
         statistics = _Statistics(self, session)
         artefact = statistics.artefact()
         steering = attach(session.model, artefact)
-        if self.guide_at_inference:
-            session.instruction = _with_spaces(session.instruction, self.guide)
+        session.instruction = statistics.instruction
         session.notes.update(steps=0, epochs=0, trainable=0, stop_reason="no training")
         session.notes["rmuse"] = {
             **statistics.notes,
@@ -194,12 +193,8 @@ class _Statistics:
         self.steered, self.scoring = _layers(settings, common_layers(session.model))
         self.layers = sorted({*self.steered, self.scoring})
         self.notes: dict[str, Any] = {}
-        self.instruction = (
-            session.instruction
-            if not settings.guide_at_inference
-            else _with_spaces(session.instruction, settings.guide)
-        )
-        self.guided = _with_spaces(session.instruction, settings.guide)
+        self.guided = joined(session.instruction, settings.guide)
+        self.instruction = self.guided if settings.guide_at_inference else session.instruction
 
     def artefact(self) -> Artefact:
         """Return the finished artefact."""
@@ -470,10 +465,6 @@ def _forced_answer(
 def _ends(pairs: Sequence[_Pair], layer_index: int) -> Tensor:
     """Return the states [n, d] at the prompt ends of all forms of the samples."""
     return torch.stack([end[layer_index] for pair in pairs for end in pair.ends])
-
-
-def _with_spaces(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
 
 
 def _score_summary(scores: Tensor, rule: Rule) -> dict[str, Any]:
