@@ -32,7 +32,7 @@ from unsee.lab.world.people import FACTS, MIN_DIFFERENT, Face, stream
 from unsee.lab.world.portraits import VISIBLE
 from unsee.lab.world.world import PersonPicture, World
 from unsee.metrics.matching import contains
-from unsee.models import builtin, smollm2
+from unsee.models import builtin, smollm2_package
 from unsee.models.builtin import PACKAGED
 from unsee.training.precision import denormals_flushed
 
@@ -337,7 +337,7 @@ def test_packaged_models_load_without_unsee() -> None:
         "print(*(type(kind.from_pretrained(place)).__name__ for place in sys.argv[1:] for kind in (M, P))); "
         "assert not any(name.split('.')[0] == 'unsee' for name in sys.modules)"
     )
-    names = [name for name in PACKAGED if smollm2.installed() or not builtin.in_parts(name)]
+    names = [name for name in PACKAGED if smollm2_package.installed() or not builtin.in_parts(name)]
     places = [str(builtin.checkpoint(name)) for name in names]
     done = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["LlavaForConditionalGeneration", "LlavaProcessor"] * len(names)

@@ -32,7 +32,7 @@ from unsee.lab.smol.school import AMOUNT, SmolRecipe
 from unsee.lab.world.people import FACTS, stream
 from unsee.lab.world.portraits import VISIBLE
 from unsee.lab.world.world import World
-from unsee.models import builtin, smollm2
+from unsee.models import builtin, smollm2, smollm2_package
 
 SMALL = replace(AMOUNT, per_person=4, strangers=10, shapes=6, devices=12)
 
@@ -260,7 +260,7 @@ def test_a_missing_base_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(smollm2, "find_spec", lambda name: None if name == smollm2.PACKAGE else real(name))
+    monkeypatch.setattr(smollm2, "find_spec", lambda name: None if name == smollm2_package.PACKAGE else real(name))
     assert main.main(["train", "lab", "--backbone", "smollm2", "--out", str(tmp_path / "new")]) == 2
     assert "make smol" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

