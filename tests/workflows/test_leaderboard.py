@@ -557,22 +557,26 @@ def test_draws_of_seeds_are_paired_by_number_where_one_is_missing(tmp_path):
     assert ranks([whole, less]) == {"whole": 1, "less": 1}
 
 
-def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
-    def found(variant, at, mean, degenerate=0.0):
-        return {"variant": variant, "at": at, "mean": mean, "degenerate": degenerate}
+def came_back(variant, at, share, degenerate=0.0, **others):
+    """Return a finding of `relearning` on one entity, and on further ones by name."""
+    recovered = {"ada": share, **others}
+    mean = sum(recovered.values()) / len(recovered)
+    return {"variant": variant, "at": at, "recovered": recovered, "mean": mean, "degenerate": degenerate}
 
-    model = [
-        found("a", 0, 0.1),
-        found("a", 10, 0.5),
-        found("b", 10, 0.8),
-        found("c", 5, 0.04, 0.9),
-        found("d", 10, 1.0),
-    ]
-    gold = [found("a", 0, 0.0), found("a", 10, 0.1), found("b", 10, 0.2), found("c", 5, 0.0), found("d", 10, 0.0, 0.9)]
-    folder = make_run(tmp_path / "x", "npo")
+
+def relearned(folder, model, gold):
+    """Return the stage of a run with these findings of `relearning`."""
     result = {"findings": {"model": model, "gold": gold}}
     (folder / "attacks.json").write_text(json.dumps({"attacks": {"relearning": result}}))
-    stage = Stage(name="x", runs=(read_run(folder),))
+    return Stage(name="x", runs=(read_run(folder),))
+
+
+def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
+    shares = {("a", 0): (0.1, 0.0), ("a", 10): (0.5, 0.1), ("b", 10): (0.8, 0.2)}
+    model, gold = ([came_back(*point, pair[side]) for point, pair in shares.items()] for side in (0, 1))
+    model += [came_back("c", 5, 0.04, 0.9), came_back("d", 10, 1.0)]
+    gold += [came_back("c", 5, 0.0), came_back("d", 10, 0.0, 0.9)]
+    stage = relearned(make_run(tmp_path / "x", "npo"), model, gold)
     assert relearning_area(stage) == pytest.approx((0.1 + 0.6) / 2)
     assert [(one.step, one.share, one.gold) for one in relearning_curve(stage)] == [(0, 0.1, 0.0), (10, 0.8, 0.2)]
     page = render({"A <b>world</b>": [Row(name="x", promise="person", stage=stage)]}, Cost(), [])
@@ -583,11 +587,16 @@ def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
 
 
 def test_rubbish_that_gives_back_counts_on_the_relearning_curve(tmp_path):
-    folder = make_run(tmp_path / "x", "npo")
-    model = {"variant": "a", "at": 10, "mean": 1.0, "degenerate": 1.0}
-    findings = {"model": [model], "gold": [{**model, "mean": 0.0, "degenerate": 0.0}]}
-    (folder / "attacks.json").write_text(json.dumps({"attacks": {"relearning": {"findings": findings}}}))
-    assert relearning_area(Stage(name="x", runs=(read_run(folder),))) == 1.0
+    stage = relearned(make_run(tmp_path / "x", "npo"), [came_back("a", 10, 1.0, 1.0)], [came_back("a", 10, 0.0)])
+    assert relearning_area(stage) == 1.0
+
+
+def test_the_relearning_curve_compares_who_could_be_judged_for_both_models(tmp_path):
+    """An answer in another script than the names gives an entity no share."""
+    model = [came_back("a", 0, 0.2, bo=1.0), came_back("a", 10, 0.6)]
+    gold = [came_back("a", 0, 0.1), {**came_back("a", 10, 0.0), "recovered": {"bo": 0.0}}]
+    curve = relearning_curve(relearned(make_run(tmp_path / "x", "npo"), model, gold))
+    assert [(point.step, point.share, point.gold) for point in curve] == [(0, 0.2, 0.1)]
 
 
 def test_what_came_back_is_beside_gold_of_the_same_seeds(tmp_path):

@@ -80,22 +80,22 @@ class Relearned:
 def relearning_curve(stage: Stage) -> list[Relearned]:
     """Return the relearning curve of the source and rate with most above gold [inferred].
 
-    Empty without findings on both the model and gold. Findings of a collapsed gold model are left out; of a collapsed model
+    Its means are over the entities that both models could be judged for. Empty without findings on both. Findings of a collapsed gold model are left out; of a collapsed model
     count those that give back at least `BACK` above gold.
     """
     pairs_by_step: dict[float, list[tuple[float, float]]] = {}
     for run in stage.runs:
         findings = run.attacks.get("relearning", {}).get("findings", {})
         gold_by_point = {
-            (row["variant"], row["at"]): float(row["mean"])
+            (row["variant"], row["at"]): row["recovered"]
             for row in findings.get("gold", ())
             if row["degenerate"] < COLLAPSED
         }
         pairs = by_key(
-            (row["at"], (float(row["mean"]), gold))
+            (row["at"], pair)
             for row in findings.get("model", ())
-            if (gold := gold_by_point.get((row["variant"], row["at"]))) is not None
-            and (row["degenerate"] < COLLAPSED or float(row["mean"]) - gold >= BACK)
+            if (pair := _means(row["recovered"], gold_by_point.get((row["variant"], row["at"]), {}))) is not None
+            and (row["degenerate"] < COLLAPSED or pair[0] - pair[1] >= BACK)
         )
         for step, step_pairs in pairs.items():
             pairs_by_step.setdefault(step, []).append(max(step_pairs, key=lambda pair: pair[0] - pair[1]))
@@ -105,6 +105,15 @@ def relearning_curve(stage: Stage) -> list[Relearned]:
             (step, tuple(zip(*pairs, strict=True))) for step, pairs in pairs_by_step.items()
         )
     ]
+
+
+def _means(share_by_entity: Mapping[str, float], gold: Mapping[str, float]) -> tuple[float, float] | None:
+    """Return the means of model and gold over the entities that both could be judged for, or None without any."""
+    pairs = [(share, gold[entity]) for entity, share in share_by_entity.items() if entity in gold]
+    if not pairs:
+        return None
+    model_shares, gold_shares = zip(*pairs, strict=True)
+    return sum(model_shares) / len(pairs), sum(gold_shares) / len(pairs)
 
 
 def relearning_area(stage: Stage) -> float | None:
