@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -18,11 +19,12 @@ from PIL import Image
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api import request as api_request
 from unsee.api.fast_paths import FAST, PLAIN
+from unsee.api.request import Decoding
 from unsee.config import EvalConfig
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.evaluation.answers import setup_hash
-from unsee.evaluation.evaluate import evaluate, rescore, score
+from unsee.evaluation.evaluate import _judged_facts, evaluate, rescore, score
 from unsee.inference import generation, likelihood
 from unsee.models.checkpoint import open_model, save_model
 from unsee.report.read import read_run
@@ -781,6 +783,31 @@ def test_judged_json_tells_models_apart(tmp_path):
     assert read["a"]["gold"] == {}
     assert read["a"]["decoding"]["backend"] == "hf"
     assert read["a"]["decoding"]["max_new_tokens"] > 0
+
+
+def test_a_built_in_model_was_not_made_by_a_folder_that_shares_its_name(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "run.yaml").write_text("model: m\ndata: d\nmethod: ga\n")
+    monkeypatch.chdir(tmp_path)
+    decoding = Decoding(max_new_tokens=4, batch_size=1, seed=0)
+    made_by = {
+        model: _judged_facts(Mock(weights="w"), model, None, None, (), decoding)["made_by"]
+        for model in ("lab", "./lab")
+    }
+    assert made_by["lab"] == {}
+    assert made_by["./lab"]["method"] == {"name": "ga"}
+
+
+def test_a_run_keeps_its_promise_where_it_is_judged_outside_its_folder(tmp_path):
+    for name in ("run", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run" / "run.yaml").write_text("model: m\ndata: d\nmethod: siu\nresult: {promise: picture}\n")
+    decoding = Decoding(max_new_tokens=4, batch_size=1, seed=0)
+    facts = _judged_facts(Mock(weights="w"), tmp_path / "run", None, None, (), decoding)
+    write(tmp_path / "elsewhere", [said("1", GOOD)])
+    (tmp_path / "elsewhere" / "judged.json").write_text(json.dumps(facts))
+    rescore(tmp_path / "elsewhere")
+    assert read_run(tmp_path / "elsewhere").promise == "picture"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"names": 1}', "[" * 100_000])

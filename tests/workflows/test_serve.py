@@ -506,6 +506,17 @@ def test_judged_answers_give_the_questions(tmp_path):
         read(tmp_path, "", "")
 
 
+def test_a_built_in_model_is_none_of_a_folder_that_shares_its_name(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "run.yaml").write_text("model: lab\ndata: nowhere\nmethod: ga\nresult: {}\n")
+    (tmp_path / "lab" / "vocabulary.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workflow, "open_sides", lambda after, before, labels, _: (after, before, *labels))
+    page = workflow._app("lab", "lab-gold", "", "", "")
+    assert page.sides == ("lab", "lab-gold", "Before · lab-gold", "After · lab")
+    assert page.catalogue == Catalogue()
+
+
 def test_wrong_arguments_are_said_before_a_model_is_opened(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(workflow, "open_sides", lambda *_: pytest.fail("a model was opened"))
     for words, message in (

@@ -256,22 +256,28 @@ def _judged_facts(
 ) -> dict[str, Any]:
     """Return the content of judged.json: weights, decoding settings, gold model."""
     name = str(model) if isinstance(model, Path | str) else ""
-    run_file = Path(name) / "run.yaml" if name else None
-    run_settings = config.read(run_file).to_mapping() if run_file is not None and run_file.is_file() else {}
     outside_keys = {key for name in measures if (key := name.partition("@")[0]) in registry.outside_names("metrics")}
     plugins = [spec for key in sorted(outside_keys) for spec in registry.pin("metrics", key)]
-    made_by = {
-        key: run_settings[key] for key in ("model", "data", "method", "training", "plugins") if run_settings.get(key)
-    }
     return {
         "model": name,
         "weights": hashlib.sha256(backend.weights.encode()).hexdigest(),
-        "made_by": config.plain(made_by),
+        "made_by": _made_by(name) if name else {},
         **({"plugins": plugins} if plugins else {}),
         "decoding": {"max_new_tokens": decoding.max_new_tokens, "backend": decoding.backend},
         "gold": _gold_facts(gold, gold_responses),
         "rules": rules(),
     }
+
+
+def _made_by(model: str) -> dict[str, Any]:
+    """Return settings and promise of the run that made a model, or empty if no run did."""
+    run_file = Path(builtin.resolve(model)) / config.RECORD  # a built-in name is no folder of that name here
+    if not run_file.is_file():
+        return {}
+    result = config.read_mapping(run_file).get("result") or {}
+    settings = {**config.read(run_file).to_mapping(), "promise": result.get("promise")}
+    names = ("model", "data", "method", "training", "plugins", "promise")
+    return {name: config.plain(settings[name]) for name in names if settings.get(name)}
 
 
 def _require_other_weights(gold: Path, weights: str | None) -> None:

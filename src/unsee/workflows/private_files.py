@@ -107,7 +107,7 @@ def _nameless_judged(text: str) -> str:
     return _json({**content, "made_by": made_by})
 
 
-_MADE_BY: Final = ("model", "method", "training", "plugins")
+_MADE_BY: Final = ("model", "method", "training", "plugins", "promise")
 """Parts of a run that judged.json keeps."""
 
 

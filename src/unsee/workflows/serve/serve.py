@@ -9,6 +9,7 @@ from typing import Any
 from unsee import config
 from unsee.config import RECORD, Run
 from unsee.distributed import processes
+from unsee.models import builtin
 from unsee.models.location import folder_of
 from unsee.workflows.serve import questions
 from unsee.workflows.serve.app import App
@@ -50,11 +51,11 @@ def serve(
 def _app(model: str, before: str, data: str, benchmark: str | Mapping[str, Any], project: Path | str) -> App:
     """Return the page of a run, both models opened."""
     folder_of(model)
-    record_file = Path(model) / RECORD
-    run = config.read(record_file) if record_file.is_file() else Run()
-    has_answers = bool(run.method) and (Path(model) / questions.VOCABULARY).is_file()
+    folder = Path(builtin.resolve(model))  # a built-in name is no folder of that name here
+    run = config.read(folder / RECORD) if (folder / RECORD).is_file() else Run()
+    has_answers = bool(run.method) and (folder / questions.VOCABULARY).is_file()
     layout = benchmark or ("" if data else run.benchmark)
-    catalogue = questions.read(Path(model), data or ("" if has_answers else run.data), layout)
+    catalogue = questions.read(folder, data or ("" if has_answers else run.data), layout)
     _ = catalogue.pictures  # reads the files, whose faults are to be seen before a model is opened
     settings = config.build(config.EvalConfig, run.eval, where="eval")
     before_name = str(before or run.model or "the base")
