@@ -40,7 +40,8 @@ def test_a_clean_model_no_longer_leaks(finished):
     assert found.sentence.startswith(
         "leaks 94% before, 0% after: no longer gives them away and still describes what it sees"
     )
-    assert "unsee eval --model" in found.advice
+    assert f"Next: all questions: unsee eval --model {folder}; beside the original" in found.advice
+    assert f"no longer leaks (sample of {found.questions} answers): leaks 94% before" in str(found)
     assert verdict_of(folder) == found
     assert config.read_mapping(folder / "run.yaml")["result"]["steps"] == 3
     require_silent(folder)
@@ -123,7 +124,17 @@ def test_an_evaluation_counts_more_than_the_sample(finished, monkeypatch):
     for file in make_run(folder.parent / "judged", "pubg").iterdir():
         if file.suffix in (".json", ".jsonl"):
             file.rename(folder / file.name)
-    assert verdict_of(folder).leaks == "yes"
+    found = verdict_of(folder)
+    assert found.leaks == "yes"
+    assert str(found).startswith(f"STILL LEAKS ({found.questions} answers): ")
+
+
+def test_after_an_evaluation_nothing_more_is_to_be_asked(finished):
+    folder = finished("pubg", training={"lr": 1e-3, "epochs": 2})
+    for file in make_run(folder.parent / "judged", "pubg").iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            file.rename(folder / file.name)
+    assert verdict_of(folder).advice == f"Next: beside the original: unsee compare ORIGINAL {folder}"
 
 
 def test_a_run_that_nobody_judged_is_not_handed_on(finished, tmp_path, capsys):

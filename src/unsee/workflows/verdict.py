@@ -44,10 +44,13 @@ class Outcome:
     """Answers that the sentence rests on."""
     advice: str = ""
     """What to do next."""
+    sample: bool = False
+    """Whether a sample of the questions was asked, and not an evaluation."""
 
     def __str__(self) -> str:
         headlines = {"no": "no longer leaks", "yes": "STILL LEAKS", "unknown": "not measured"}
-        headline = f"{headlines[self.leaks]} (sample of {self.questions} answers): {self.sentence}."
+        answers = f"{'sample of ' * self.sample}{self.questions} answers"
+        headline = f"{headlines[self.leaks]} ({answers}): {self.sentence}."
         return "\n".join([headline, *([self.advice] if self.advice else [])])
 
 
@@ -139,7 +142,14 @@ def _result(folder: Path) -> Mapping[str, Any]:
 
 
 def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | None) -> Outcome:
-    """Return the outcome of judged answers. `steps`: how many the run trained, None if unknown."""
+    """Return the outcome of judged answers.
+
+    Args:
+        stage: Model whose answers are judged.
+        original: Its original, asked the same sample of questions. None: the answers are an evaluation's.
+        run: Run that made the model.
+        steps: How many it trained, None if unknown.
+    """
     role = judged_role([stage])
     verdict, class_shares = judge(stage, original, role), shares(stage, role)
     leaks: Leaks = "unknown"
@@ -157,11 +167,12 @@ def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | Non
         leaks=leaks,
         sentence=" ".join([sentence, *(f"({note})" for note in verdict.notes)]),
         questions=len(stage.runs[0].responses),
-        advice=_advice(leaks, verdict, run, steps),
+        advice=_advice(leaks, verdict, run, steps, sample=original is not None),
+        sample=original is not None,
     )
 
 
-def _advice(leaks: Leaks, verdict: Verdict, run: Run, steps: int | None) -> str:
+def _advice(leaks: Leaks, verdict: Verdict, run: Run, steps: int | None, *, sample: bool) -> str:
     """Return what to do next."""
     rate, epochs = run.training.get("lr"), run.training.get("epochs")
     if not run.method or rate is None or epochs is None:
@@ -180,7 +191,8 @@ def _advice(leaks: Leaks, verdict: Verdict, run: Run, steps: int | None) -> str:
             f"Next, in another --out: {weight_option}a lower training.lr (now {rate:g}) or fewer training.epochs (now {epochs:g}); "
             "training.guard=collapse ends a run before it is destroyed."
         )
-    return f"Next: all questions: unsee eval --model {run.out}; beside the original: unsee compare ORIGINAL {run.out}"
+    all_questions = f"all questions: unsee eval --model {run.out}; " if sample else ""
+    return f"Next: {all_questions}beside the original: unsee compare ORIGINAL {run.out}"
 
 
 def keep_outcome(folder: Path, outcome: Outcome) -> None:
