@@ -577,6 +577,14 @@ def test_models_alone_and_text_only_runs_can_be_shown(demo: dict[str, list[Path]
         (lambda run: (run / "responses.jsonl").write_text('{"id": 1}'), "row 1 is no response"),
         (lambda run: (run / "scores.json").write_text('{"a": 3}'), "expected metric -> score"),
         (lambda run: (run / "run.yaml").write_text("a: [b"), "expected YAML"),
+        *(
+            (lambda run, name=name: (run / name).write_bytes(b"\xff"), f"{name} is damaged: 'utf-8'")
+            for name in ("judged.json", "attacks.json", "run.yaml", "vocabulary.json", "log.jsonl")
+        ),
+        (
+            lambda run: (run / "attacks.json").write_text('{"attacks": {"prompts": {"recovered": 0.5, "cut": null}}}'),
+            "attacks.json is damaged: expected attacks with their results",
+        ),
         (lambda run: run.rename(run.with_name("gone")), "not a folder"),
     ],
 )

@@ -85,7 +85,7 @@ def _missing(stages: Sequence[Stage]) -> list[str]:
         scores = stage.runs[0].scores
         keys = ("model.fq", *(key for role in ("unseen", "forget") for key in (f"{role}.leak", f"{role}.refusal")))
         for reason in dict.fromkeys(scores[key].why for key in keys if key in scores):
-            lines[f"{stage.name}: {cell(reason)}."] = bool(reason)
+            lines[cell(f"{stage.name}: {reason}.")] = bool(reason)
     return [line for line, has_reason in lines.items() if has_reason]
 
 

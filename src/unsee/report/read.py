@@ -179,7 +179,7 @@ def _require_numbers(folder: Path, responses: Sequence[Response]) -> None:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    record = _json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+    record = _json(_text(path), str(path)) if path.is_file() else {}
     if not isinstance(record, dict):
         raise UserError(f"{path}: expected a mapping, got {short_repr(record, 60)}. Evaluate the run again.")
     return record
@@ -187,17 +187,33 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _attacks(path: Path) -> dict[str, Any]:
     attacks = _record(path).get("attacks", {})
-    if not isinstance(attacks, dict) or not all(isinstance(result, dict) for result in attacks.values()):
+    if not isinstance(attacks, dict) or not all(map(_is_attack_result, attacks.values())):
         raise UserError(f"{path} is damaged: expected attacks with their results. Run `unsee attack` again.")
     return attacks
 
 
+def _is_attack_result(result: Any) -> bool:
+    """Tell whether a result is a mapping whose figures are numbers, or null where there may be none."""
+    if not isinstance(result, dict):
+        return False
+    figures = [result.get(name, 0) for name in ("recovered", "cut")]
+    figures += [result[name] for name in ("gold", "at") if result.get(name) is not None]
+    return all(isinstance(figure, int | float) for figure in figures)
+
+
 def _rows(path: Path) -> list[Any]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             rows.append(_json(line, f"{path}, line {number}"))
     return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}. Evaluate the run again, or restore the file.") from error
 
 
 def _json(text: str, source: str) -> Any:
@@ -231,7 +247,7 @@ def _score(row: Mapping[str, Any]) -> Score:
 def _settings(path: Path) -> tuple[str, dict[str, Any]]:
     if not path.is_file():
         return "", {}
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     try:
         settings = config.parse_yaml(text, where=str(path))
     except UserError as error:
@@ -248,8 +264,8 @@ def _method(settings: Mapping[str, Any]) -> str:
 def _name_count(path: Path) -> int:
     if not path.is_file():
         return 0
-    vocabulary = _json(path.read_text(encoding="utf-8"), str(path))
-    return len(vocabulary.get("names") or {}) if isinstance(vocabulary, dict) else 0
+    names = _record(path).get("names") or {}
+    return len(names) if isinstance(names, dict) else 0
 
 
 def _log(path: Path) -> list[Mapping[str, float]]:

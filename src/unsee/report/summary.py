@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -187,7 +188,8 @@ def peak_gib(stage: Stage) -> float | None:
 
 
 def _numbers(stage: Stage, key: str) -> list[float]:
-    return [float(run.result[key]) for run in stage.runs if isinstance(run.result.get(key), (int, float))]
+    numbers = [float(run.result[key]) for run in stage.runs if isinstance(run.result.get(key), (int, float))]
+    return [number for number in numbers if math.isfinite(number)]
 
 
 def blank_share(stage: Stage) -> float:
