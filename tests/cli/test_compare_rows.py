@@ -53,7 +53,7 @@ def test_two_models_of_one_stage_are_two_rows(tmp_path):
     rows = {entry["stage"]: entry for entry in leaderboard(tmp_path / "page")}
     assert {name: (one["seeds"], one["scores"]["unseen.leak"]["value"]) for name, one in rows.items()} == {
         "original run=e1": (1, 1.0),
-        "original run=e2": (2, 0.0),
+        "original run=e2": (1, 0.0),  # one model, judged twice
     }
     text = (tmp_path / "page" / "leaderboard.md").read_text()
     assert "several models called original" in text
@@ -65,6 +65,18 @@ def test_a_run_that_is_named_twice_is_one_seed(tmp_path):
     (tmp_path / "link").symlink_to(one)
     compare([one, tmp_path / "e1" / ".." / "e1", tmp_path / "link"], tmp_path / "page")
     assert [(entry["stage"], entry["seeds"]) for entry in leaderboard(tmp_path / "page")] == [("original", 1)]
+
+
+def test_a_model_that_was_judged_twice_is_one_seed(tmp_path, capsys):
+    folders = [write(tmp_path / name, ROWS, {"weights": "1" * 64}) for name in ("e1", "e2")]
+    others = [
+        write(tmp_path / "e3", [row("a"), row("b", "A dog.")], {"weights": "1" * 64}),
+        write(tmp_path / "e4", ROWS),
+    ]
+    compare([*folders, *others[:1]], tmp_path / "page")
+    assert [(entry["stage"], entry["seeds"]) for entry in leaderboard(tmp_path / "page")] == [("original", 2)]
+    assert f"{folders[1]} is left out: it has the answers of the same model as {folders[0]}." in capsys.readouterr().err
+    assert folders_by_row([folders[0], others[1]]) == {"original run=e1": folders[:1], "original run=e4": others[1:]}
 
 
 def test_other_questions_are_another_row_and_said(tmp_path):

@@ -690,6 +690,23 @@ def test_seeds_that_answered_with_other_settings_are_rows_of_their_own(tmp_path)
     assert folders_by_row(folders) == {"npo max_new_tokens=256": folders[:2], "npo max_new_tokens=16": folders[2:]}
 
 
+def test_settings_that_are_mappings_tell_rows_apart_and_retention_does_not(tmp_path):
+    folders = [make_run(tmp_path / f"run-{i}", "npo", seed=i) for i in range(4)]
+    for place, folder in enumerate(folders):
+        names = {f"person {place}": "Bo"} if place > 1 else {}
+        settle(folder, method={"substitutes": names}, retention=f"days:{place + 1}")
+    apart = {f"npo run=run-{place}": [folders[place]] for place in (2, 3)}
+    assert folders_by_row(folders) == {"npo run=run-0": folders[:2], **apart}
+
+
+def test_times_that_are_no_numbers_are_not_told(tmp_path):
+    folder = make_run(tmp_path / "npo", "npo")
+    (folder / "run.yaml").write_text("method: npo\nresult: {seconds: .nan, peak_gib: .inf}\n")
+    compare([folder], tmp_path / "out")
+    (row,) = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    assert (row["seconds"], row["peak_gib"]) == (None, None)
+
+
 def test_rows_that_differ_in_many_settings_are_named_by_folder(tmp_path):
     folders = [make_run(tmp_path / f"run-{i}", "npo", seed=i) for i in range(3)]
     for place, folder in enumerate(folders):

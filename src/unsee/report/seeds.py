@@ -13,28 +13,40 @@ from typing import Any, Final
 from unsee.report.read import GOLD, Record, read_run
 from unsee.utils.files import distinct
 from unsee.utils.grouping import by_key
+from unsee.utils.terminal import note_once
 
-_OWN: Final = frozenset({"seed", "out", "engine", "eval", "record", "result"})
+_OWN: Final = frozenset({"seed", "out", "engine", "eval", "retention", "record", "result"})
 """Parts of run.yaml that may differ between seeds."""
 MOST: Final = 3
-"""Most settings in a row's name; rows that differ in more are named by folder."""
+"""Most settings in a row's name; rows that differ in more, or in a mapping, are named by folder."""
 
 
 def folders_by_row(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """Return row name -> run folders, each once. Names show differing settings (`npo retain_weight=1.0`).
 
-    Runs that answered with other settings (max_new_tokens, backend) are rows of their own, and so are those with other
+    A model that was judged twice counts once, which a note says. Runs that answered with other settings (max_new_tokens, backend) are rows of their own, and so are those with other
     weights, questions or gold model, named by their folders.
     """
     records = [read_run(folder) for folder in distinct(folders)]
     stages = by_key((record.stage, record) for record in records)
     gold_row_names = {stage: _names(stage, stages[stage], GOLD.values()) for stage in GOLD.values() if stage in stages}
     golds = [stage for stage, names in gold_row_names.items() if len(set(names)) == 1]
-    return by_key(
-        (name, record.folder)
+    rows = by_key(
+        (name, record)
         for stage, runs in stages.items()
         for name, record in zip(gold_row_names.get(stage) or _names(stage, runs, golds), runs, strict=True)
     )
+    return {name: [record.folder for record in _different(runs)] for name, runs in rows.items()}
+
+
+def _different(records: Sequence[Record]) -> list[Record]:
+    """Return the runs of a row without those whose model was judged in an earlier one."""
+    different: dict[tuple[str, ...], Record] = {}
+    for record in records:
+        answers = (record.weights or str(record.folder), *(response.text for response in record.responses))
+        if (first := different.setdefault(answers, record)) is not record:
+            note_once(f"{record.folder} is left out: it has the answers of the same model as {first.folder}.")
+    return list(different.values())
 
 
 def _names(stage: str, records: Sequence[Record], golds: Collection[str]) -> list[str]:
@@ -48,7 +60,8 @@ def _names(stage: str, records: Sequence[Record], golds: Collection[str]) -> lis
     identities = [_identity(record, golds) for record in records]
     if len(set(identities)) == 1 and not keys:
         return [stage] * len(records)
-    if len(set(identities)) == 1 and len(keys) <= MOST:
+    has_mapping = any(isinstance(settings[key], Mapping) for settings in settings_list for key in keys)
+    if len(set(identities)) == 1 and len(keys) <= MOST and not has_mapping:
         return [
             f"{stage} {' '.join(f'{short(key, keys)}={settings[key]}' for key in keys)}" for settings in settings_list
         ]
@@ -83,15 +96,18 @@ def _folder_names(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted name and value of every setting that distinguishes rows."""
+def flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted name and value of every setting that distinguishes rows.
+
+    A mapping below a part, such as `method.substitutes`, is one value, for two of them may have no entry in common.
+    """
     for key, value in settings.items():
-        if not prefix and key in _OWN:
+        if key in _OWN:
             continue
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
+            yield from ((f"{key}.{name}", setting) for name, setting in value.items())
         else:
-            yield f"{prefix}{key}", value
+            yield key, value
 
 
 def short(key: str, keys: Sequence[str]) -> str:
