@@ -805,6 +805,13 @@ def test_an_answer_stands_under_its_own_question(demo: dict[str, list[Path]], tm
     assert gallery.showcase(stages, "unseen") != asked.id
 
 
+def test_the_showcase_takes_each_row_by_its_own_usual_class(demo: dict[str, list[Path]]) -> None:
+    stages = read_stages({name: demo[name] for name in ("npo", "reject", "pubg")})
+    alike = [replace(stage, runs=tuple(replace(run, stage="npo") for run in stage.runs)) for stage in stages]
+    assert gallery.showcase(alike, "unseen") == gallery.showcase(stages, "unseen")
+    assert [card.question for card in gallery.cards(alike)] == [card.question for card in gallery.cards(stages)]
+
+
 def test_the_page_of_answers_is_offline_and_hostile_text_stays_data(
     demo: dict[str, list[Path]], tmp_path: Path
 ) -> None:

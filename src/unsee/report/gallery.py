@@ -134,7 +134,11 @@ def _diverse(runs: Sequence[Record], role: Role, limit: int) -> list[str]:
 
 
 def _traits(runs: Sequence[Record], response: Response) -> list[str]:
-    verdicts = [f"{run.stage}:{verdict_of(run, run_response)}" for run in runs if (run_response := same(run, response))]
+    verdicts = [
+        f"{number}:{verdict_of(run, run_response)}"
+        for number, run in enumerate(runs)
+        if (run_response := same(run, response))
+    ]
     return [*verdicts, f"entity:{response.entity}", f"image:{response.image}", f"kind:{response.kind}:{response.fact}"]
 
 
@@ -276,7 +280,7 @@ def faces(stages: Sequence[Stage], limit: int = 8) -> list[Face]:
 def showcase(stages: Sequence[Stage], role: str) -> str | None:
     """Return the open question in `role` on which most models show their usual class."""
     runs = [stage.runs[0] for stage in stages]
-    usual_class = {run.stage: _usual(run, role) for run in runs}
+    usual_classes = [_usual(run, role) for run in runs]
     kinds = (*PROBES, Kind.HAZARD)
     responses = [response for response in runs[0].responses if response.role == role and response.kind in kinds]
     open_responses = [response for response in responses if response.kind == Kind.OPEN] or responses
@@ -284,8 +288,8 @@ def showcase(stages: Sequence[Stage], role: str) -> str | None:
         return None
     typical_counts = {
         response.id: sum(
-            verdict_of(run, run_response) == usual_class[run.stage]
-            for run in runs
+            verdict_of(run, run_response) == usual_class
+            for run, usual_class in zip(runs, usual_classes, strict=True)
             if (run_response := same(run, response)) is not None
         )
         for response in open_responses
