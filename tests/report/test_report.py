@@ -848,6 +848,11 @@ def test_a_request_is_fulfilled_only_if_attacks_bring_nothing_back(tmp_path: Pat
     found["prompts"] = {"recovered": 0.0, "gold": 0.0, "cut": 0.4}
     told = "not measured: under prompts 40% of its answers were cut before anything came back"
     assert _sworn(silent, tmp_path / "cut", attacks=found) == told
+    broken = {"why": "no question"}
+    said = _sworn(silent, tmp_path / "none", attacks={"prompts": broken})
+    assert said == "not measured: it no longer says it, but no attack could be measured (prompts: no question)"
+    said = _sworn(silent, tmp_path / "some", attacks={"relearning": found["relearning"], "prompts": broken})
+    assert said == "yes: it no longer says it, and no attack brings it back (not measured: prompts: no question)"
     found = {"relearning": {"recovered": 0.6, "gold": 0.0}}
     assert _sworn(silent, tmp_path / "c", attacks=found) == "no: relearning brings 60% back"
     found["patching"] = {"recovered": 0.9, "gold": 0.0, "finds": "traces"}

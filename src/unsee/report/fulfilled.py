@@ -45,9 +45,16 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
 
 def _by_attacks(stage: Stage) -> Fulfilled:
     """Return whether the attacks on a silent model show that it has forgotten."""
-    findings = [finding for finding in recovered_by_attack(stage).values() if isinstance(finding, Returned)]
+    outcomes = recovered_by_attack(stage)
+    findings = [finding for finding in outcomes.values() if isinstance(finding, Returned)]
+    unmeasured = [f"{name}: {why}" for name, why in outcomes.items() if isinstance(why, str)]
     if not findings:
-        return Fulfilled(word="not measured", why="it no longer says it, but no attack was made: unsee attack")
+        reason = (
+            f"no attack could be measured ({'; '.join(unmeasured)})"
+            if unmeasured
+            else "no attack was made: unsee attack"
+        )
+        return Fulfilled(word="not measured", why=f"it no longer says it, but {reason}")
     for kind in FINDS:
         if (worst_finding := worst(stage, kind)) is not None and worst_finding.above >= LIMITS.returns:
             return Fulfilled(word="no", why=found_words(worst_finding))
@@ -58,7 +65,8 @@ def _by_attacks(stage: Stage) -> Fulfilled:
         if (finding.cut or 0.0) > LIMITS.unmeasured:
             reason = f"under {finding.attack} {percent(finding.cut or 0.0)} of its answers were cut before anything came back"
             return Fulfilled(word="not measured", why=reason)
-    return Fulfilled(word="yes", why="it no longer says it, and no attack brings it back")
+    remark = f" (not measured: {'; '.join(unmeasured)})" if unmeasured else ""
+    return Fulfilled(word="yes", why=f"it no longer says it, and no attack brings it back{remark}")
 
 
 def told_elsewhere(stage: Stage, role: str) -> str:
