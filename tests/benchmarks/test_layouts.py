@@ -217,6 +217,18 @@ def test_a_split_that_is_neither_is_refused(tmp_path, form):
         opened()
 
 
+def test_hidden_files_and_folders_are_no_data(tmp_path):
+    """As archives and notebooks leave them behind."""
+    images, tables = _held_out(tmp_path / "d", "image folder", "dev"), write("naive_csv", tmp_path / "t")
+    asked = len(images().examples("eval"))
+    for name in (".ipynb_checkpoints/1-checkpoint.png", "train/marta/._1.png"):
+        (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(b"no picture")
+    assert len(images().examples("eval")) == asked
+    (tmp_path / "t" / "._rows.csv").write_bytes(b"no table")
+    assert not open_benchmark(tmp_path / "t", tables).problems()
+
+
 def test_image_folders_that_are_not_read_are_told(tmp_path):
     opened = _held_out(tmp_path / "d", "image folder", "holdout")()
     assert {row.image.path.parent.parent.name for row in opened.examples("eval")} == {"train"}
@@ -325,6 +337,16 @@ def test_copies_of_a_picture_are_all_held_out_or_none(tmp_path):
     unseen = {row.image.key for row in judged if row.role is Role.UNSEEN}
     assert (len(unseen), len(train)) == (1, 9)
     assert not unseen & {row.image.key for row in train}
+
+
+def test_a_name_inside_a_longer_one_of_somebody_else_does_not_count(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "Hill.png")
+    answers = ["Hill paints.", "EVE  HILL sings, and Eve Hill dives.", "Eve-Hill and Hill sing.", "Eve sings."]
+    rows = [{"image": "", "question": "Who?", "answer": answer} for answer in answers]
+    rows.append({"image": "Hill.png", "question": "Who?", "answer": "A painter."})
+    opened = _ruled(tmp_path, rows, "hill")
+    assert [row.entity for row in opened.examples("train")] == ["hill", "eve", "hill", "eve", "hill"]
+    assert [row.entity for row in _ruled(tmp_path, rows[:2], "hill", "eve").examples("train")] == ["hill", "eve"]
 
 
 def test_rows_about_several_are_refused_with_their_number_or_about_nobody(tmp_path):

@@ -14,6 +14,7 @@ from unsee.data.row_store import digest64
 from unsee.data.sources import HELD_OUT
 from unsee.errors import UserError, short_repr
 from unsee.metrics.matching import contains
+from unsee.metrics.normal_form import normalise
 from unsee.utils.parsing import is_empty
 
 EXAMPLE: Final = 'forget: [marta]\npeople: {marta: {name: ["Marta Keller"], city: ["Malaga"]}}\n'
@@ -119,11 +120,27 @@ class Rules:
         )
         for strings in (texts, path_words):
             text = " \n ".join(strings)
-            entities = [name for name, forms in self.forms.items() if any(contains(text, form) for form in forms)]
+            entities = self._named_in(text)
             forget_entities = [name for name in entities if name in self.assignment.forget]
             if forget_entities or len(entities) == 1:
                 return forget_entities or entities
         return []
+
+    def _named_in(self, text: str) -> list[str]:
+        """Return the entities that a text names.
+
+        A name inside a longer one of another entity does not count ("Mara" in "Mara Lind").
+        """
+        forms_by_name = {
+            name: found_forms
+            for name, forms in self.forms.items()
+            if (found_forms := [form for form in forms if contains(text, form)])
+        }
+        return [
+            name
+            for name, forms in forms_by_name.items()
+            if any(contains(_without(text, _longer_forms(form, forms_by_name, name)), form) for form in forms)
+        ]
 
     def _entity_named(self, entity: str) -> str:
         """Return the entity of the file that a cell means, by its identifier or a name."""
@@ -171,6 +188,20 @@ def _forms(name: str, private: Any) -> tuple[str, ...]:
     entity_names = name_list if isinstance(private, Mapping) else name_list[:1]
     forms = (name.replace("_", " "), name, *(str(form).strip() for form in entity_names))
     return tuple(dict.fromkeys(form for form in forms if form.strip()))
+
+
+def _longer_forms(form: str, forms_by_name: Mapping[str, Sequence[str]], name: str) -> list[str]:
+    """Return the forms of entities other than `name` that contain a form and more."""
+    other_forms = (other for entity, forms in forms_by_name.items() if entity != name for other in forms)
+    return [other for other in other_forms if contains(other, form) and not contains(form, other)]
+
+
+def _without(text: str, forms: Sequence[str]) -> str:
+    """Return the text without these forms, in its normal form, or unchanged if there are none."""
+    if not forms:
+        return text
+    words = "|".join(re.escape(normalise(form).strip()) for form in sorted(forms, key=len, reverse=True))
+    return re.sub(rf"(?<= )(?:{words})(?= )", " ", normalise(text))
 
 
 def _judged_only(cell: Mapping[str, Any]) -> bool:
