@@ -91,6 +91,11 @@ def test_rows_are_the_same_data_in_every_form(tmp_path):
     wanted = fingerprint(open_benchmark(EXAMPLE))
     assert fingerprint(of_object(rows())) == wanted
     assert fingerprint(of_object(pandas.DataFrame(texts))) == wanted
+    gaps = pandas.DataFrame(texts).assign(
+        visible=pandas.NaT, chain=pandas.Series([pandas.NA] * len(texts), dtype=object)
+    )
+    without_visible = [{name: cell for name, cell in row.items() if name not in ("visible", "chain")} for row in texts]
+    assert fingerprint(of_object(gaps)) == fingerprint(of_object(without_visible))
     named = {name: [row.get(name) for row in texts] for name in {name for row in texts for name in row}}
     import datasets
 

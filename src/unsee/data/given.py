@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from PIL import Image
 
 from unsee.api.pictures import opaque
 from unsee.data.sources import Source, in_split, split_of
 from unsee.errors import UserError, short_repr
+
+_MISSING: Final = ("NAType", "NaTType")
+"""Types of what pandas holds in empty cells, besides None and NaN."""
 
 
 def source_of(data: Any) -> Source:
@@ -68,6 +71,8 @@ def _row(row: Any, number: int, kind: str) -> dict[str, Any]:
 
 def _cell(value: Any) -> Any:
     """Return a cell as a table on disk would hold it."""
+    if type(value).__name__ in _MISSING:
+        return None
     if isinstance(value, Image.Image):
         return _png(value)
     if isinstance(value, Path):

@@ -240,10 +240,11 @@ def _unread_images(root: Path) -> Iterator[str]:
 
 
 def _image_places(root: Path) -> Iterator[tuple[str, ...]]:
-    """Yield the parts of the paths of all image files below a folder."""
+    """Yield the parts of the paths of all image files below a folder, but for hidden ones."""
     for file in sorted(root.rglob("*")) if root.is_dir() else ():
-        if file.suffix.lower() in IMAGES:
-            yield file.relative_to(root).parts
+        parts = file.relative_to(root).parts
+        if file.suffix.lower() in IMAGES and not any(part.startswith(".") for part in parts):
+            yield parts
 
 
 def _is_asked(parts: tuple[str, ...]) -> bool:

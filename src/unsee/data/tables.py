@@ -31,10 +31,11 @@ _HEADER: Final = 2**16
 
 
 def tables_at(place: Path) -> list[Path]:
-    """Return the table files at a place: the file itself, or those in the folder."""
+    """Return the table files at a place: the file itself, or those in the folder that are not hidden."""
     if not place.is_dir():
         return [place] if place.is_file() else []
-    return sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = (path for path in place.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def find_table(place: Path) -> Path:
