@@ -188,6 +188,16 @@ def test_a_broken_installed_package_is_named_when_it_is_used(installed):
     assert registry.load("methods", "ga").__name__ == "GA"
 
 
+@pytest.mark.parametrize("text", [None, "x = (", "x = '\0'"])
+def test_a_package_whose_module_is_gone_or_damaged_breaks_no_list(installed, capsys, text):
+    file = installed / "unsee_example" / "fixed_answer.py"
+    file.unlink() if text is None else file.write_text(text)
+    assert main.main(["list", "methods"]) == 0
+    said = capsys.readouterr().out
+    assert "cannot be" in next(line for line in said.splitlines() if "fixed_answer" in line)
+    assert "Gradient ascent" in said
+
+
 TWO = METHOD.replace("weight: float", "name: ClassVar[str] = 'nothing'\n\n        weight: float") + METHOD[
     METHOD.index("    @data") :
 ].replace("class Nothing", "class Steered").replace(

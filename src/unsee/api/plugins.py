@@ -222,7 +222,7 @@ def summary(entry: Outside) -> str:
         return entry.doc
     try:
         return first_line(text_of(entry))
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except (OSError, SyntaxError, ValueError, UserError) as error:
         return f"cannot be read: {error}"
 
 

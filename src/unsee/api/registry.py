@@ -162,7 +162,7 @@ def group(name: str) -> Group:
         return cast("Group", declared if declared in GROUPS else "loss")
     try:
         text = _files("methods")[name].read_text("utf-8") if entry is None else plugins.class_text(entry)
-    except (OSError, SyntaxError, UnicodeDecodeError, UserError):  # the summary says what is wrong with the file
+    except (OSError, SyntaxError, ValueError, UserError):  # the summary says what is wrong with the file
         text = ""
     match = re.search(r'^    group: ClassVar\[Group\] = "(\w+)"', text, re.MULTILINE)
     return cast("Group", match[1] if match and match[1] in GROUPS else "loss")
