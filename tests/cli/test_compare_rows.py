@@ -130,7 +130,9 @@ def test_what_is_no_seed_cannot_be_given_as_one(tmp_path):
 
 
 def test_a_run_whose_output_was_no_number_is_refused(tmp_path):
-    broken = write(tmp_path / "e1", [replace(ROWS[0], logprob=float("nan"), logprob_tokens=3)], {"weights": "1"})
+    broken = write(tmp_path / "e1", ROWS[:1], {"weights": "1"})
+    answer = replace(ROWS[0], logprob=float("nan"), logprob_tokens=3)
+    (broken / "responses.jsonl").write_text(json.dumps(answer.to_json()) + "\n")
     with pytest.raises(UserError, match="not a number at example 'a'"):
         compare([broken], tmp_path / "page")
     scored = write(tmp_path / "e2", ROWS, None, {"unseen.leak": Score(value=float("nan"), n=2)})
