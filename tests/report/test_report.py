@@ -556,6 +556,23 @@ def test_curves_survive_nan_and_keep_the_end(demo: dict[str, list[Path]]) -> Non
     assert len(curve.lines[0].split()) <= charts.POINTS + 1
 
 
+def test_curves_of_several_seeds_end_at_their_mean(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / str(seed), "ga", seed=seed) for seed in (0, 1)]
+    for folder, last in zip(folders, (1, 4), strict=True):
+        (folder / "log.jsonl").write_text(f'{{"step": 1, "loss": 9}}\n{{"step": 2, "loss": {last}}}\n')
+    (curve,) = charts.curves(Stage(name="ga", runs=tuple(map(read_run, folders))))
+    assert (curve.last, len(curve.lines)) == ("2.5", 2)
+
+
+def test_a_figure_that_is_missing_says_why(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "ga", "ga")
+    scores = json.loads((run / "scores.json").read_text())
+    scores["retain.name"] = {"value": None, "n": 0, "why": "3 answers are in <another> script"}
+    (run / "scores.json").write_text(json.dumps(scores))
+    text = report({"ga": [run], "pubg": [make_run(tmp_path / "pubg", "pubg")]}, tmp_path / "out").read_text()
+    assert '<td class="none" title="3 answers are in &lt;another&gt; script">' in text
+
+
 def test_models_alone_and_text_only_runs_can_be_shown(demo: dict[str, list[Path]]) -> None:
     run = read_run(demo["pubg"][0])
     only_general = Record(

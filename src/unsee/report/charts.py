@@ -250,6 +250,7 @@ class Curve:
     low: str
     high: str
     last: str
+    """Value at the end, mean over seeds."""
     steps: int
 
 
@@ -277,7 +278,7 @@ def _curve(stage: Stage, name: str) -> Curve | None:
         lines=tuple(polyline(points, (first_step, last_step), (low, high)) for points in series),
         low=number(low),
         high=number(high),
-        last=number(series[0][-1][1]),
+        last=number(sum(points[-1][1] for points in series) / len(series)),
         steps=int(last_step),
     )
 

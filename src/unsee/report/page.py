@@ -238,12 +238,17 @@ def _row(stage: Stage, verdict: Verdict, columns: Sequence[Column]) -> Row:
         label=gallery.printable(stage.label),
         collapsed=verdict.collapsed,
         reference=stage.reference,
-        cells=[pooled_score(stage, column.key) for column in columns],
+        cells=[pooled_score(stage, column.key) or _missing_score(stage, column.key) for column in columns],
         seeds=len(stage.runs),
         seconds=seconds(stage),
         peak_gib=peak_gib(stage),
         stored=routes.stored_bytes(stage),
     )
+
+
+def _missing_score(stage: Stage, key: str) -> Score | None:
+    """Return a score without a value, which says why, or None if no run has it."""
+    return next((run.scores[key] for run in stage.runs if key in run.scores), None)
 
 
 def duration(time: float) -> str:
