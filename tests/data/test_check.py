@@ -66,6 +66,10 @@ def test_awkward_but_legal_data_is_usable(folder):
     assert report.problems == ()
     assert "the question itself says a private string in row-7" in str(report)
     assert "ada, ada2 have the same name 'ada lovell'" in str(report)
+    folded = check(write(folder, [row(question="Is this Áda Lovell?"), KEPT]))
+    assert "a private string in row-1:" in str(folded)
+    inside = check(write(folder, [row(private="Ann", question="What is the annual income?"), KEPT]))
+    assert "the question itself" not in str(inside)
     for example in open_benchmark(folder).examples("train"):
         assert example.image.load().mode == "RGB"
 

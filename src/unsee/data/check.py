@@ -515,8 +515,7 @@ def _elicits_name(example: Example) -> bool:
 
 
 def _terms_in_question(example: Example) -> bool:
-    question = example.question.casefold()
-    return any(form.casefold() in question for forms in example.private.values() for form in forms)
+    return any(contains_term(example.question, form) for forms in example.private.values() for form in forms)
 
 
 @dataclass
