@@ -262,6 +262,14 @@ def test_a_broken_plugin_is_an_error_with_file_and_line(tmp_path, capsys, text, 
     assert "bad" not in registry.names("methods")
 
 
+def test_a_path_may_have_colons_of_its_own(tmp_path):
+    """As those of Windows have behind the drive."""
+    file = write(tmp_path / "a:b" / "nothing.py", METHOD)
+    for text, attribute in ((str(file), ""), (f"{file}:Nothing", "Nothing")):
+        assert (plugins.Spec.parse(text).place, plugins.Spec.parse(text).attribute) == (str(file), attribute)
+        assert plugins.Spec.parse(str(plugins.Spec.parse(text))) == plugins.Spec.parse(text)
+
+
 def test_a_plugin_that_is_not_there_is_refused(tmp_path):
     for missing in (tmp_path / "none.py", "none.py", "some folder"):
         with pytest.raises(UserError, match="There is no plugin"):

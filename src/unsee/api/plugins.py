@@ -71,7 +71,8 @@ class Spec:
     def parse(cls, text: str | Path) -> Self:
         """Parse the text form. A path that does not exist is an error."""
         location, _, pin = str(text).partition(PIN)
-        place, _, attribute = (location, "", "") if Path(location).exists() else location.partition(":")
+        is_whole = ":" not in location or Path(location).exists()
+        place, attribute = (location, "") if is_whole else location.rsplit(":", 1)
         path = Path(place).expanduser()
         if path.exists():
             place = str(path.resolve())
