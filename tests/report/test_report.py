@@ -97,6 +97,11 @@ def test_title_and_file_name_are_taken(demo: dict[str, list[Path]], tmp_path: Pa
     assert "<h1>Request 17 &lt;b&gt;</h1>" in path.read_text()
 
 
+def test_a_folder_that_is_given_twice_is_one_seed(demo: dict[str, list[Path]]) -> None:
+    (stage,) = read_stages({"ga": [*demo["ga"], demo["ga"][0] / ".." / "ga"]})
+    assert len(stage.runs) == 1
+
+
 def test_report_loads_nothing_and_forbids_everything_else(demo: dict[str, list[Path]], tmp_path: Path) -> None:
     text = report(demo, tmp_path).read_text()
     page = Page(text)

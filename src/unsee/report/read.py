@@ -25,6 +25,7 @@ from unsee.scoring.against_gold import (
 )
 from unsee.scoring.conditions import with_false_answers
 from unsee.scoring.gold_distance import gold_distance
+from unsee.utils.files import distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +321,7 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
     for name, folders in stages.items():
         if not folders:
             raise UserError(f"Stage {name!r} has no run folder. Leave the stage out or give its folder.")
-        unordered.append(_require_seeds(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders))))
+        unordered.append(_require_seeds(Stage(name=name, runs=tuple(map(read_run, distinct(folders))))))
     ordered_stages = sorted(unordered, key=lambda stage: (*REFERENCES, stage.kind).index(stage.kind))
     return tuple(beside_gold(stage, gold_for(ordered_stages, stage.runs[0].promise)) for stage in ordered_stages)
 
