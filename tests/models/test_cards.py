@@ -81,10 +81,24 @@ def test_it_names_nobody_and_no_place(run, base):
     assert f"forget {count} of the entities" in text
 
 
-def test_an_absolute_path_among_the_settings_is_cut_to_its_name():
+def test_a_path_among_the_settings_is_cut_to_its_name():
+    settings = {"refusals": "requests/ada/refusals.txt", "instruction": "Do not name him/her."}
+    assert model_card._settings_json(settings) == (
+        '{"refusals": "refusals.txt", "instruction": "Do not name him/her."}'
+    )
     assert model_card._settings_json({"refusals": "/home/somebody/refusals.txt", "floor": float("-inf")}) == (
         '{"refusals": "refusals.txt", "floor": "-inf"}'
     )
+
+
+def test_empty_settings_are_shown_too(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    written = config.read_mapping(copied / "run.yaml")
+    written["method"] |= {"refusals": "", "layer": None}
+    (copied / "run.yaml").write_text(yaml.safe_dump(written))
+    text = model_card.card(copied)
+    assert '"layer": null' in text
+    assert '"refusals": ""' in text
 
 
 def test_entities_among_the_settings_are_counted_only():

@@ -50,9 +50,8 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
     run_settings = config.read_mapping(run / "run.yaml")
     run_settings["model"] = base or run_settings["model"]
     sidecar = read_object(run / "model" / "unsee.json")
-    run_settings["method"] = {
-        name: value for name, value in run_settings["method"].items() if value != sidecar.get("instruction")
-    }  # it is shown once, below
+    if instruction := sidecar.get("instruction"):  # it is shown once, below
+        run_settings["method"] = {name: value for name, value in run_settings["method"].items() if value != instruction}
     adapter = run_settings["training"].get("tune") == "lora" and not whole
     adapter = adapter and (run / "model" / "adapter_config.json").exists()
     lines = [
@@ -169,7 +168,7 @@ def _settings_json(settings: Mapping[str, Any]) -> str:
 
 def _public(value: Any) -> Any:
     """Return the public part of a setting: the name of a path, the size of a mapping."""
-    if isinstance(value, str) and PurePath(value).is_absolute():
+    if isinstance(value, str) and (PurePath(value).is_absolute() or ("/" in value and not re.search(r"\s", value))):
         return PurePath(value).name
     return f"{len(value)} given, not shown" if isinstance(value, Mapping) and value else value
 
