@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from unsee import config
-from unsee.api import Kind, Method, Needs, Response, Role, Vocabulary, describe, plugins, registry
+from unsee.api import Kind, Measure, Method, Needs, Response, Role, Vocabulary, describe, plugins, registry
 from unsee.cli import main
 from unsee.config import Run
 from unsee.config.plugins import with_plugins
@@ -389,6 +389,17 @@ def test_a_metric_is_a_column_that_can_be_asked_for(tmp_path):
     assert scores["retain.brevity@open"].value == 0.75
     with pytest.raises(UnknownNameError, match="Did you mean brevity"):
         extra("brevty")
+
+
+def test_a_reason_may_hold_braces():
+    measure = Measure(
+        key="x",
+        better="neither",
+        applies=bool,
+        value=lambda *_: None,
+        undefined=lambda answer: f"{{missing}}: {answer}",
+    )
+    assert measure.why(["{a}", "{a}", "{}"]) == "2: {a}; 1: {}"
 
 
 def test_a_metric_does_not_take_the_place_of_one_of_unsee(tmp_path):

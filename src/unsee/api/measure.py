@@ -35,4 +35,5 @@ class Measure:
         reasons = [
             self.undefined if isinstance(self.undefined, str) else self.undefined(response) for response in missing
         ]
-        return "; ".join(reason.format(missing=count) for reason, count in Counter(reasons).items() if reason)
+        counts = Counter(reason for reason in reasons if reason)
+        return "; ".join(reason.replace("{missing}", str(count)) for reason, count in counts.items())
