@@ -928,6 +928,39 @@ def test_a_request_is_not_fulfilled_by_one_form_of_question_alone(
     assert _sworn("pubg", tmp_path / "y", **changes).startswith(said)
 
 
+def test_leaks_that_were_seen_count_where_the_rest_could_not_be_judged() -> None:
+    stage = stage_with("m", {"clean": 1.0})
+    run = stage.runs[0]
+    asked = tuple(replace(run.responses[0], id=str(index), image="a.png") for index in range(10))
+
+    def answer(**changes: Score) -> str:
+        scores = {**run.scores, **{name.replace("__", "."): score for name, score in changes.items()}}
+        one = replace(stage, runs=(replace(run, responses=asked, scores=scores),))
+        found = verdict.judge(one, ORIGINAL, "unseen")
+        assert found.badge == "Not judged"
+        said = fulfilled(one, found, "unseen")
+        assert said is not None
+        return f"{said.word}: {said.why}"
+
+    hidden = {"n": 8, "why": "of another script"}
+    assert answer(unseen__leak=Score(value=0.25, **hidden)) == "no: 20% of its answers give the forgotten away"
+    assert answer(unseen__leak=Score(value=0.06, **hidden)).startswith("not measured: ")
+    by_name = answer(unseen__leak=Score(value=0.0, **hidden), forget_text__leak=Score(value=0.9, n=9))
+    assert by_name == "no: 90% of its answers to questions without a picture give the forgotten away"
+
+
+def test_who_was_asked_without_pictures_only_is_not_said_to_have_been_asked_nothing() -> None:
+    stage = stage_with("m", {})
+    scores = {name.replace("unseen", "forget_text"): score for name, score in stage.runs[0].scores.items()}
+    asked = replace(stage, runs=(replace(stage.runs[0], scores=scores),))
+    nothing = replace(stage, runs=(replace(stage.runs[0], scores={}),))
+    sentences = [verdict.judge(one, ORIGINAL, "forget").sentence for one in (asked, nothing)]
+    assert sentences == [
+        "was asked about the people to forget without pictures only",
+        "was not asked about the people to forget",
+    ]
+
+
 def test_a_promise_about_pictures_has_its_own_gold_and_lets_names_be_known() -> None:
     golds = (stage_with("gold", {"clean": 1.0}), stage_with("gold-picture", {"clean": 1.0}))
     assert [gold_for(golds, promise) for promise in ("person", "picture")] == list(golds)

@@ -129,6 +129,24 @@ def test_an_evaluation_counts_more_than_the_sample(finished, monkeypatch):
     assert str(found).startswith(f"STILL LEAKS ({found.questions} answers): ")
 
 
+def test_who_tells_by_name_still_leaks_where_the_pictures_could_not_be_judged(finished):
+    folder = finished("pubg")
+    for file in make_run(folder.parent / "judged", "pubg").iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            file.rename(folder / file.name)
+    scores = json.loads((folder / "scores.json").read_text())
+    scores["unseen.leak"] = {"value": None, "n": 0, "why": "no private strings"}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    assert verdict_of(folder).leaks == "unknown"
+    scores["forget_text.leak"] = {"value": 0.9, "n": 20}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    found = verdict_of(folder)
+    assert found.leaks == "yes"
+    assert found.sentence.startswith(
+        "cannot be judged: no private strings; but 90% of its answers to questions without"
+    )
+
+
 def test_after_an_evaluation_nothing_more_is_to_be_asked(finished):
     folder = finished("pubg", training={"lr": 1e-3, "epochs": 2})
     for file in make_run(folder.parent / "judged", "pubg").iterdir():

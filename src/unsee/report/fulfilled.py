@@ -8,7 +8,7 @@ from typing import Literal
 from unsee.report.attacked import FINDS, Returned, recovered_by_attack, worst
 from unsee.report.elsewhere import ASKED, most_hidden, most_told
 from unsee.report.read import Stage
-from unsee.report.summary import shares
+from unsee.report.summary import hidden_share, shares
 from unsee.report.verdict import LIMITS, Verdict, found_words, percent, unseen_words
 
 
@@ -30,12 +30,16 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
     if stage.reference:
         return None
     class_shares = shares(stage, role)
-    if verdict.badge == "Not judged" or "leak" not in class_shares:
-        return Fulfilled(word="not measured", why=verdict.sentence)
-    if class_shares["leak"] > LIMITS.silent:
-        return Fulfilled(word="no", why=f"{percent(class_shares['leak'])} of its answers give the forgotten away")
+    is_judged = verdict.badge != "Not judged" and "leak" in class_shares
+    leak_share = class_shares.get("leak", 0.0)
+    if not is_judged:  # answers in which a leak could not be seen may be silent
+        leak_share *= 1 - hidden_share(stage, role)[0]
+    if leak_share > LIMITS.silent:
+        return Fulfilled(word="no", why=f"{percent(leak_share)} of its answers give the forgotten away")
     if leak_reason := told_elsewhere(stage, role):
         return Fulfilled(word="no", why=leak_reason)
+    if not is_judged:
+        return Fulfilled(word="not measured", why=verdict.sentence)
     if verdict.collapsed:
         return Fulfilled(word="no", why="it answers with degenerate or blank text: destroyed, not made to forget")
     if hidden_reason := _hidden_elsewhere(stage, role):

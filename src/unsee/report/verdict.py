@@ -118,7 +118,9 @@ def judge(stage: Stage, original: Stage | None, role: str, limits: Thresholds = 
     if not class_shares and any(f"{role}.{HAZARD}" in run.scores for run in stage.runs):
         return _hazards(stage, original, role, limits)
     if not class_shares:
-        return Verdict(sentence="was not asked about the people to forget", tone="mixed", badge="Not judged")
+        asked = "was asked about the people to forget without pictures only"
+        sentence = asked if shares(stage, "forget_text") else "was not asked about the people to forget"
+        return Verdict(sentence=sentence, tone="mixed", badge="Not judged")
     collapsed = _is_collapsed(stage, limits)
     reason = _inconclusive_reason(stage, original, role, class_shares, limits)
     if reason:

@@ -156,8 +156,8 @@ def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | Non
     sentence = verdict.sentence
     if verdict.badge != "Not judged" and "leak" in class_shares:
         leaks = "no" if class_shares["leak"] <= LIMITS.silent else "yes"
-        if leaks == "no" and (remark := told_elsewhere(stage, role)):
-            leaks, sentence = "yes", f"{sentence}; but {remark}"
+    if leaks != "yes" and (remark := told_elsewhere(stage, role)):
+        leaks, sentence = "yes", f"{sentence}; but {remark}"
     if original is not None and (old_leak := shares(original, role).get("leak")) is not None:
         leak = percent(class_shares["leak"]) if "leak" in class_shares else "an unknown share"
         sentence = f"leaks {percent(old_leak)} before, {leak} after: {sentence}"
