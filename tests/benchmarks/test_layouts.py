@@ -339,6 +339,24 @@ def test_copies_of_a_picture_are_all_held_out_or_none(tmp_path):
     assert not unseen & {row.image.key for row in train}
 
 
+@pytest.mark.parametrize("names", [{"name": {"first": "Eve"}}, {"name": [None, "Eve"]}, True, [["Eve"]]])
+def test_names_below_people_that_are_no_texts_are_refused(tmp_path, names):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "data.json").write_text(json.dumps([{"image": "a.png", "question": "Who?", "answer": "Eve Hill"}]))
+    (tmp_path / "r.json").write_text(json.dumps({"forget": ["eve"], "people": {"eve": names}}))
+    with pytest.raises(UserError, match="'eve' below `people` names as text or a list of texts, got"):
+        open_benchmark(tmp_path / "data.json", {"name": "folder", "roles": str(tmp_path / "r.json")})
+
+
+def test_people_without_names_are_known_by_their_identifier(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "data.json").write_text(json.dumps([{"image": "a.png", "question": "Who?", "answer": "Eve"}]))
+    for names in (None, {}, {"name": None}, {"city": "Malaga"}):
+        (tmp_path / "r.json").write_text(json.dumps({"forget": ["eve"], "people": {"eve": names}}))
+        opened = open_benchmark(tmp_path / "data.json", {"name": "folder", "roles": str(tmp_path / "r.json")})
+        assert [row.entity for row in opened.examples("train")] == ["eve"]
+
+
 def test_a_name_inside_a_longer_one_of_somebody_else_does_not_count(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "Hill.png")
     answers = ["Hill paints.", "EVE  HILL sings, and Eve Hill dives.", "Eve-Hill and Hill sing.", "Eve sings."]

@@ -183,11 +183,22 @@ class Rules:
 
 def _forms(name: str, private: Any) -> tuple[str, ...]:
     """Return the strings that mark a row as about an entity: its identifier and its names."""
-    names = private.get("name", ()) if isinstance(private, Mapping) else private or ()
-    name_list = names.split(";") if isinstance(names, str) else list(names)
-    entity_names = name_list if isinstance(private, Mapping) else name_list[:1]
-    forms = (name.replace("_", " "), name, *(str(form).strip() for form in entity_names))
+    names = _texts(private.get("name") if isinstance(private, Mapping) else private, name)
+    entity_names = names if isinstance(private, Mapping) else names[:1]
+    forms = (name.replace("_", " "), name, *entity_names)
     return tuple(dict.fromkeys(form for form in forms if form.strip()))
+
+
+def _texts(names: Any, entity: str) -> list[str]:
+    """Return the names that the roles file gives an entity, or raise if they are no texts."""
+    if names is None:
+        return []
+    items = names.split(";") if isinstance(names, str) else names if isinstance(names, list) else [names]
+    if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
+        raise UserError(
+            f"The roles file must give {short_repr(entity)} below `people` names as text or a list of texts, got {short_repr(names)}."
+        )
+    return [str(item).strip() for item in items]
 
 
 def _longer_forms(form: str, forms_by_name: Mapping[str, Sequence[str]], name: str) -> list[str]:
