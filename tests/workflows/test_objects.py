@@ -96,6 +96,9 @@ def test_rows_are_the_same_data_in_every_form(tmp_path):
     )
     without_visible = [{name: cell for name, cell in row.items() if name not in ("visible", "chain")} for row in texts]
     assert fingerprint(of_object(gaps)) == fingerprint(of_object(without_visible))
+    twice = pandas.concat([pandas.DataFrame(texts), pandas.DataFrame({"answer": ["?"] * len(texts)})], axis=1)
+    with pytest.raises(UserError, match="DataFrame has column 'answer' twice"):
+        of_object(twice)
     named = {name: [row.get(name) for row in texts] for name in {name for row in texts for name in row}}
     import datasets
 

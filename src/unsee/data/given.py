@@ -35,6 +35,7 @@ def source_of(data: Any) -> Source:
 def _rows(data: Any) -> Iterable[Any]:
     library = type(data).__module__.partition(".")[0]
     if library == "pandas" and hasattr(data, "to_dict"):
+        _require_names(data)
         return list(data.to_dict("records"))
     if library == "datasets" and isinstance(data, Mapping):  # DatasetDict
         splits = {name: split_of(str(name), alone=len(data) == 1) for name in data}
@@ -46,6 +47,15 @@ def _rows(data: Any) -> Iterable[Any]:
     raise UserError(
         f"data must be a path, a hub id, a list of mappings, a DataFrame or a datasets.Dataset, got {short_repr(data)}."
     )
+
+
+def _require_names(data: Any) -> None:
+    """Raise if a DataFrame has duplicate columns, of which the last would win."""
+    columns = [str(column) for column in getattr(data, "columns", ())]
+    if duplicates := sorted({column for column in columns if columns.count(column) > 1}):
+        raise UserError(
+            f"The DataFrame has column {', '.join(map(short_repr, duplicates))} twice; rename or remove one of them."
+        )
 
 
 def _with_encoded_images(data: Any) -> Any:
