@@ -80,13 +80,11 @@ def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Seq
 
 def _missing(stages: Sequence[Stage]) -> list[str]:
     """Return why a model lacks forget quality, and why responses are not judged."""
-    lines = {}
-    for stage in stages:
-        scores = stage.runs[0].scores
-        keys = ("model.fq", *(key for role in ("unseen", "forget") for key in (f"{role}.leak", f"{role}.refusal")))
-        for reason in dict.fromkeys(scores[key].why for key in keys if key in scores):
-            lines[cell(f"{stage.name}: {reason}.")] = bool(reason)
-    return [line for line, has_reason in lines.items() if has_reason]
+    keys = ("model.fq", *(key for role in ("unseen", "forget") for key in (f"{role}.leak", f"{role}.refusal")))
+    reasons = (
+        (stage.name, run.scores[key].why) for stage in stages for run in stage.runs for key in keys if key in run.scores
+    )
+    return list(dict.fromkeys(cell(f"{name}: {reason}.") for name, reason in reasons if reason))
 
 
 def remarks(stages: Sequence[Stage]) -> list[str]:
