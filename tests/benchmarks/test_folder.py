@@ -89,6 +89,7 @@ def test_vocabulary_holds_everything_that_could_be_claimed(folder):
     ("cells", "message"),
     [
         ({"image": "none.png"}, r"row 2: image .*none\.png is missing"),
+        ({"image": "iVBORw0KGgo" * 400}, r"row 2: '.{,90} cannot be opened: "),
         ({"answer": " "}, "row 2: the answer is empty"),
         ({"question": ""}, "row 2: the question is empty"),
         ({"entity": ""}, "row 2: the entity is empty"),

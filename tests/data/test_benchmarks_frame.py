@@ -331,5 +331,7 @@ def test_a_picture_is_not_found_by_its_bare_name_in_another_folder(tmp_path):
     for place in ("1.jpg", "img/Weapon/2.jpg"):
         (tmp_path / place).touch()
     assert locate_file("img/Weapon/1.jpg", [tmp_path]) is None
+    with pytest.raises(UserError, match="cannot be opened: "):
+        locate_file("iVBORw0KGgo" * 400, [tmp_path])
     assert locate_file("dataset/img/Weapon/2.jpg", [tmp_path]) == tmp_path / "img" / "Weapon" / "2.jpg"
     assert locate_file("./1.jpg", [tmp_path]) == locate_file("/home/them/img/1.jpg", [tmp_path]) == tmp_path / "1.jpg"

@@ -21,7 +21,7 @@ from unsee.data.layouts import COLUMNS, MARK, OF_TARGETS, READ, ROLES, Layout, l
 from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
 from unsee.data.sources import HELD_OUT, INFO, TRAINED, Source, fits, open_source
-from unsee.data.tables import SUFFIXES, table_warnings, undecodable, unreadable
+from unsee.data.tables import SUFFIXES, is_file, table_warnings, undecodable, unreadable
 from unsee.errors import UserError, first_names, list_message, nearest, short_repr, unknown_name
 from unsee.metrics.scripts import whole_word_pattern
 from unsee.utils.parsing import is_empty, parse_json, text_fault
@@ -447,7 +447,7 @@ def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | N
     if fault := text_fault(value):
         raise UserError(f"image {fault}.")
     path = folder / value.strip()
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"image {path} is missing.")
     return ImageFile(path)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unsee.api.benchmark import Hub, Place
 from unsee.api.lazy import Lazy
 from unsee.api.pictures import decode_image
-from unsee.data.tables import undecodable
+from unsee.data.tables import is_file, undecodable
 from unsee.errors import UserError, short_repr
 from unsee.utils.parsing import require_fetched
 
@@ -65,7 +65,7 @@ class ArrowImage:
             value = value.get("bytes") or value.get("path")
         if isinstance(value, str):
             file = (self.folder or Path()) / value
-            return file.read_bytes() if file.is_file() else b""
+            return file.read_bytes() if is_file(file) else b""
         return value if isinstance(value, bytes) else b""
 
     def load(self) -> Image.Image:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageFile
 from unsee.data.arrow import ArrowImage
-from unsee.data.tables import IMAGES, SUFFIXES, unreadable
+from unsee.data.tables import IMAGES, SUFFIXES, is_file, unreadable
 from unsee.errors import UserError, list_message, short_repr
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
@@ -256,7 +256,7 @@ def locate_file(raw_path: str, roots: Sequence[Path]) -> Path | None:
     for start in range(len(parts) if foreign_path.is_absolute() else max(1, len(parts) - 1)):
         for root in roots:
             path = root.joinpath(*parts[start:])
-            if path.is_file():
+            if is_file(path):
                 return path
     return None
 

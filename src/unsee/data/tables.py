@@ -93,6 +93,18 @@ def table_warnings(path: Path) -> list[str]:
     return [f"{path.name} {warning}"] if warning else []
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file of this path.
+
+    Raises:
+        UserError: No file can have it (as an encoded picture in its place), or its folder may not be entered.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise UserError(f"{short_repr(str(path), 80)} cannot be opened: {error.strerror}.") from error
+
+
 def unreadable(path: Path) -> str:
     """Return why the image cannot be used, or empty if it decodes in full."""
     return undecodable(path) if path.is_file() else "is missing"
