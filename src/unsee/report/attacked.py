@@ -80,8 +80,8 @@ class Relearned:
 def relearning_curve(stage: Stage) -> list[Relearned]:
     """Return the relearning curve of the source and rate with most above gold [inferred].
 
-    Its means are over the entities that both models could be judged for. Empty without findings on both. Findings of a collapsed gold model are left out; of a collapsed model
-    count those that give back at least `BACK` above gold.
+    Its means are over the entities that both models could be judged for. Empty without findings on both. Findings of a
+    collapsed gold model are left out; of a collapsed model count those that give back at least `BACK` above gold.
     """
     pairs_by_step: dict[float, list[tuple[float, float]]] = {}
     for run in stage.runs:

@@ -24,8 +24,8 @@ MOST: Final = 3
 def folders_by_row(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """Return row name -> run folders, each once. Names show differing settings (`npo retain_weight=1.0`).
 
-    A model that was judged twice counts once, which a note says. Runs that answered with other settings (max_new_tokens, backend) are rows of their own, and so are those with other
-    weights, questions or gold model, named by their folders.
+    A model that was judged twice counts once, which a note says. Runs that answered with other settings (max_new_tokens,
+    backend) are rows of their own, and so are those with other weights, questions or gold model, named by their folders.
     """
     records = [read_run(folder) for folder in distinct(folders)]
     stages = by_key((record.stage, record) for record in records)
