@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from unsee.models.identity import model_hash
 from unsee.workflows import purge as purging
 from unsee.workflows.requests import asking, batch, intake, keys, manage, receipt, suppression, surfaces
 from unsee.workflows.requests import project as projects
-from unsee.workflows.requests.project import Project, open_project
+from unsee.workflows.requests.project import BATCH, Project, open_project
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
 from unsee.workflows.requests.rows import read_rows, write_rows
 from unsee.workflows.requests.surfaces import Share, Surface
@@ -828,6 +829,76 @@ def test_a_batch_without_requests_ends(project: Project, monkeypatch: pytest.Mon
     (second,) = approved(project, "Bo Winter")
     (result,) = batch.run(project)
     assert (result.batch, [one.request for one in result.checked]) == ("B-002", [second])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "nosuch"}, "Unknown method 'nosuch'"),
+        ({"attacks": ("crossmodal",)}, "attacks are any of sampling, .* got 'crossmodal'"),
+        ({"training": {"lrr": 1}}, "lrr"),
+        ({"gold": "/no/gold"}, "No model at /no/gold"),
+        ({"data": "/no/data"}, "/no/data"),
+    ],
+)
+def test_wrong_settings_are_said_before_a_batch_begins(project: Project, wrong: dict[str, Any], message: str) -> None:
+    approved(project, "Ada Lovell")
+    right = project.settings()
+    project.write(replace(right, **wrong))
+    with pytest.raises(UserError, match=message):
+        batch.run(project)
+    assert not (project.folder / "batches").exists()
+    project.write(right)
+    assert batch.run(project)[0].batch == "B-001"
+
+
+def test_a_batch_that_has_not_trained_takes_the_settings_of_now(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approved(project, "Ada Lovell")
+    interrupted(project, monkeypatch, "forget_run")
+    project.write(replace(project.settings(), method="ga", training={"lr": 3e-4}))
+    (result,) = batch.run(project)
+    run = config.read(Path(result.model) / RECORD)
+    assert (result.batch, run.method, run.training["lr"]) == ("B-001", "ga", 3e-4)
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_the_model_of_a_judged_batch_is_the_projects_whatever_was_closed_since(
+    project: Project, monkeypatch: pytest.MonkeyPatch, purged: bool
+) -> None:
+    """Else the next batch would begin with the model that still knows them."""
+    (first,) = approved(project, "Ada Lovell")
+    interrupted(project, monkeypatch, "write_overview")
+    manage.close(project, first, "erased", "done")
+    if purged:
+        manage.purge(project, [first], apply=True)
+    approved(project, "Bo Winter")
+    assert [result.batch for result in batch.run(project)] == (["B-002"] if purged else ["B-001", "B-002"])
+    record = config.read(project.batch("B-002") / "run" / RECORD)
+    assert record.model == str((project.batch("B-001") / "run").resolve())
+
+
+def test_earlier_requests_are_asked_again_without_the_model_before(
+    project: Project, tmp_path: Path, models: Models
+) -> None:
+    """Its weights may be purged. What it gave away stands in the ledger, as on arrival."""
+    (first,) = approved(project, "Ada Lovell")
+    models.forgets = False
+    merged = tmp_path / "merged"
+    batch.run(project)
+    shutil.copytree(project.batch("B-001") / "run", merged)
+    models.known[str(merged.resolve())] = {"ada", "bo"}
+    (project.batch("B-001") / BATCH).write_text(
+        (project.batch("B-001") / BATCH).read_text().replace('"lab"', json.dumps(str(tmp_path / "gone")))
+    )
+    project.write(replace(project.settings(), model=str(merged)))
+    (second,) = approved(project, "Bo Winter")
+    (result,) = batch.run(project)
+    found = {one.request: one for one in result.checked}
+    assert (found[first].verdict, found[second].verdict) == ("residual", "residual")
+    seen = found[first].surfaces["seen"]
+    assert seen.before == seen.after == Share(hits=4, n=4)
 
 
 def test_batches_are_numbered_behind_every_earlier_one(project: Project) -> None:

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee import config
-from unsee.api import VLM, Benchmark, Example, Kind, Response, Role, registry
+from unsee.api import VLM, Benchmark, Example, Kind, Response, Role, Training, registry
 from unsee.benchmarks.request import OF_TARGETS
 from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.distributed.file_lock import owner
-from unsee.errors import UserError
+from unsee.errors import UserError, short_repr
 from unsee.metrics.normal_form import normalise
 from unsee.models import model_card
 from unsee.models.identity import model_hash
-from unsee.models.location import folder_of
-from unsee.utils.files import atomic_write_json, owned_folder
+from unsee.models.location import adapter_chain, folder_of
+from unsee.utils.files import atomic_write_json, owned_folder, remove_folder
 from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note
 from unsee.workflows.attack import attack
@@ -36,7 +36,7 @@ from unsee.workflows.requests import asking, surfaces
 from unsee.workflows.requests.intake import require_approved
 from unsee.workflows.requests.ledger import State, require_codes
 from unsee.workflows.requests.overview import write_overview
-from unsee.workflows.requests.project import BATCH, Project, Request, Settings
+from unsee.workflows.requests.project import BATCH, SETTINGS, Project, Request, Settings
 from unsee.workflows.requests.questions import self_made, templates_of
 from unsee.workflows.requests.receipt import Issued, issue
 from unsee.workflows.requests.rows import read_rows, recast, write_rows
@@ -124,9 +124,7 @@ def run(
     require_codes(operator)
     with owner(project.folder):
         open_batch = _unfinished_batch(project)
-        results = (
-            _finish_batch(Batch(project=project, name=open_batch, seed=seed, operator=operator)) if open_batch else []
-        )
+        results = Batch(project=project, name=open_batch, seed=seed, operator=operator).finish() if open_batch else []
         waiting_ids = [request_id for request_id in requests if not (open_batch and _done(project, request_id))]
         chosen_ids = _chosen(project, waiting_ids) if waiting_ids or not requests else []
         if not chosen_ids and not results:
@@ -162,14 +160,6 @@ def _next(project: Project) -> str:
     names |= {str(entry.content["batch"]) for entry in project.ledger.entries() if "batch" in entry.content}
     numbers = [int(name.removeprefix("B-")) for name in names if re.fullmatch(r"B-\d+", name)]
     return f"B-{max(numbers, default=0) + 1:03d}"
-
-
-def _finish_batch(batch: Batch) -> list[Result]:
-    """Finish a batch, or end it if all of its requests were closed meanwhile."""
-    if batch.requests:
-        return [batch.run()]
-    batch.end()
-    return []
 
 
 def _require_different(project: Project, group: Sequence[str]) -> None:
@@ -234,12 +224,9 @@ class Batch:
 
     @cached_property
     def requests(self) -> list[Request]:
-        """Requests to unlearn: those of the batch that were not closed since it began."""
-        return [
-            self._request(request_id)
-            for request_id in self.facts["requests"]
-            if self.project.ledger.state(request_id).open
-        ]
+        """Requests of the batch, but those that were closed before they were unlearned, or closed and purged."""
+        states = [self.project.ledger.state(request_id) for request_id in self.facts["requests"]]
+        return [self._request(state.request) for state in states if self._is_part(state)]
 
     @cached_property
     def earlier(self) -> list[Request]:
@@ -260,19 +247,59 @@ class Batch:
             )
         return request
 
+    def _is_part(self, state: State) -> bool:
+        return state.open or (self._has_unlearned(state) and self.project.request(state.request) is not None)
+
+    def _has_unlearned(self, state: State) -> bool:
+        return bool(state.last("unlearned").get("batch") == self.name)
+
     def begin(self, requests: Sequence[str]) -> None:
-        """Write the batch file.
+        """Write the batch file. Tables that were written for other requests, rows or settings are removed.
 
         Raises:
-            UserError: Rows were edited after they were approved; nothing is written then.
+            UserError: Rows were edited after they were approved, or the project's settings cannot be used; nothing is written
+                then.
         """
         roots = {request_id: require_approved(self.project, request_id) for request_id in requests}
+        settings = self.project.settings()
+        _require_usable(settings)
         owned_folder(self.folder)
-        settings = config.plain(vars(self.project.settings()))
-        atomic_write_json(self.folder / BATCH, {"requests": list(requests), "roots": roots, "settings": settings})
+        file = self.folder / BATCH
+        facts = {"requests": list(requests), "roots": roots, "settings": config.plain(vars(settings))}
+        if file.is_file() and read_object(file) != facts:
+            remove_folder(self.folder / "asked")
+        atomic_write_json(file, facts)
 
-    def end(self) -> None:
-        """Mark the batch as ended."""
+    def finish(self) -> list[Result]:
+        """Finish an interrupted batch, which begins anew if nothing was trained yet.
+
+        If all of its requests were closed meanwhile, it ends; its model becomes the project's if it was judged.
+        """
+        if self.requests and not (self.run_folder / RECORD).exists():
+            self.begin([request.id for request in self.requests])
+        if self.requests:
+            return [self.run()]
+        if self._is_judged():
+            self._hand_over()
+        else:
+            self._end()
+        return []
+
+    def _is_judged(self) -> bool:
+        """Tell whether the ledger has the batch's verdict on one of its requests."""
+        return any(
+            entry.kind == "verdict" and entry.content.get("batch") == self.name and not entry.content.get("recheck")
+            for entry in self.project.ledger.entries()
+        )
+
+    def _hand_over(self) -> None:
+        """Describe the batch's model, make it the project's, and end the batch."""
+        self._describe()
+        write_overview(self.project)
+        self.project.write(replace(self.project.settings(), model=str(self.run_folder.resolve())))
+        self._end()
+
+    def _end(self) -> None:
         atomic_write_json(self.folder / BATCH, {**self.facts, "ended": True})
 
     def run(self) -> Result:
@@ -287,10 +314,7 @@ class Batch:
         retain_shares = {name: (value, after.get(name)) for name, value in before.items()}
         keep_outcome(self.run_folder, _outcome(checks))
         receipts = self._close(checks, retain_shares)
-        self._describe()
-        write_overview(self.project)
-        self.project.write(replace(self.project.settings(), model=str(self.run_folder.resolve())))
-        self.end()
+        self._hand_over()
         return Result(
             batch=self.name,
             folder=self.folder,
@@ -301,17 +325,9 @@ class Batch:
         )
 
     def _write_data(self) -> None:
-        """Write the tables for unlearning and for evaluation and attacks, unless both exist.
-
-        Until the training begins they are rewritten without the requests that were closed since.
-        """
-        request_ids = [request.id for request in self.requests]
-        written_ids = self.facts.get("written", self.facts["requests"])
-        if (self.folder / "asked" / "data.jsonl").exists() and (
-            written_ids == request_ids or (self.run_folder / RECORD).exists()
-        ):
+        """Write the tables for unlearning and for evaluation and attacks, unless both exist."""
+        if (self.folder / "asked" / "data.jsonl").exists():
             return
-        roots = {request_id: require_approved(self.project, request_id) for request_id in request_ids}
         owned_folder(self.folder / "asked", anew=True)
         rows = [row for request in self.requests for row in read_rows(self.project.place(request.id))]
         forget_rows = [
@@ -320,7 +336,6 @@ class Batch:
         train, judged = self._retain_rows()
         owned_folder(self.folder / "data", anew=True)
         write_rows(self.folder / "data", [*forget_rows, *train], [*rows, *judged])
-        atomic_write_json(self.folder / BATCH, {**self.facts, "roots": roots, "written": request_ids})
         write_rows(self.folder / "asked", [*forget_rows, *train], self._with_controls(rows, self.requests))
 
     def _with_controls(self, rows: Sequence[Example], requests: Sequence[Request]) -> list[Example]:
@@ -384,7 +399,7 @@ class Batch:
         before, after = model_hash(self.settings.model), model_hash(str(self.run_folder))
         seconds = run_record["result"].get("seconds")  # unknown after a resumed run
         for request in self.requests:
-            if states[request.id].last("unlearned").get("batch") != self.name:
+            if not self._has_unlearned(states[request.id]):
                 self.project.ledger.append(
                     "unlearned",
                     request.id,
@@ -403,7 +418,6 @@ class Batch:
         """Return the run that suits the data, with the settings of the project."""
         chosen_run = suggest(self.settings.model, str(self.folder / "data"), out=str(self.run_folder)).run
         if self.settings.method and self.settings.method != chosen_run.method:
-            registry.require("methods", self.settings.method)
             chosen_run = replace(chosen_run, method=self.settings.method, settings={})
         return replace(chosen_run, training={**chosen_run.training, **self.settings.training}, seed=self.seed)
 
@@ -443,9 +457,17 @@ class Batch:
         for model, requests in self._earlier_by_model().items():
             rows = [row for request in requests for row in read_rows(self.project.place(request.id))]
             questions = self._with_controls(rows, requests)
-            before, after = asking.ask(asking.open_vlm(model), questions), asking.ask(new_model, questions)
+            before, after = (
+                asking.ask(asking.open_vlm(model), questions) if model else [],
+                asking.ask(new_model, questions),
+            )
             for request in requests:
-                person_surfaces = self._sound(self._verdict_on(request, before, after, []), request, after)
+                person_surfaces = (
+                    self._verdict_on(request, before, after, [])
+                    if model
+                    else self._verdict_since_arrival(request, after)
+                )
+                person_surfaces = self._sound(person_surfaces, request, after)
                 checks.append(
                     Checked(
                         request=request.id,
@@ -457,7 +479,7 @@ class Batch:
         return checks
 
     def _earlier_by_model(self) -> dict[str, list[Request]]:
-        """Return the earlier requests by the model that each was unlearned from."""
+        """Return the earlier requests by the model that each was unlearned from, empty if it is no longer here."""
         requests_by_model: dict[str, list[Request]] = {}
         for request in self.earlier:
             batches = [
@@ -465,8 +487,7 @@ class Batch:
             ]
             batch_file = self.project.batch(str(batches[0])) / BATCH
             model = str(read_object(batch_file)["settings"]["model"]) if batch_file.is_file() else ""
-            if model and folder_of(model):
-                requests_by_model.setdefault(model, []).append(request)
+            requests_by_model.setdefault(model if _is_here(model) else "", []).append(request)
         return requests_by_model
 
     def _attack(self) -> Mapping[str, Any]:
@@ -498,6 +519,18 @@ class Batch:
             surfaces.shares(reference),
             "gold" if gold else "strangers",
             base=surfaces.shares(controls_before),
+        )
+
+    def _verdict_since_arrival(self, request: Request, after: Sequence[Response]) -> dict[str, Surface]:
+        """Return the verdict on one person, beside the figures that the ledger has from the arrival."""
+        person_after, controls_after = asking.split(after, request.entity)
+        arrival_surfaces = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
+        return surfaces.judge_surfaces(
+            surfaces.shares_of(arrival_surfaces, "before"),
+            surfaces.shares(person_after),
+            surfaces.shares(controls_after),
+            "strangers",
+            base=surfaces.shares_of(arrival_surfaces, "reference"),
         )
 
     @staticmethod
@@ -559,8 +592,32 @@ class Batch:
         return receipts
 
 
+def _require_usable(settings: Settings) -> None:
+    """Raise for settings that a batch could not be finished with: once it trains, it keeps them."""
+    for model in filter(None, (settings.model, settings.gold)):
+        folder_of(model)
+    if settings.data:
+        open_benchmark(settings.data, settings.benchmark)
+    if settings.method:
+        registry.require("methods", settings.method)
+    config.build(Training, settings.training, where=f"{SETTINGS}: training")
+    if others := [name for name in settings.attacks if name not in surfaces.ATTACKED]:
+        raise UserError(
+            f"{SETTINGS}: attacks are any of {', '.join(surfaces.ATTACKED)}, which receipts tell of; got "
+            f"{short_repr(others[0])}. Other attacks are made by hand: unsee attack --model BATCH/run."
+        )
+
+
 _JUDGED_KINDS: Final = (Kind.CHOICE, Kind.CLOZE, Kind.CHAIN, Kind.VISIBLE)
 """Kinds that are held out of unlearning, so that the verdict rests on unseen questions."""
+
+
+def _is_here(model: str) -> bool:
+    """Tell whether a model can be opened, with all that it stands on."""
+    try:
+        return bool(model) and bool(list(adapter_chain(model)))
+    except UserError:
+        return False
 
 
 def _is_unlearned(state: State) -> bool:

@@ -41,7 +41,7 @@ class Settings:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Training` that differ from what is suggested."""
     attacks: tuple[str, ...] = ("sampling", "quantisation", "relearning")
-    """Attacks on every batch (quick forms); what is not listed stands in the receipt as not tested."""
+    """Attacks on every batch (quick forms): any of `surfaces.ATTACKED`; the others stand in the receipt as not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

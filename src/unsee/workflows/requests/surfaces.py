@@ -104,6 +104,16 @@ def shares(rows: Sequence[Response]) -> dict[str, Share]:
     return {surface: Share(hits=sum(flags), n=len(flags)) for surface, flags in flags_by_surface.items()}
 
 
+def shares_of(stored_surfaces: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Share]:
+    """Return the shares `before`, `after` or `reference` of surfaces that were stored as JSON values."""
+    stored_shares = {surface: values.get(name) for surface, values in stored_surfaces.items()}
+    return {
+        surface: Share(hits=share["hits"], n=share["n"])
+        for surface, share in stored_shares.items()
+        if share is not None
+    }
+
+
 def judge_surfaces(
     before: Mapping[str, Share],
     after: Mapping[str, Share] | None,
