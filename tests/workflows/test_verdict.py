@@ -155,6 +155,21 @@ def test_after_an_evaluation_nothing_more_is_to_be_asked(finished):
     assert verdict_of(folder).advice == f"Next: beside the original: unsee compare ORIGINAL {folder}"
 
 
+def test_an_evaluation_does_not_clear_a_batch_whose_earlier_people_are_given_away(finished):
+    """It asks about the people of the batch only."""
+    folder = finished("pubg")
+    run = config.read(folder / "run.yaml")
+    leaking = {"leaks": "yes", "sentence": "deletion requests (2): 1 given away in answers", "questions": 9}
+    config.write(folder / "run.yaml", run, record={}, result={"steps": 3, "requests": {"count": 2}, "verdict": leaking})
+    for file in make_run(folder.parent / "judged", "pubg").iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            file.rename(folder / file.name)
+    with pytest.raises(UserError, match="1 given away in answers"):
+        require_silent(folder)
+    config.write(folder / "run.yaml", run, record={}, result={"steps": 3, "verdict": leaking})
+    require_silent(folder)
+
+
 def test_a_run_that_nobody_judged_is_not_handed_on(finished, tmp_path, capsys):
     folder = finished("pubg")
     assert main.main(["export", str(folder), "--to", "merged", "--out", str(tmp_path / "x")]) == 2

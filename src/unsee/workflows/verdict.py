@@ -101,12 +101,18 @@ def _stage(folder: Path) -> Stage:
 
 
 def verdict_of(folder: Path | str) -> Outcome | None:
-    """Return the outcome of an evaluation, else of a sample, or None if never judged."""
+    """Return the outcome of an evaluation, else of a sample, or None if never judged.
+
+    A batch of deletion requests that leaks goes on leaking: its evaluation asks nothing about the people of earlier batches.
+    """
     folder = Path(folder)
-    if (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file():
-        return _outcome(_stage(folder), None, config.read(folder / RECORD), steps=_result(folder).get("steps"))
-    verdict = _result(folder).get("verdict")
-    return config.build(Outcome, verdict, where=f"{folder}: verdict") if isinstance(verdict, Mapping) else None
+    result = _result(folder)
+    verdict = result.get("verdict")
+    kept = config.build(Outcome, verdict, where=f"{folder}: verdict") if isinstance(verdict, Mapping) else None
+    is_judged = (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file()
+    if not is_judged or ("requests" in result and kept is not None and kept.leaks == "yes"):
+        return kept
+    return _outcome(_stage(folder), None, config.read(folder / RECORD), steps=result.get("steps"))
 
 
 def require_silent(folder: Path | str) -> None:
