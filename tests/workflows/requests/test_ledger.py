@@ -105,6 +105,13 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path, key=KEY).append("model", model="x")
 
 
+def test_a_ledger_without_entries_is_told_and_not_taken_for_none(tmp_path: Path) -> None:
+    """A kill in the first entry leaves such a file, and so may a damaged disk."""
+    (tmp_path / "ledger.sqlite").touch()
+    with pytest.raises(UserError, match="has no entries.* remove the file; else restore it from a backup"):
+        Ledger(tmp_path, key=KEY).states()
+
+
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [

@@ -192,6 +192,11 @@ class Ledger:
         if not self.path.is_file():
             return ()
         with self._connection() as connection:
+            if not _has_entries(connection):
+                raise UserError(
+                    f"{self.path} cannot be used as a ledger: it has no entries. If a first `unsee request add` was "
+                    "interrupted, remove the file; else restore it from a backup."
+                )
             rows = connection.execute(
                 "SELECT number, time, request, kind, operator, content, seal FROM entries ORDER BY number"
             ).fetchall()
@@ -268,7 +273,7 @@ class Ledger:
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone():
+                if not _has_entries(connection):
                     self._create(connection)
                 yield connection
                 connection.execute("COMMIT")
@@ -309,6 +314,10 @@ class Ledger:
                 f"{self.path} was sealed with another key ({key_id}); this one is {self._key_id()}. "
                 "Set UNSEE_KEYS to the folder of its key."
             )
+
+
+def _has_entries(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone() is not None
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:
