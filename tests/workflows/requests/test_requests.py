@@ -163,6 +163,31 @@ def test_of_three_pictures_one_is_held_out(project: Project, tmp_path: Path, mod
     assert roles.count(Role.UNSEEN) * 2 == roles.count(Role.FORGET)
 
 
+def test_a_picture_that_is_given_twice_is_not_held_out_and_trained_on(project: Project, tmp_path: Path) -> None:
+    red, blue = picture(tmp_path, "red"), picture(tmp_path, "blue")
+    copied = tmp_path / "copied.bmp"
+    Image.open(red).save(copied)
+    found = intake.add(project, "Mira Quell", [red, blue, copied])
+    rows = [row for row in read_rows(project.place(found.request.id)) if row.image]
+    assert {row.role for row in rows} == {Role.FORGET}
+    assert found.images == 2
+    assert "one_picture" in intake.add(project, "Mira Quell", [red, copied]).warnings
+
+
+def test_a_picture_of_the_data_is_no_further_one_in_another_format(project: Project, tmp_path: Path) -> None:
+    images = {
+        row.image.key: row.image
+        for row in open_benchmark(EXAMPLE).examples("train")
+        if row.entity == "ada" and row.image
+    }
+    copies = []
+    for number, image in enumerate(images.values()):
+        copies.append(tmp_path / f"{number}.bmp")
+        image.load().save(copies[-1])
+    found = intake.add(project, "Ada Lovell", copies)
+    assert not [row.id for row in read_rows(project.place(found.request.id)) if "/further-" in row.id]
+
+
 def test_what_is_wrong_is_said_before_anything_is_kept(project: Project, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
@@ -174,8 +199,20 @@ def test_what_is_wrong_is_said_before_anything_is_kept(project: Project, tmp_pat
     ):
         with pytest.raises(UserError, match=message):
             intake.add(project, *arguments)
-    with pytest.raises(UserError, match="no row about hobby"):
-        intake.add(project, "Ada Lovell", attributes=["hobby"])
+    for settings_of_request, message in (
+        ({"attributes": ["hobby"]}, "no row to train on about hobby of ada"),
+        ({"entity": "nobody"}, "no row to train on about nobody"),
+        ({"received": date(2999, 1, 1)}, "--received is in the future: 2999-01-01"),
+        (
+            {"received": date(2026, 11, 1), "due": date(2026, 10, 1)},
+            "--due 2026-10-01 is before the arrival, 2026-11-01",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            intake.add(project, "Ada Lovell", **settings_of_request)  # type: ignore[arg-type]
+    without_data = open_project(tmp_path / "other", {"model": "lab"})
+    with pytest.raises(UserError, match="--entity ada is an identifier in the data, and the project has none"):
+        intake.add(without_data, "Ada Lovell", [picture(tmp_path, "red")], entity="ada")
     assert not (project.folder / "requests").exists()
     assert project.ledger.entries() == ()
 
@@ -638,6 +675,22 @@ def test_without_a_key_to_trust_nothing_is_vouched_for(
     monkeypatch.setenv("UNSEE_KEYS", str(tmp_path / "auditor"))
     assert not receipt.verify(result.receipts[0].file).good
     assert receipt.verify(result.receipts[0].file, trusted=public.strip()).good
+    assert receipt.verify(result.receipts[0].file, trusted=public.strip().upper()).good
+    for wrong in ("signing.pub", public.strip()[:-1], "x" * 64):
+        with pytest.raises(UserError, match="--key is a public key of 64 hexadecimal digits, or a file that holds one"):
+            receipt.verify(result.receipts[0].file, trusted=wrong)
+
+
+def test_a_public_key_that_is_missing_is_written_again() -> None:
+    """A kill may come between the private key and the public one."""
+    pytest.importorskip("cryptography")
+    keys.signing_key()
+    file = keys.folder() / keys.PUBLIC
+    text = file.read_text()
+    for damage in (file.unlink, lambda: file.write_text("")):
+        damage()
+        keys.signing_key()
+        assert file.read_text() == text
 
 
 def test_without_cryptography_a_receipt_is_unsigned_and_says_so(
@@ -932,7 +985,7 @@ def test_an_extension_counts_from_the_arrival_unless_the_date_was_set(
 
 
 def test_the_list_marks_what_is_late(project: Project) -> None:
-    name = intake.add(project, "Ada Lovell", due=date(2026, 12, 1)).request.id
+    name = intake.add(project, "Ada Lovell", received=date(2026, 11, 1), due=date(2026, 12, 1)).request.id
     for today, mark in (("2026-11-01", "2026-12-01"), ("2026-11-29", "(in 2 days)"), ("2026-12-04", "(3 days LATE)")):
         _, row = manage.table(project, date.fromisoformat(today))
         assert row[0] == name

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -129,17 +129,20 @@ def add(
         operator: Code of whoever enters it.
 
     Raises:
-        UserError: A picture cannot be read, the person is ambiguous, a code is no code, or nothing could be asked; nothing
-            is kept then.
+        UserError: A picture cannot be read, the person is ambiguous or not in the data, a code is no code, a date is impossible,
+            or nothing could be asked; nothing is kept then.
     """
     require_codes(basis, checked, operator, *attributes)
     if not name.strip():
         raise UserError("Whom is the model to forget? Give --name.")
     settings, ledger = project.settings(), project.ledger
-    pictures = [_picture(Path(image)) for image in images]
+    arrival_date = _arrival(received, due)
+    # a picture that is given twice could be trained on and held out
+    pictures = list({_pixels(image): image for image in map(_picture, images)}.values())
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
+    if data is None and entity:
+        raise UserError(f"--entity {entity} is an identifier in the data, and the project has none. Give --data, too.")
     request_id = _new_id()
-    arrival_date = received or datetime.now(UTC).date()
     owners = _owners(data, pictures) if data is not None else set()
     person = _find_rows(project, data, request_id, name.strip(), pictures, attributes, private or {}, entity, owners)
     request = Request(
@@ -251,8 +254,23 @@ def _new_id() -> str:
     return f"R-{secrets.token_hex(4)}"
 
 
-def _picture(path: Path) -> ImageSource:
+def _arrival(received: date | None, due: date | None) -> date:
+    """Return the day of arrival, or raise if it is to come, or after the day of the reply."""
+    today = datetime.now(UTC).date()
+    arrival_date = received or today
+    if arrival_date > today + timedelta(days=1):  # a time zone may be a day ahead
+        raise UserError(f"--received is in the future: {arrival_date.isoformat()}; today is {today.isoformat()}.")
+    if due is not None and due < arrival_date:
+        raise UserError(
+            f"--due {due.isoformat()} is before the arrival, {arrival_date.isoformat()}. Give the right --due, or the arrival "
+            "with --received."
+        )
+    return arrival_date
+
+
+def _picture(image: Path | str) -> ImageSource:
     """Return the picture at a path, or raise if it cannot be decoded."""
+    path = Path(image)
     if not path.is_file():
         raise UserError(f"No picture at {path}.")
     try:
@@ -294,9 +312,8 @@ def _find_rows(
         return Found(entity=entity_id, in_data=False, train=train, judged=judged, forms=forms)
     train, judged = ([_with(row, private) for row in rows_in_scope(rows, attributes)] for rows in (train, judged))
     if not train:
-        raise UserError(
-            f"The data have no row about {', '.join(attributes)} of this person. Facts there: {_facts(data, entity_id)}."
-        )
+        subject = f"{', '.join(attributes)} of {entity_id}" if attributes else entity_id
+        raise UserError(f"The data have no row to train on about {subject}. Facts there: {_facts(data, entity_id)}.")
     return Found(entity=entity_id, in_data=True, train=train, judged=judged, forms=forms)
 
 
@@ -380,8 +397,9 @@ def _further(
     entity: str, pictures: Sequence[ImageSource], train: Sequence[Example], judged: Sequence[Example]
 ) -> tuple[list[Example], list[Example]]:
     """Return the data's questions for further pictures of the person, one in three held out."""
-    known_keys = {row.image.key for row in (*train, *judged) if row.image}
-    new_images = [image for image in pictures if image.key not in known_keys]
+    known_images = {row.image.key: row.image for row in (*train, *judged) if row.image}
+    known_pixels = set(map(_pixels, known_images.values())) if pictures else set()
+    new_images = [image for image in pictures if _pixels(image) not in known_pixels]
     question_rows = {(row.kind, row.fact): row for row in train if row.image and row.kind in (Kind.NAME, Kind.FACT)}
     split_rows: tuple[list[Example], list[Example]] = ([], [])
     for number, image in enumerate(new_images):

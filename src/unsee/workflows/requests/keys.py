@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from filelock import FileLock
 
 from unsee.errors import UserError
-from unsee.utils.files import write_private
+from unsee.utils.files import atomic_write_text, write_private
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -77,14 +77,21 @@ def signing_key() -> Ed25519PrivateKey | None:
             new_key = Ed25519PrivateKey.generate()
             pem_options = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
             write_private(file, new_key.private_bytes(*pem_options))
-            (folder() / PUBLIC).write_text(public_text(new_key.public_key()) + "\n", encoding="ascii")
         try:
             key = serialization.load_pem_private_key(file.read_bytes(), password=None)
         except ValueError as error:
             raise UserError(f"{file} is damaged ({error!s:.80}). Restore it from a backup.") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UserError(f"{file} is no Ed25519 key. Restore it, or move it away for a new one.")
+        if not isinstance(key, Ed25519PrivateKey):
+            raise UserError(f"{file} is no Ed25519 key. Restore it, or move it away for a new one.")
+        _keep_public(public_text(key.public_key()))
     return key
+
+
+def _keep_public(text: str) -> None:
+    """Write the public key, unless it is there: a kill may have come between it and the private one."""
+    file = folder() / PUBLIC
+    if not file.is_file() or file.read_text(encoding="ascii", errors="replace").strip() != text:
+        atomic_write_text(file, f"{text}\n")
 
 
 def public_text(key: Any) -> str:

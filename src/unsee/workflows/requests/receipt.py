@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +47,7 @@ UNTRIED: Final = (
 """What no receipt covers."""
 _FIELDS: Final = ("model", "ledger", "surfaces", "signature")
 """Parts that a check reads."""
+_KEY: Final = "[0-9a-fA-F]{64}"
 HERE: Final = Path(__file__).parent
 
 
@@ -207,11 +209,16 @@ def verify(
         ask: Ask the model again, with the rows of the request if they were not purged.
 
     Raises:
-        UserError: The file is no receipt, there is no such model, the package cryptography is missing, or `ask` lacks the
-            project or the model.
+        UserError: The file is no receipt, there is no such model or key, the package cryptography is missing, or `ask` lacks
+            the project or the model.
     """
     if ask and (project is None or not model):
         raise UserError("To ask again, give the project and --model.")
+    trusted_key = _key_text(trusted or (keys.folder() / keys.PUBLIC).as_posix())
+    if trusted and not trusted_key:
+        raise UserError(
+            f"--key is a public key of 64 hexadecimal digits, or a file that holds one; got {short_repr(trusted)}."
+        )
     content = read_object(Path(file))
     if content.get("format") != FORMAT:
         raise UserError(f"{file} is no receipt of this form ({FORMAT}).")
@@ -223,8 +230,7 @@ def verify(
     def note(passed: bool, pass_text: str, fail_text: str) -> None:
         (checked if passed else faults).append(pass_text if passed else fail_text)
 
-    key_source = trusted or (keys.folder() / keys.PUBLIC).as_posix()
-    note(*_check_signature(content, _key_text(key_source)))
+    note(*_check_signature(content, trusted_key))
     unchecked: list[str] = []
     if model:
         folder_of(model)  # a mistyped path is an error, not another model
@@ -263,14 +269,11 @@ def _below(model: str, note: Callable[[bool, str, str], None]) -> Iterator[str]:
 
 
 def _key_text(key_or_path: str) -> str:
-    """Return a public key from 64 digits or a file with them, empty if there is no such file."""
+    """Return a public key from 64 digits or a file with them, empty if there is none."""
     path = Path(key_or_path)
-    text = (
-        path.read_text(encoding="ascii", errors="replace").strip()
-        if len(key_or_path) != 64 and path.is_file()
-        else key_or_path
-    )
-    return text if len(text) == 64 else ""
+    is_key = re.fullmatch(_KEY, key_or_path) is not None
+    text = path.read_text(encoding="ascii", errors="replace").strip() if not is_key and path.is_file() else key_or_path
+    return text.lower() if re.fullmatch(_KEY, text) else ""
 
 
 def _check_signature(content: Mapping[str, Any], trusted: str) -> tuple[bool, str, str]:
