@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from unsee import config
 from unsee.api import registry
 from unsee.cli import main
 from unsee.cli.commands import _shared
+from unsee.cli.commands import eval as eval_command
 from unsee.cli.commands.list import KINDS
 from unsee.config import Run
+from unsee.data.check import fingerprint
+from unsee.data.open import open_benchmark
 from unsee.errors import TrainingError
 from unsee.models.builtin import PACKAGED
 
@@ -285,16 +289,15 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
         "--ask",
         "0",
         *settings,
+        *("--set", "eval.max_new_tokens=4", "--set", "eval.limit=2"),
     ]
     assert main.main(words) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert main.main(words) == 2
     assert "is not empty. Give --resume" in capsys.readouterr().err
-    assert (
-        main.main(["eval", "--model", str(out), "--set", "eval.max_new_tokens=4", "--set", "eval.limit=2", "--json"])
-        == 0
-    )
+    assert main.main(["eval", "--model", str(out), "--set", "eval.limit=1", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
+    assert json.loads((out / "judged.json").read_text())["decoding"]["max_new_tokens"] == 4
     assert scores["unseen.leak"]["n"] > 0
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().split("\n") if line]
     assert {row["stage"] for row in rows} == {"ga"}
@@ -305,6 +308,21 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
         said = capsys.readouterr().err
         assert f"would get the results of {model}. Give the run itself (--model {out}), or another --out." in said
     assert (out / "scores.json").read_text() == before
+
+
+def test_results_on_other_data_than_the_runs_are_told(tmp_path, capsys):
+    out, other = tmp_path / "run", tmp_path / "other"
+    out.mkdir()
+    own = open_benchmark(str(EXAMPLE))
+    config.write(out / "run.yaml", Run(model="m"), record={"data_hash": fingerprint(own)}, result={})
+    eval_command._tell_of_other_data(own, "moved", out)
+    eval_command._tell_of_other_data(own, "elsewhere", tmp_path)
+    assert capsys.readouterr().err == ""
+    shutil.copytree(EXAMPLE, other)
+    table = next(other.glob("*.jsonl"))
+    table.write_text("\n".join(table.read_text().splitlines()[1:]) + "\n")
+    eval_command._tell_of_other_data(open_benchmark(str(other)), str(other), out)
+    assert f"The scores in {out} become those on {other}" in capsys.readouterr().err
 
 
 def test_json_stays_json_whatever_the_ids_are(capsys):

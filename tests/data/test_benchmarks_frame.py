@@ -132,6 +132,16 @@ def test_eval_opens_the_data_as_the_run_did_unless_told_otherwise(tmp_path):
     assert config.benchmark_of(Run(data="elsewhere"), earlier) == ""
 
 
+def test_eval_asks_as_the_run_says_unless_told_otherwise(tmp_path):
+    earlier = Run(data=str(tmp_path), eval={"limit": 3, "max_new_tokens": 9})
+    assert config.eval_of(Run(), earlier) == earlier.eval
+    assert config.eval_of(Run(data=str(tmp_path), eval={"limit": None}), earlier) == {
+        "limit": None,
+        "max_new_tokens": 9,
+    }
+    assert config.eval_of(Run(data="elsewhere"), earlier) == {}
+
+
 def test_what_is_described_opens_the_same(mllmu):
     opened = open_benchmark(mllmu, {"ratio": 10})
     spelled = benchmark_arguments(opened)

@@ -270,13 +270,23 @@ def _unfinished_counts(folder: Path) -> tuple[Any, int]:
     return total, answers.read_bytes().count(b"\n") if total is not None and answers.is_file() else 0
 
 
+def has_same_data(run: Run, earlier: Run) -> bool:
+    """Tell whether `run` names the data of `earlier`, or none."""
+    return not run.data or earlier.data in (run.data, str(Path(run.data).resolve()))
+
+
 def benchmark_of(run: Run, earlier: Run) -> str | Mapping[str, Any]:
     """Return the benchmark settings of `run`, based on those of `earlier` for the same data."""
-    if run.data and run.data != earlier.data and str(Path(run.data).resolve()) != earlier.data:
+    if not has_same_data(run, earlier):
         return run.benchmark
     merged = merge({"benchmark": earlier.benchmark}, {"benchmark": run.benchmark})
     settings: str | Mapping[str, Any] = merged["benchmark"]
     return settings
+
+
+def eval_of(run: Run, earlier: Run) -> Mapping[str, Any]:
+    """Return the evaluation settings of `run`, based on those of `earlier` for the same data."""
+    return merge(earlier.eval, run.eval) if has_same_data(run, earlier) else run.eval
 
 
 def versions() -> dict[str, str]:

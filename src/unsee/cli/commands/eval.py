@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee import config
-from unsee.api import registry
+from unsee.api import Benchmark, registry
 from unsee.api.plugins import PIN
-from unsee.cli.commands._shared import OK, apply_retention, run_of, run_options, say, say_json
+from unsee.cli.commands._shared import OK, apply_retention, print_remark, run_of, run_options, say, say_json
 from unsee.config import Run, paths
 from unsee.config.hints import setting_hints
 from unsee.config.paths import require_run
 from unsee.config.retention import KEEP
+from unsee.data.check import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.errors import UnknownNameError, UserError
 from unsee.models.builtin import PACKAGED
@@ -58,9 +59,9 @@ def action(options: argparse.Namespace) -> int:
     run = run_of(options)
     if not run.model:
         raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")
-    with setting_hints(run):
-        settings = config.build(config.EvalConfig, run.eval, where="eval")
     earlier = Run() if run.model in PACKAGED else _earlier(Path(run.model))
+    with setting_hints(run):
+        settings = config.build(config.EvalConfig, config.eval_of(run, earlier), where="eval")
     data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
     if not (data and out) and run.model not in PACKAGED and paths.is_here(run.model) and not Path(run.model).exists():
         raise paths.no_run(Path(run.model))
@@ -71,6 +72,8 @@ def action(options: argparse.Namespace) -> int:
         benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     if settings.gold:
         _require_gold(settings.gold)
+    if not config.has_same_data(run, earlier):
+        _tell_of_other_data(benchmark, data, Path(out))
     from unsee.evaluation.evaluate import evaluate
     from unsee.models.builtin import STAGES, resolve
 
@@ -89,6 +92,16 @@ def action(options: argparse.Namespace) -> int:
         say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, everything=options.all)]))
     _judge_retention(Path(out))
     return OK
+
+
+def _tell_of_other_data(benchmark: Benchmark, data: str, out: Path) -> None:
+    """Print a remark if the results of a run will be those on other data than it was unlearned on."""
+    record = out / config.RECORD
+    data_hash = config.read_mapping(record).get("record", {}).get("data_hash") if record.is_file() else None
+    if data_hash and fingerprint(benchmark) != data_hash:
+        print_remark(
+            f"The scores in {out} become those on {data}, which differ from the data it was unlearned on. Another --out keeps them apart."
+        )
 
 
 def _judge_retention(out: Path) -> None:
