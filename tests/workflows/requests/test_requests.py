@@ -35,6 +35,7 @@ from unsee.workflows.requests.rows import read_rows, write_rows
 from unsee.workflows.requests.surfaces import Share, Surface
 from unsee.workflows.suggest import Suggestion
 
+RETAIN_RECALL = asking.retain_recall
 SECRETS = ("Ada Lovell", "Lovell", "Bo Winter", "Winter", "Lisbon", "baker", "Mira Quell", "Quell")
 
 
@@ -199,9 +200,11 @@ def test_what_is_wrong_is_said_before_anything_is_kept(project: Project, tmp_pat
     ):
         with pytest.raises(UserError, match=message):
             intake.add(project, *arguments)
+    row_id = next(row.id for row in open_benchmark(EXAMPLE).examples("train") if row.entity == "ada")
     for settings_of_request, message in (
         ({"attributes": ["hobby"]}, "no row to train on about hobby of ada"),
         ({"entity": "nobody"}, "no row to train on about nobody"),
+        ({"entity": row_id}, f"no row to train on about {row_id}"),
         ({"received": date(2999, 1, 1)}, "--received is in the future: 2999-01-01"),
         (
             {"received": date(2026, 11, 1), "due": date(2026, 10, 1)},
@@ -509,6 +512,31 @@ def test_a_repeated_call_unlearns_nobody_else(project: Project, monkeypatch: pyt
     assert project.ledger.state(second).status == "approved"
 
 
+def test_a_request_that_is_named_is_unlearned_again_after_another_batch(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = approved(project, "Ada Lovell")
+    batch.run(project)
+    (second,) = approved(project, "Bo Winter")
+    interrupted(project, monkeypatch, "attack")
+    assert [result.batch for result in batch.run(project, [first])] == ["B-002", "B-003"]
+    assert second
+
+
+def test_everybody_in_the_data_may_ask(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody is left to be kept, so nothing is measured on the kept."""
+    table = tmp_path / "data" / "data.jsonl"
+    shutil.copytree(EXAMPLE, table.parent)
+    rows = [line for line in table.read_text().splitlines() if json.loads(line)["entity"] == "ada"]
+    table.write_text("\n".join(rows) + "\n")
+    monkeypatch.setattr(asking, "retain_recall", RETAIN_RECALL)
+    project.write(replace(project.settings(), data=str(table.parent)))
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    assert result.kept == {}
+    assert "What is kept" not in result.receipts[0].page.read_text()
+
+
 def test_a_closed_request_is_asked_again_and_stays_closed(project: Project) -> None:
     (first,) = approved(project, "Ada Lovell")
     batch.run(project)
@@ -644,6 +672,20 @@ def test_a_tampered_receipt_has_faults_and_no_traceback(project: Project, tmp_pa
         assert str(verification).endswith("the receipt does NOT hold")
 
     check()
+
+
+def test_a_project_that_is_not_there_says_nothing_about_a_receipt(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none holds no deletion requests"):
+        receipt.verify(tmp_path / "none.json", project=Project(folder=tmp_path / "none"))
+
+
+def test_a_missing_ledger_is_a_fault_and_no_reason_to_purge(project: Project) -> None:
+    assert manage.faults(project) == []
+    approved(project, "Ada Lovell")
+    batch.run(project)
+    project.ledger.path.unlink()
+    (fault,) = manage.faults(project)
+    assert "the ledger is missing, and there are batches, receipts: restore" in fault
 
 
 def test_asking_again_without_a_model_is_refused_first(tmp_path: Path, project: Project) -> None:
@@ -846,11 +888,14 @@ def test_a_receipt_tells_the_root_of_what_was_unlearned(project: Project, monkey
     (name,) = approved(project, "Ada Lovell")
     root = project.ledger.state(name).last("approved")["commitment"]
     interrupted(project, monkeypatch, "attack")
-    edit(project, name)
+    row_count = project.ledger.state(name).last("approved")["rows"]
+    write_rows(project.place(name), [], read_rows(project.place(name))[1:])
     intake.approve(project, name)
     assert root != project.ledger.state(name).last("approved")["commitment"]
     (result,) = batch.run(project)
-    assert json.loads(result.receipts[0].file.read_text())["commitment"]["root"] == root
+    content = json.loads(result.receipts[0].file.read_text())
+    assert content["commitment"]["root"] == root
+    assert content["scope"]["rows"] == row_count
 
 
 def test_two_requests_about_one_person_are_not_put_into_one_batch(project: Project) -> None:

@@ -85,7 +85,9 @@ def sampled_surface(model: VLM, rows: Sequence[Example], entity: str, seed: int)
 
 
 def retain_recall(model: VLM, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
-    """Return the recall scores of a model on the retain set."""
+    """Return the recall scores of a model on the retain set, none where the data have none of these roles."""
+    if not any(row.role in roles for row in data.examples("eval")):
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         scores = evaluate(model, data, Path(folder) / "kept", roles=roles, images_dir=Path(folder))
     return {name: score.value for name, score in scores.items() if name.partition(".")[2] in RECALLS}

@@ -124,8 +124,9 @@ def run(
     require_codes(operator)
     with owner(project.folder):
         open_batch = _unfinished_batch(project)
+        begun_ids = _facts(project.batch(open_batch))["requests"] if open_batch else []
         results = Batch(project=project, name=open_batch, seed=seed, operator=operator).finish() if open_batch else []
-        waiting_ids = [request_id for request_id in requests if not (open_batch and _done(project, request_id))]
+        waiting_ids = [request_id for request_id in requests if request_id not in begun_ids]
         chosen_ids = _chosen(project, waiting_ids) if waiting_ids or not requests else []
         if not chosen_ids and not results:
             raise UserError(
@@ -173,10 +174,6 @@ def _require_different(project: Project, group: Sequence[str]) -> None:
                 f"Close one (unsee request close {request_id} --decision withdrawn --reason duplicate), or give --one-by-one."
             )
         request_by_entity[entity] = request_id
-
-
-def _done(project: Project, request_id: str) -> bool:
-    return project.ledger.state(request_id).status in ("judged", "closed")
 
 
 def _chosen(project: Project, requests: Sequence[str]) -> list[str]:

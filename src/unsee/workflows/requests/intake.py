@@ -387,7 +387,11 @@ def _rows_of(project: Project, data: Benchmark, entity: str) -> tuple[list[Examp
     settings = project.settings()
     request_data = recast(data, settings.data, settings.benchmark, forget=(entity,), limit=LIMIT)
     train, judged = (
-        [row for row in request_data.examples(split) if row.role in OF_TARGETS and row.kind is not Kind.VISIBLE]  # type: ignore[arg-type]
+        [
+            row
+            for row in request_data.examples(split)
+            if row.entity == entity and row.role in OF_TARGETS and row.kind is not Kind.VISIBLE
+        ]  # type: ignore[arg-type]
         for split in ("train", "eval")
     )
     return train, judged

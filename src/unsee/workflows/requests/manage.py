@@ -258,6 +258,9 @@ def _require_reason(reason: str) -> None:
 
 def faults(project: Project) -> list[str]:
     """Return the problems of a project: edits, and receipts or data without ledger entry."""
+    parts = [name for name in ("batches", "receipts") if any((project.folder / name).glob("*"))]
+    if parts and not project.ledger.path.is_file():
+        return [f"the ledger is missing, and there are {', '.join(parts)}: restore {project.ledger.path} from a backup"]
     problems = project.ledger.verify()
     entries = project.ledger.entries()
     for file in sorted(project.receipts.glob(f"*{SUFFIX}")):

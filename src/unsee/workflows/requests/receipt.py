@@ -130,12 +130,16 @@ def _content(
 ) -> dict[str, Any]:
     """Return the receipt without its signature: codes, hashes and figures, no free text."""
     state = project.ledger.state(request)
-    unlearned, approved, received = state.last("unlearned"), state.last("approved"), state.last("received")
+    unlearned, received = state.last("unlearned"), state.last("received")
     number, seal = project.ledger.head()
     batch_folder = project.batch(str(unlearned["batch"]))
     run_record = config.read_mapping(batch_folder / "run" / RECORD)
     # commitments to the rows that were unlearned, which may have been edited since
-    roots = read_object(batch_folder / BATCH).get("roots", {})
+    root = read_object(batch_folder / BATCH).get("roots", {}).get(request, state.last("approved").get("commitment"))
+    approvals = [entry.content for entry in state.entries if entry.kind == "approved"]
+    approved: Mapping[str, Any] = next(
+        (content for content in reversed(approvals) if content.get("commitment") == root), {}
+    )
     return {
         "format": FORMAT,
         "receipt": receipt_id,
@@ -153,7 +157,7 @@ def _content(
             "attributes": received.get("attributes") or "everything",
         },
         "commitment": {
-            "root": roots.get(request, approved.get("commitment")),
+            "root": root,
             "how": "HMAC-SHA256 leaves under a key of the request, SHA-256 tree",
         },
         "verdict": verdict,
@@ -209,21 +213,14 @@ def verify(
         ask: Ask the model again, with the rows of the request if they were not purged.
 
     Raises:
-        UserError: The file is no receipt, there is no such model or key, the package cryptography is missing, or `ask` lacks
-            the project or the model.
+        UserError: The file is no receipt, there is no such model, key or project, the package cryptography is missing, or `ask`
+            lacks the project or the model.
     """
     if ask and (project is None or not model):
         raise UserError("To ask again, give the project and --model.")
-    trusted_key = _key_text(trusted or (keys.folder() / keys.PUBLIC).as_posix())
-    if trusted and not trusted_key:
-        raise UserError(
-            f"--key is a public key of 64 hexadecimal digits, or a file that holds one; got {short_repr(trusted)}."
-        )
-    content = read_object(Path(file))
-    if content.get("format") != FORMAT:
-        raise UserError(f"{file} is no receipt of this form ({FORMAT}).")
-    if missing_parts := [name for name in _FIELDS if not isinstance(content.get(name), Mapping)]:
-        raise UserError(f"{file} is no whole receipt: its part {', '.join(missing_parts)} is missing.")
+    if project is not None and not project.ledger.path.is_file():
+        project.settings()  # a mistyped folder is an error, and no project without this receipt
+    content, trusted_key = _read(Path(file)), _trusted_key(trusted)
     faults: list[str] = []
     checked: list[str] = []
 
@@ -249,6 +246,16 @@ def verify(
     return Verified(faults=tuple(faults), checked=tuple(checked), unchecked=tuple(unchecked))
 
 
+def _read(file: Path) -> Mapping[str, Any]:
+    """Read a receipt, or raise if the file is none."""
+    content = read_object(file)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{file} is no receipt of this form ({FORMAT}).")
+    if missing_parts := [name for name in _FIELDS if not isinstance(content.get(name), Mapping)]:
+        raise UserError(f"{file} is no whole receipt: its part {', '.join(missing_parts)} is missing.")
+    return content
+
+
 def _below(model: str, note: Callable[[bool, str, str], None]) -> Iterator[str]:
     """Check the hashes of an adapter's base models, and yield what cannot be checked.
 
@@ -268,12 +275,18 @@ def _below(model: str, note: Callable[[bool, str, str], None]) -> Iterator[str]:
         note(False, "", f"what the model stands on cannot be checked: {error}")
 
 
-def _key_text(key_or_path: str) -> str:
-    """Return a public key from 64 digits or a file with them, empty if there is none."""
-    path = Path(key_or_path)
+def _trusted_key(key_or_path: str) -> str:
+    """Return a public key from 64 digits or a file with them, by default the user's own, empty if there is none."""
+    path = Path(key_or_path) if key_or_path else keys.folder() / keys.PUBLIC
     is_key = re.fullmatch(_KEY, key_or_path) is not None
     text = path.read_text(encoding="ascii", errors="replace").strip() if not is_key and path.is_file() else key_or_path
-    return text.lower() if re.fullmatch(_KEY, text) else ""
+    if re.fullmatch(_KEY, text):
+        return text.lower()
+    if key_or_path:
+        raise UserError(
+            f"--key is a public key of 64 hexadecimal digits, or a file that holds one; got {short_repr(key_or_path)}."
+        )
+    return ""
 
 
 def _check_signature(content: Mapping[str, Any], trusted: str) -> tuple[bool, str, str]:
