@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from unsee.cli.main import main
 from unsee.errors import UserError
 from unsee.utils.files import atomic_write_json, owned_folder
 from unsee.workflows.demo import FULL, QUICK, Row, demo, make, outcome, plan
@@ -124,3 +125,8 @@ def test_the_whole_story(tmp_path: Path) -> None:
     assert summary["gold"]["unseen"]["leak"] < 0.1
     assert summary["reject"]["unseen"]["refusal"] > 0.5
     assert {"seconds", "peak_gib"} <= set(summary["reject"])
+
+
+def test_methods_may_have_blanks_between_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--methods", "ga, pupg"]) == 2
+    assert "Unknown method 'pupg'" in capsys.readouterr().err

@@ -898,6 +898,22 @@ def test_a_receipt_tells_the_root_of_what_was_unlearned(project: Project, monkey
     assert content["scope"]["rows"] == row_count
 
 
+def test_the_ledger_counts_the_rows_that_were_unlearned(
+    project: Project, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table may be edited while the model trains."""
+    (name,) = approved(project, "Ada Lovell")
+
+    def forget(run: Run, *, resume: bool = False) -> Path:
+        write_rows(project.place(name), [], read_rows(project.place(name))[1:])
+        return models.forget(run, resume=resume)
+
+    monkeypatch.setattr(batch, "forget_run", forget)
+    batch.run(project)
+    state = project.ledger.state(name)
+    assert state.last("unlearned")["rows"] == state.last("approved")["rows"]
+
+
 def test_two_requests_about_one_person_are_not_put_into_one_batch(project: Project) -> None:
     first, second = approved(project, "Ada Lovell", "Ada Lovell")
     with pytest.raises(UserError, match=f"{first} and {second} are about the same person"):
@@ -1093,8 +1109,9 @@ def test_what_else_lies_in_a_purged_folder_is_listed_and_counted(project: Projec
     assert not [item for item in listed.kept if item.path.is_relative_to(project.place(name).resolve())]
     with pytest.raises(UserError, match="no free text"):
         manage.purge(project, apply=True, operator="Jo Field")
-    done = manage.purge(project, apply=True, operator="op2")
+    done = manage.purge(project, [name, name], apply=True, operator="op2")
     assert not notes.exists()
+    assert [entry.kind for entry in project.ledger.state(name).entries].count("purged") == 1
     operators = {entry.kind: entry.operator for entry in project.ledger.state(name).entries}
     assert [operators[kind] for kind in ("closed", "suppressed", "purged")] == ["op1", "op1", "op2"]
     mine = done.within(project.place(name).resolve())

@@ -179,6 +179,14 @@ def test_the_worst_surface_decides(words: tuple[surfaces.Word, ...], whole: str)
     assert overall({str(place): Surface(verdict=word) for place, word in enumerate(words)}) == whole
 
 
+def test_a_model_that_gave_somebody_away_has_a_baseline_whatever_was_measured_again() -> None:
+    """Gibberish on the pictures that it knew, beside pictures that it never knew."""
+    known = Surface(verdict="not_measured", before=Share(hits=4, n=4), after=Share(hits=0, n=4), why="gibberish")
+    never = Surface(verdict="no_baseline", before=Share(hits=0, n=4), after=Share(hits=0, n=4))
+    assert overall({"seen": known, "unseen": never}) == "not_measured"
+    assert overall({"seen": known, "unseen": never, "name": Surface(verdict="erased")}) == "erased"
+
+
 @pytest.mark.parametrize(
     ("sampling", "other", "whole"),
     [

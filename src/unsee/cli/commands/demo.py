@@ -24,7 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    methods = options.methods.split(",") if options.methods else None
+    methods = None if options.methods is None else [name.strip() for name in options.methods.split(",")]
     from unsee.workflows.demo import demo
 
     report = demo(

@@ -141,7 +141,7 @@ def _approve(options: argparse.Namespace) -> int:
         raise UserError(f"Which request? Give ids or --all; waiting: {', '.join(waiting_ids) or 'none'}.")
     if options.requests and options.all:
         raise UserError("Give ids or --all, not both.")
-    for name in options.requests or waiting_ids:
+    for name in dict.fromkeys(options.requests or waiting_ids):
         intake.approve(project, name, operator=options.operator)
         say(name)
     return OK

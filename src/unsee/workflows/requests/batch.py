@@ -395,6 +395,7 @@ class Batch:
         run_record = config.read_mapping(self.run_folder / RECORD)
         before, after = model_hash(self.settings.model), model_hash(str(self.run_folder))
         seconds = run_record["result"].get("seconds")  # unknown after a resumed run
+        row_counts = Counter(row.entity for row in read_rows(self.folder / "asked"))
         for request in self.requests:
             if not self._has_unlearned(states[request.id]):
                 self.project.ledger.append(
@@ -406,7 +407,7 @@ class Batch:
                     after=after,
                     method=chosen_run.method,
                     settings=_settings_hash(config.read(self.run_folder / RECORD)),
-                    rows=len(read_rows(self.project.place(request.id))),
+                    rows=row_counts[request.entity],
                     seconds=None if seconds is None else round(float(seconds), 1),
                     steps=int(run_record["result"].get("steps", 0)),
                 )

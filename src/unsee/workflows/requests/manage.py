@@ -168,7 +168,7 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
     """
     require_codes(operator)
     states, orphan_ids = project.ledger.states(), _without_entry(project)
-    chosen_ids = list(requests) or [request_id for request_id, state in states.items() if not state.open]
+    chosen_ids = list(dict.fromkeys(requests)) or [request_id for request_id, state in states.items() if not state.open]
     for request_id in chosen_ids:
         if request_id not in orphan_ids and project.ledger.state(request_id).open:
             raise UserError(

@@ -233,6 +233,8 @@ def _explained_share(reference: Share | None) -> float:
 def overall(surfaces: Mapping[str, Surface], *, only_drawn: bool = False) -> Word:
     """Return one word for all surfaces: the worst of those measured.
 
+    A model that gave the person away has a baseline, whether or not that could be measured again.
+
     Args:
         surfaces: Surface -> what was measured on it.
         only_drawn: Only sampled answers gave the person away before, so nothing is attested without sampling again.
@@ -240,6 +242,8 @@ def overall(surfaces: Mapping[str, Surface], *, only_drawn: bool = False) -> Wor
     words = {surface.verdict for surface in surfaces.values()}
     if only_drawn and surfaces["sampling"].verdict == "not_measured":
         words -= {"erased", "no_baseline"}
+    if any(surface.verdict == "not_measured" and surface.before is not None for surface in surfaces.values()):
+        words -= {"no_baseline"}
     order: tuple[Word, ...] = ("residual", "erased", "no_baseline")
     return next((word for word in order if word in words), "not_measured")
 
