@@ -977,6 +977,20 @@ def test_a_batch_that_has_not_trained_takes_the_settings_of_now(
     assert (result.batch, run.method, run.training["lr"]) == ("B-001", "ga", 3e-4)
 
 
+def test_a_method_of_the_project_keeps_the_others_as_on_the_command_line(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suggested = Suggestion(run=Run.of("lab", "d", "pubg", "o", settings={"ga_floor": -4.0}), reasons=())
+    monkeypatch.setattr(
+        batch, "suggest", lambda model, data, out: replace(suggested, run=replace(suggested.run, data=data, out=out))
+    )
+    project.write(replace(project.settings(), method="npo"))
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    run = config.read(Path(result.model) / RECORD)
+    assert (run.method, run.settings) == ("npo", {"retain_weight": 1.0})
+
+
 @pytest.mark.parametrize("purged", [False, True])
 def test_the_model_of_a_judged_batch_is_the_projects_whatever_was_closed_since(
     project: Project, monkeypatch: pytest.MonkeyPatch, purged: bool

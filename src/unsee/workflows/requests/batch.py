@@ -41,7 +41,7 @@ from unsee.workflows.requests.questions import self_made, templates_of
 from unsee.workflows.requests.receipt import Issued, issue
 from unsee.workflows.requests.rows import read_rows, recast, write_rows
 from unsee.workflows.requests.surfaces import Surface, Word
-from unsee.workflows.suggest import suggest
+from unsee.workflows.suggest import beside_retain_rows, suggest
 from unsee.workflows.verdict import Leaks, Outcome, keep_outcome
 
 IMAGES: Final = 2
@@ -416,7 +416,7 @@ class Batch:
         """Return the run that suits the data, with the settings of the project."""
         chosen_run = suggest(self.settings.model, str(self.folder / "data"), out=str(self.run_folder)).run
         if self.settings.method and self.settings.method != chosen_run.method:
-            chosen_run = replace(chosen_run, method=self.settings.method, settings={})
+            chosen_run, _ = beside_retain_rows(replace(chosen_run, method=self.settings.method, settings={}))
         return replace(chosen_run, training={**chosen_run.training, **self.settings.training}, seed=self.seed)
 
     def _check(self, old_model: VLM, new_model: VLM) -> list[Checked]:
