@@ -12,6 +12,7 @@ from unsee.config import Run
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 from unsee.workflows import verdict
+from unsee.workflows.purge import purge
 from unsee.workflows.verdict import require_silent, sample_verdict, verdict_of
 
 
@@ -127,6 +128,25 @@ def test_an_evaluation_counts_more_than_the_sample(finished, monkeypatch):
     found = verdict_of(folder)
     assert found.leaks == "yes"
     assert str(found).startswith(f"STILL LEAKS ({found.questions} answers): ")
+    purge([folder], levels=["answers"])
+    assert not verdict_of(folder).sample, "a list of what would go changes nothing"
+    assert purge([folder], levels=["answers"], apply=True).removed
+    assert not (folder / "responses.jsonl").exists()
+    assert verdict_of(folder) == found, "without its answers a run is not cleared by its sample"
+    with pytest.raises(UserError, match="still leaks"):
+        require_silent(folder)
+
+
+def test_an_unfinished_evaluation_does_not_keep_its_answers_from_being_removed(finished, capsys):
+    folder = finished("pubg")
+    sample_verdict(folder)
+    for file in make_run(folder.parent / "judged", "pubg").iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            file.rename(folder / file.name)
+    (folder / "judged.json").write_text('{"unfinished": 9}')
+    purge([folder], levels=["answers"], apply=True)
+    assert not (folder / "responses.jsonl").exists()
+    assert "its verdict goes with the answers" in capsys.readouterr().err
 
 
 def test_who_tells_by_name_still_leaks_where_the_pictures_could_not_be_judged(finished):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -186,6 +186,8 @@ def purge(
     plan.require_free()
     if not apply:
         return plan.outcome(applied=False)
+    if "answers" in chosen_levels:
+        _keep_verdicts(unit for root in roots for unit in _units(root))
     with ExitStack() as locks:
         for folder in plan.folders_to_lock():
             locks.enter_context(owner(folder))
@@ -198,6 +200,18 @@ def purge(
             _note(root, purged.within(root).record())
     _remove_empty(purged, roots)
     return purged
+
+
+def _keep_verdicts(units: Iterable[Path]) -> None:
+    """Keep in run.yaml what evaluations found, where the answers that tell it are to go."""
+    for unit in units:
+        if (unit / "responses.jsonl").is_file() and (unit / RECORD).is_file():
+            from unsee.workflows.verdict import keep_evaluation
+
+            try:
+                keep_evaluation(unit)
+            except UserError as error:
+                note(f"{unit}: its evaluation cannot be read, so its verdict goes with the answers: {error}")
 
 
 def purge_verified(folder: Path | str, *, forgotten: bool) -> Purged | None:

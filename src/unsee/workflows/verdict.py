@@ -205,9 +205,24 @@ def keep_outcome(folder: Path, outcome: Outcome) -> None:
     """Write the outcome of a finished run into its run.yaml."""
     if not processes.is_main():
         return
+    _write_outcome(folder, outcome)
+    if outcome.leaks != "unknown":
+        tracking.report(folder, {"sample.leaks": float(outcome.leaks == "yes")})
+
+
+def keep_evaluation(folder: Path) -> None:
+    """Write the outcome of a run's evaluation into its run.yaml, so that it outlives the answers.
+
+    Raises:
+        UserError: The evaluation cannot be read.
+    """
+    outcome = verdict_of(folder) if _result(folder) else None
+    if outcome is not None and not outcome.sample and _result(folder).get("verdict") != config.plain(vars(outcome)):
+        _write_outcome(folder, outcome)
+
+
+def _write_outcome(folder: Path, outcome: Outcome) -> None:
     with owner(folder):
         stored_run = config.read_mapping(folder / RECORD)
         result = {**stored_run["result"], "verdict": config.plain(vars(outcome))}
         config.write(folder / RECORD, config.read(folder / RECORD), record=stored_run["record"], result=result)
-    if outcome.leaks != "unknown":
-        tracking.report(folder, {"sample.leaks": float(outcome.leaks == "yes")})
