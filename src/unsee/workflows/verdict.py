@@ -225,4 +225,4 @@ def _write_outcome(folder: Path, outcome: Outcome) -> None:
     with owner(folder):
         stored_run = config.read_mapping(folder / RECORD)
         result = {**stored_run["result"], "verdict": config.plain(vars(outcome))}
-        config.write(folder / RECORD, config.read(folder / RECORD), record=stored_run["record"], result=result)
+        config.write(folder / RECORD, config.read(folder / RECORD), record=stored_run.get("record", {}), result=result)
