@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from unsee import push
+from unsee import attack, push
+from unsee.config import Run
 from unsee.distributed import processes
 from unsee.distributed.deepspeed import Zero
 from unsee.errors import UserError
 from unsee.exporting import export
+from unsee.workflows.continual.sequence import continual_run
 from unsee.workflows.serve.serve import serve
 from unsee.workflows.train_lab import train
 
@@ -72,6 +74,8 @@ def test_commands_that_do_not_share_their_work_are_refused(launched, tmp_path):
         "export": lambda: export("lab", "merged", tmp_path / "merged"),
         "push": lambda: push(tmp_path, "owner/name"),
         "serve": lambda: serve(tmp_path),
+        "attack": lambda: attack("lab", "lab", out=tmp_path / "attacked"),
+        "continual": lambda: continual_run(Run(model="lab", data="lab", out=str(tmp_path / "sequence")), {}),
     }.items():
         with pytest.raises(UserError, match=f"`unsee {name}` runs in one process"):
             call()

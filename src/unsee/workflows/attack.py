@@ -78,8 +78,7 @@ def attack(
         UserError: Model, data, names or settings are wrong, or two different attacks share a name; nothing has been attacked
             then.
     """
-    if processes.world() > 1:
-        raise UserError("`unsee attack` runs in one process: start it without accelerate or torchrun.")
+    processes.require_single("unsee attack")
     folder = Path(model)
     is_run = str(model) not in builtin.PACKAGED and (folder / RECORD).is_file()
     run = config.read(folder / RECORD) if is_run else Run()

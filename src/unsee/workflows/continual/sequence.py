@@ -67,8 +67,7 @@ def continual(
 
 def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
     """Run `continual` from a run and a course."""
-    if processes.world() > 1:
-        raise UserError("A sequence of requests runs in one process; call `unsee continual` without accelerate launch.")
+    processes.require_single("unsee continual")
     run = with_plugins(run)
     with setting_hints(run, {"continual": Course}):
         return _continual(run, config.build(Course, course, where="continual"))
