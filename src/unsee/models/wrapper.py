@@ -1,4 +1,4 @@
-"""Base of families that change what another family encodes."""
+"""Base class of families that change the inputs which another family encodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Wrapper(Family):
-    """Family that does as another one but for the inputs of a prompt. Abstract."""
+    """Delegate to another family, except for the inputs of a prompt, which subclasses change."""
 
     model_types: ClassVar[tuple[str, ...]] = ()
 
@@ -29,7 +29,7 @@ class Wrapper(Family):
 
     @abstractmethod
     def changed(self, row: dict[str, Tensor], processor: Any, image: Image | None) -> dict[str, Tensor]:
-        """Return the inputs of one prompt, from those of the wrapped family."""
+        """Return the inputs of one prompt, given those that the wrapped family encodes."""
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
         """Load as the wrapped family does."""
