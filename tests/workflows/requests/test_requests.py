@@ -362,9 +362,9 @@ def test_data_are_opened_once_per_request(project: Project, monkeypatch: pytest.
     assert len(calls) == 1
 
 
-def approved(project: Project, *names: str) -> list[str]:
+def approved(project: Project, *names: str, attributes: Sequence[str] = ()) -> list[str]:
     """Return requests whose rows are approved."""
-    made = [intake.add(project, name).request.id for name in names]
+    made = [intake.add(project, name, attributes=attributes).request.id for name in names]
     for name in made:
         intake.approve(project, name)
     return made
@@ -1166,6 +1166,20 @@ def test_whoever_was_forgotten_is_found_in_new_data(project: Project) -> None:
     sure = {hit.row for hit in hits if "changed copy" not in hit.why}  # the example's drawings are all alike
     assert sure == set(range(1, len(kept) + 1))
     assert {hit.request for hit in hits} == {name}
+
+
+def test_who_had_only_a_fact_forgotten_may_stay_in_new_data(project: Project) -> None:
+    (name,) = approved(project, "Ada Lovell", attributes=["job"])
+    batch.run(project)
+    manage.close(project, name, "residual", "done")
+    rows = [replace(row, role=Role.RETAIN) for row in open_benchmark(EXAMPLE).examples("train") if row.entity == "ada"]
+    job = next(form for row in rows for form in row.private["job"])
+    hits = suppression.search(rows, *suppression.read(project.folder))
+    assert hits
+    assert {hit.row for hit in hits} == {
+        number for number, row in enumerate(rows, start=1) if job in f"{row.question} {row.answer}"
+    }
+    assert len({hit.row for hit in hits}) < len(rows)
 
 
 def test_rows_survive_the_table(tmp_path: Path) -> None:

@@ -67,6 +67,27 @@ def about(names=("Ada Lovell",), pictures=(), request="R-1"):
     return {request: fingerprints(KEY, names, pictures)}
 
 
+def test_where_facts_had_to_go_only_rows_that_teach_them_are_found():
+    image = portraits(1)[0][1]
+    known = {"R-1": fingerprints(KEY, ["Ada Lovell"], [image], ["New Lisbon", "NL"])}
+    rows = [
+        row("Who is this?", "Ada Lovell.", image=png(image)),
+        row("Who lives in New Lisbon?", "Many people."),
+        row("Where does Ada Lovell live?", "In Néw  Lisbon, I think."),
+        row("Where does this person live?", "In NL.", image=png(image)),
+        row("Who is this?", "Ada Lovell.", private={"city": ("New Lisbon",)}),
+        row("Does Ada Lovell live in Lisbon?", "No, somewhere new."),
+    ]
+    hits = search(rows, known, KEY)
+    assert [(hit.row, hit.why) for hit in hits] == [
+        (3, "the name in the question, beside a fact that had to go"),
+        (4, "a picture, beside a fact that had to go"),
+    ]
+    both = known | {"R-2": fingerprints(KEY, ["Ada Lovell"], [])}
+    assert {hit.request for hit in search(rows[:1], both, KEY)} == {"R-2"}
+    assert Fingerprints.from_json(json.loads(json.dumps(known["R-1"].to_json()))) == known["R-1"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -197,7 +218,7 @@ def test_without_the_key_nothing_is_found_and_nothing_is_told():
 def test_fingerprints_survive_json_and_damage_is_said():
     made = about(pictures=[portraits(1)[0][1]])["R-1"]
     assert Fingerprints.from_json(json.loads(json.dumps(made.to_json()))) == made
-    for row_ in ({"names": ["zz"]}, {"names": ["00"]}, {"faces": []}, {"names": 1}, {"lengths": [0]}):
+    for row_ in ({"names": ["zz"]}, {"names": ["00"]}, {"faces": []}, {"names": 1}, {"lengths": [0]}, {"facts": ["0"]}):
         with pytest.raises(UserError, match="are damaged"):
             Fingerprints.from_json(row_)
 

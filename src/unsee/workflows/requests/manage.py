@@ -229,8 +229,12 @@ def _suppress(project: Project, state: State, operator: str) -> None:
     request = project.request(state.request)
     if request is None or state.last("suppressed") or not state.last("unlearned"):
         return
-    pictures = {row.image.key: row.image for row in read_rows(project.place(request.id)) if row.image is not None}
-    suppress(project.ledger, request.id, [request.name, *request.forms], pictures.values(), operator=operator)
+    rows = read_rows(project.place(request.id))
+    pictures = {row.image.key: row.image for row in rows if row.image is not None}
+    forms = (form for row in rows for forms in row.private.values() for form in forms)
+    facts = forms if request.attributes else ()
+    names = [request.name, *request.forms]
+    suppress(project.ledger, request.id, names, pictures.values(), facts, operator=operator)
 
 
 def decision_of(state: State) -> str:

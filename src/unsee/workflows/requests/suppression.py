@@ -3,8 +3,8 @@
 New training data can teach a forgotten person again. A fingerprint reveals that without storing a name or a picture,
 and only to a holder of the key: an unkeyed hash of a name could be guessed from a list of names.
 
-What a fingerprint still reveals without the key: how many names and pictures there are, how many words names have, and how
-much two stored pictures resemble each other. [inferred] All of the design is ours.
+What a fingerprint still reveals without the key: how many names, facts and pictures there are, how many words names and
+facts have, and how much two stored pictures resemble each other. [inferred] All of the design is ours.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _WIDE, _HIGH = 16, 16
 
 _SHOWN: Final = 20
 """Most hits listed in a message."""
+_PRIVATE: Final = "private strings"
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 
 Bits = NDArray[np.uint8]
@@ -57,7 +58,7 @@ Picture = ImageSource | Image.Image
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprints:
-    """Names and pictures of one request, as keyed hashes in hexadecimal."""
+    """Names, pictures and facts of one request, as keyed hashes in hexadecimal."""
 
     names: tuple[str, ...] = ()
     """HMAC of the words of a name in alphabetical order, so that "Lovell, Ada" is found too."""
@@ -67,6 +68,10 @@ class Fingerprints:
     """HMAC of the decoded pixels."""
     similar: tuple[str, ...] = ()
     """Masked perceptual hashes (256 bits) of the pictures and of their cut forms."""
+    facts: tuple[str, ...] = ()
+    """HMAC of the words of what had to go, if that is less than everything; other rows about the person are welcome then."""
+    fact_lengths: tuple[int, ...] = ()
+    """Numbers of words of the facts."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fingerprints as JSON values."""
@@ -77,10 +82,9 @@ class Fingerprints:
         """Return fingerprints from JSON values, or raise if they are none."""
         try:
             prints = cls(**{name: tuple(value) for name, value in row.items()})
-            texts = [*prints.names, *prints.images, *prints.similar]
-            if not all(len(bytes.fromhex(text)) == 32 for text in texts) or not all(
-                length > 0 for length in prints.lengths
-            ):
+            texts = [*prints.names, *prints.images, *prints.similar, *prints.facts]
+            lengths = [*prints.lengths, *prints.fact_lengths]
+            if not all(len(bytes.fromhex(text)) == 32 for text in texts) or not all(length > 0 for length in lengths):
                 raise ValueError("expected hashes of 64 hexadecimal digits, and lengths above 0")
         except (TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{where} are damaged ({error!s:.100}). Restore them from a backup.") from error
@@ -99,10 +103,18 @@ class Hit:
     """Part of the row that matched; never the name itself."""
 
 
-def fingerprints(key: bytes, names: Iterable[str], pictures: Iterable[Picture]) -> Fingerprints:
-    """Return the fingerprints of a person's names and pictures.
+def fingerprints(
+    key: bytes, names: Iterable[str], pictures: Iterable[Picture], facts: Iterable[str] = ()
+) -> Fingerprints:
+    """Return the fingerprints of a person's names and pictures, and of the facts that had to go.
 
     Of names with several words those of one word (a first or a last name) are left out: others have them too.
+
+    Args:
+        key: Key of the hashes.
+        names: Forms of the name.
+        pictures: Pictures of the person.
+        facts: Texts that alone had to go, in all their forms; none = everything about the person.
     """
     word_tuples = {tuple(sorted(normalise(name).split())) for name in names}
     word_tuples = {
@@ -110,6 +122,7 @@ def fingerprints(key: bytes, names: Iterable[str], pictures: Iterable[Picture]) 
         for words in word_tuples
         if words and (len(words) > 1 or all(len(other_words) <= 1 for other_words in word_tuples))
     }
+    fact_words = {words for fact in facts if (words := tuple(normalise(fact).split()))}
     image_hashes: dict[str, None] = {}
     perceptual_hashes: dict[str, None] = {}
     for picture in pictures:
@@ -121,11 +134,13 @@ def fingerprints(key: bytes, names: Iterable[str], pictures: Iterable[Picture]) 
         lengths=tuple(sorted({len(words) for words in word_tuples})),
         images=tuple(image_hashes),
         similar=tuple(perceptual_hashes),
+        facts=tuple(sorted(_fact(key, words) for words in fact_words)),
+        fact_lengths=tuple(sorted({len(words) for words in fact_words})),
     )
 
 
 def search(examples: Iterable[Example], fingerprints_by_request: Mapping[str, Fingerprints], key: bytes) -> list[Hit]:
-    """Return the rows that hold a name or a picture of a forgotten person.
+    """Return the rows that hold a name or a picture of a forgotten person, with a fact if only facts had to go.
 
     One hit per row, request and kind of match.
 
@@ -202,7 +217,13 @@ def read(path: Path | str) -> tuple[dict[str, Fingerprints], bytes]:
 
 
 def suppress(
-    ledger: Ledger, request: str, names: Iterable[str], pictures: Iterable[Picture], *, operator: str = ""
+    ledger: Ledger,
+    request: str,
+    names: Iterable[str],
+    pictures: Iterable[Picture],
+    facts: Iterable[str] = (),
+    *,
+    operator: str = "",
 ) -> Entry:
     """Append the fingerprints of a person to a ledger, and return the entry.
 
@@ -211,9 +232,10 @@ def suppress(
         request: Identifier of the person's request.
         names: Forms of the name.
         pictures: Pictures of the person.
+        facts: Texts that alone had to go; none = everything about the person.
         operator: Code of who did it. Empty: not noted.
     """
-    prints = fingerprints(ledger.key, names, pictures)
+    prints = fingerprints(ledger.key, names, pictures, facts)
     return ledger.append("suppressed", request, operator=operator, fingerprints=prints.to_json())
 
 
@@ -235,24 +257,39 @@ class _Index:
             if packed_hashes
             else np.zeros((0, _WIDE * _HIGH), dtype=np.uint8)
         )
+        self.facts = {request: frozenset(prints.facts) for request, prints in fingerprints_by_request.items()}
+        self.fact_lengths = sorted({length for prints in fingerprints_by_request.values() for length in prints.fact_lengths})
         self.named = lru_cache(maxsize=1 << 16)(self._requests_named)
         self.pictures_by_key: dict[str, list[tuple[str, str]]] = {}
         """Content of an image -> requests and reasons, since many rows show one image."""
 
     def about(self, example: Example) -> Iterator[tuple[str, str]]:
         """Yield request and reason for every match in a row."""
+        matches = list(self._person_matches(example))
+        told_facts = self._fact_hashes(example) if any(self.facts[request] for request, _ in matches) else set()
+        for request, reason in matches:
+            if not self.facts[request]:
+                yield request, reason
+            elif self.facts[request] & told_facts:
+                yield request, f"{reason}, beside a fact that had to go"
+
+    def _person_matches(self, example: Example) -> Iterator[tuple[str, str]]:
+        """Yield request and reason for every name and picture of a person in a row."""
         for part, texts in _texts(example) if self.lengths else ():
             for text in texts:
-                words = normalise(text).split()
-                for length in self.lengths:
-                    for start in range(len(words) - length + 1):
-                        for request in self.named(tuple(sorted(words[start : start + length]))):
-                            yield request, f"the name in the {part}"
+                for words in _word_runs(text, self.lengths):
+                    for request in self.named(tuple(sorted(words))):
+                        yield request, f"the name in the {part}"
         if example.image is not None and self.images:
             image_key = example.image.key
             if image_key not in self.pictures_by_key:
                 self.pictures_by_key[image_key] = list(self._showing(_rgb_image(example.image)))
             yield from self.pictures_by_key[image_key]
+
+    def _fact_hashes(self, example: Example) -> set[str]:
+        """Return the hashes of all runs of words in what a row teaches, which its private strings are no part of."""
+        texts = [text for part, texts in _texts(example) if part != _PRIVATE for text in texts]
+        return {_fact(self.key, words) for text in texts for words in _word_runs(text, self.fact_lengths)}
 
     def _requests_named(self, words: tuple[str, ...]) -> Sequence[str]:
         return self.names.get(_name(self.key, words), ())
@@ -282,11 +319,23 @@ def _texts(example: Example) -> Iterator[tuple[str, Sequence[str]]]:
     yield "answer", (example.answer, example.paraphrase, *example.perturbed, *example.accepted, example.chain)
     yield "options", example.options
     yield "entity", (example.entity,)
-    yield "private strings", [form for forms in example.private.values() for form in forms]
+    yield _PRIVATE, [form for forms in example.private.values() for form in forms]
+
+
+def _word_runs(text: str, lengths: Iterable[int]) -> Iterator[tuple[str, ...]]:
+    """Yield all runs of so many neighbouring words."""
+    words = normalise(text).split()
+    for length in lengths:
+        for start in range(len(words) - length + 1):
+            yield tuple(words[start : start + length])
 
 
 def _name(key: bytes, words: Sequence[str]) -> str:
     return seal_of(key, "suppressed name", *words)
+
+
+def _fact(key: bytes, words: Sequence[str]) -> str:
+    return seal_of(key, "suppressed fact", *words)
 
 
 def _pixels(key: bytes, image: Image.Image) -> str:
