@@ -1182,6 +1182,21 @@ def test_who_had_only_a_fact_forgotten_may_stay_in_new_data(project: Project) ->
     assert len({hit.row for hit in hits}) < len(rows)
 
 
+def test_a_refusal_needs_its_ground_and_forbids_no_teaching(project: Project, capsys: Any) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    batch.run(project)
+    close = ["request", "close", name, "--project", str(project.folder), "--decision", "refused"]
+    for reason in ([], ["--reason", "done"], ["--reason", "complex"]):
+        assert main([*close, *reason]) == 2
+        assert "The reason is one of duplicate, person_not_identified" in capsys.readouterr().err
+    with pytest.raises(UserError, match="one of complex, many_requests"):
+        manage.extend(project, name, "other", today=date(2026, 2, 1))
+    assert main([*close, "--reason", "legal_obligation"]) == 0
+    assert project.ledger.state(name).last("closed")["reason"] == "legal_obligation"
+    manage.purge(project, apply=True)
+    assert not project.ledger.fingerprints()
+
+
 def test_rows_survive_the_table(tmp_path: Path) -> None:
     data = open_benchmark(EXAMPLE)
     train, judged = data.examples("train"), data.examples("eval")

@@ -12,6 +12,8 @@ from unsee.errors import UserError
 
 DEFAULT: Final = "requests"
 """Folder of a project, unless --project says another."""
+_REASONS: Final = {"no_baseline": "not_in_model", "withdrawn": "withdrawn", "refused": ""}
+"""Decision -> the reason where none is given."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +60,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     extend.add_argument("--reason", required=True, metavar="CODE", help="complex or many_requests")
     close = action_("close", "end a request with a decision", one=True)
     close.add_argument("--decision", default="", metavar="D", help="default: what was measured; or refused, withdrawn")
-    close.add_argument("--reason", default="done", metavar="CODE", help="default: done")
+    close.add_argument("--reason", default="", metavar="CODE", help="default: done; a refusal needs its ground")
     purge = action_("purge", "remove names, rows and pictures of closed requests", many=True)
     purge.add_argument("--yes", action="store_true", help="remove; without it files are only listed")
     action_("verify", "check the ledger entry by entry")
@@ -194,7 +196,7 @@ def _close(options: argparse.Namespace) -> int:
 
     project = _project(options)
     decision = options.decision or manage.decision_of(project.ledger.state(options.request))
-    reason = "not_in_model" if decision == "no_baseline" and options.reason == "done" else options.reason
+    reason = options.reason or _REASONS.get(decision, "done")
     manage.close(project, options.request, decision, reason, operator=options.operator)
     say(f"{options.request} closed: {decision}")
     return OK

@@ -50,11 +50,15 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "model": frozenset({"model"}),
 }
 """Kind of entry -> what it may hold."""
-REASONS: Final = (
-    *"done not_in_model withdrawn duplicate person_not_identified requester_not_verified legal_obligation".split(),
-    *"public_interest freedom_of_expression legal_claims manifestly_unfounded complex many_requests other".split(),
+GROUNDS: Final = (
+    *"duplicate person_not_identified requester_not_verified legal_obligation public_interest".split(),
+    *"freedom_of_expression legal_claims manifestly_unfounded other".split(),
 )
-"""Reasons of a decision or extension. Codes only: a sentence could name the person."""
+"""Grounds of a refusal, which the requester is told (GDPR Art. 11(2), 12(2), 12(4) to 12(6), 17(3))."""
+EXTENSIONS: Final = ("complex", "many_requests")
+"""Reasons to put a reply off (GDPR Art. 12(3))."""
+REASONS: Final = ("done", "not_in_model", "withdrawn", *GROUNDS)
+"""Reasons of a decision. Codes only: a sentence could name the person."""
 DECISIONS: Final = ("erased", "residual", "no_baseline", "refused", "withdrawn")
 _STATUS: Final = {kind: kind for kind in "received asked approved unlearned closed".split()} | {"verdict": "judged"}
 _TABLES: Final = (

@@ -18,8 +18,10 @@ from unsee.workflows.purge import Purged, is_done
 from unsee.workflows.purge import purge as purge_folders
 from unsee.workflows.requests.ledger import (
     DECISIONS,
+    EXTENSIONS,
     FILE,
     FURTHER,
+    GROUNDS,
     MONTHS,
     REASONS,
     Entry,
@@ -99,7 +101,7 @@ def extend(project: Project, request: str, reason: str, *, today: date, operator
     Args:
         project: Project with the ledger.
         request: Identifier of the request, which must be open.
-        reason: Code of the reason, one of `REASONS`.
+        reason: Code of the reason, one of `EXTENSIONS`.
         today: Day of the decision, not after the day that the reply is due.
         operator: Code of who decided. Empty: not noted.
 
@@ -107,7 +109,7 @@ def extend(project: Project, request: str, reason: str, *, today: date, operator
         UserError: The first month is over, it was put off before, or the reason is no code.
     """
     state = project.ledger.state(request)
-    _require_reason(reason)
+    _require_reason(reason, EXTENSIONS)
     if not state.open:
         raise UserError(f"{request} is closed.")
     if state.last("extended"):
@@ -129,16 +131,16 @@ def close(project: Project, request: str, decision: str, reason: str, *, operato
         project: Project with the ledger.
         request: Identifier of the request, which must be open.
         decision: One of `DECISIONS`; `erased` and `no_baseline` need a measurement that says so.
-        reason: Code of the reason, one of `REASONS`.
+        reason: Code of the reason, one of `REASONS`; one of `GROUNDS` where the request is refused.
         operator: Code of who decided. Empty: not noted.
 
     Raises:
         UserError: Decision or reason are unknown, or the decision says more than was measured.
     """
     state = project.ledger.state(request)
-    _require_reason(reason)
     if decision not in DECISIONS:
         raise UserError(f"The decision is one of {', '.join(DECISIONS)}, got {decision!r}.")
+    _require_reason(reason, GROUNDS if decision == "refused" else REASONS)
     if not state.open:
         raise UserError(f"{request} is closed: {state.last('closed').get('decision')}.")
     if decision == "erased" and state.verdict != "erased":
@@ -147,7 +149,7 @@ def close(project: Project, request: str, decision: str, reason: str, *, operato
     if decision == "no_baseline" and not _was_unknown(state):
         raise UserError(f"{request} cannot be closed as not in the model: the model gave the person away when asked.")
     entry = project.ledger.append("closed", request, operator=operator, decision=decision, reason=reason)
-    _suppress(project, state, operator)
+    _suppress(project, project.ledger.state(request), operator)
     write_overview(project)
     return entry
 
@@ -229,6 +231,8 @@ def _suppress(project: Project, state: State, operator: str) -> None:
     request = project.request(state.request)
     if request is None or state.last("suppressed") or not state.last("unlearned"):
         return
+    if state.last("closed").get("decision") in ("refused", "withdrawn"):  # nothing forbids teaching them
+        return
     rows = read_rows(project.place(request.id))
     pictures = {row.image.key: row.image for row in rows if row.image is not None}
     forms = (form for row in rows for forms in row.private.values() for form in forms)
@@ -255,9 +259,9 @@ def _was_unknown(state: State) -> bool:
     return state.verdict == "no_baseline" if state.verdict else not state.last("asked").get("found", True)
 
 
-def _require_reason(reason: str) -> None:
-    if reason not in REASONS:
-        raise UserError(f"The reason is one of {', '.join(REASONS)}, got {reason!r}: a sentence could name the person.")
+def _require_reason(reason: str, codes: Sequence[str]) -> None:
+    if reason not in codes:
+        raise UserError(f"The reason is one of {', '.join(codes)} (a sentence could name the person). Got {reason!r}.")
 
 
 def faults(project: Project) -> list[str]:

@@ -258,7 +258,9 @@ class _Index:
             else np.zeros((0, _WIDE * _HIGH), dtype=np.uint8)
         )
         self.facts = {request: frozenset(prints.facts) for request, prints in fingerprints_by_request.items()}
-        self.fact_lengths = sorted({length for prints in fingerprints_by_request.values() for length in prints.fact_lengths})
+        self.fact_lengths = sorted(
+            {length for prints in fingerprints_by_request.values() for length in prints.fact_lengths}
+        )
         self.named = lru_cache(maxsize=1 << 16)(self._requests_named)
         self.pictures_by_key: dict[str, list[tuple[str, str]]] = {}
         """Content of an image -> requests and reasons, since many rows show one image."""
