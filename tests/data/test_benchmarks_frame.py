@@ -13,6 +13,7 @@ import yaml
 from fixtures import mllmu as fixtures_mllmu
 from fixtures import umu
 from fixtures.benchmarks import fixtures
+import unsee
 from unsee import config
 from unsee.api.benchmark import Hub
 from unsee.cli.main import main
@@ -173,6 +174,8 @@ def test_settings_go_from_the_command_line_into_the_run_and_on_to_eval(mllmu, tm
         str(run),
         "--ask",
         "0",
+        "--seed",
+        "3",
         *words,
     ]
     assert main(command) == 0
@@ -185,6 +188,10 @@ def test_settings_go_from_the_command_line_into_the_run_and_on_to_eval(mllmu, tm
     responses = [json.loads(line) for line in (run / "responses.jsonl").read_text().splitlines()]
     assert {row["kind"] for row in responses} == {"cloze"}
     assert {row["entity"] for row in responses if row["role"] == "forget"} == {"101", "102"}
+    assert yaml.safe_load((run / "run.yaml").read_text())["seed"] == 3
+    keys = (run / "responses.keys.jsonl").read_bytes()
+    unsee.Run(run).evaluate(max_new_tokens=2, limit=2)
+    assert (run / "responses.keys.jsonl").read_bytes() == keys, "both ask with the seed of the run"
     capsys.readouterr()
 
 

@@ -83,7 +83,7 @@ def action(options: argparse.Namespace) -> int:
         Path(out),
         settings,
         stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
-        seed=run.seed,
+        seed=run.seed or earlier.seed,
         engine="plain" if "plain" in (run.engine, earlier.engine) else "fast",  # as the judged run was made
     )
     if options.json:
