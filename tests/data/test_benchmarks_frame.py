@@ -10,10 +10,10 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+import unsee
 from fixtures import mllmu as fixtures_mllmu
 from fixtures import umu
 from fixtures.benchmarks import fixtures
-import unsee
 from unsee import config
 from unsee.api.benchmark import Hub
 from unsee.cli.main import main

@@ -372,6 +372,23 @@ def test_eval_against_itself_or_nothing_is_refused(tmp_path):
     assert not (tmp_path / "y").exists()
 
 
+class Others(Facts):
+    """The same ids for other questions."""
+
+    name = "others"
+
+    def examples(self, split):
+        return [replace(row, question=f"{row.question} Tell me.") for row in super().examples(split)]
+
+
+@pytest.mark.parametrize("settings", [{"roles": ["retain"]}, {"data": Others()}])
+def test_a_gold_model_asked_nothing_of_the_same_is_refused_before_generation(tmp_path, settings):
+    asked(tmp_path / "gold", seed=1)
+    with pytest.raises(UserError, match=r"No question asked here .* was asked of the gold model"):
+        asked(tmp_path / "x", gold=tmp_path / "gold", **settings)
+    assert not (tmp_path / "x").exists()
+
+
 def test_compare_holds_every_run_against_the_gold_one(tmp_path):
     for stage, seed in (("gold", 1), ("original", 0), ("npo", 2)):
         asked(tmp_path / stage, seed=seed, stage=stage)

@@ -44,6 +44,7 @@ from unsee.scoring.against_gold import (
     same_questions,
 )
 from unsee.scoring.aggregate import score
+from unsee.scoring.conditions import FORGOTTEN
 from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
 from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra
@@ -105,6 +106,8 @@ def evaluate(
         None if not settings.gold else _gold_run(settings, benchmark, out, seed, resolved_engine, progress=progress)
     )
     gold_responses = None if gold_folder is None else _golden(gold_folder)
+    if gold_responses is not None:
+        _require_shared_questions(examples, gold_responses)
     likelihood = (
         settings.likelihood or gold_responses is not None or (benchmark.likelihood and settings.backend == "hf")
     )
@@ -287,6 +290,23 @@ def _require_other_weights(gold: Path, weights: str | None) -> None:
         raise UserError(
             f"--gold {gold} is a run of the judged model itself (same weights); give one of a model that was trained without "
             "what was to be forgotten."
+        )
+
+
+def _require_shared_questions(examples: Sequence[Example], gold_responses: Sequence[Response]) -> None:
+    """Raise if the gold model was asked nothing that is asked about what was to be forgotten."""
+    forgotten = [
+        Response.of(
+            example, stage="", text="", tokens=0, ended=False, image_key=example.image.key if example.image else ""
+        )
+        for example in examples
+        if example.role in FORGOTTEN
+    ]
+    shared_ids = {row.id for row in same_questions(gold_responses, forgotten)}
+    if not any(row.id in shared_ids for row in forgotten):
+        raise UserError(
+            "No question asked here about what was to be forgotten was asked of the gold model (--gold). Judge both on the "
+            "same data, with `forget` or `unseen` among the roles."
         )
 
 

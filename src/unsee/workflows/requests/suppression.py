@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unsee.api import Benchmark, Example, ImageSource, Role
+from unsee.api import Benchmark, Example, ImageSource
 from unsee.errors import UserError, list_message
 from unsee.metrics.normal_form import normalise
+from unsee.scoring.conditions import FORGOTTEN
 from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests.keys import ledger_key, seal_of
@@ -50,7 +51,6 @@ _WIDE, _HIGH = 16, 16
 _SHOWN: Final = 20
 """Most hits listed in a message."""
 _PRIVATE: Final = "private strings"
-_FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 
 Bits = NDArray[np.uint8]
 Picture = ImageSource | Image.Image
@@ -173,7 +173,7 @@ def search_data(data: Benchmark, path: Path | str) -> list[str]:
     lines: list[str] = []
     for split in ("train", "eval"):
         rows = data.examples(split)
-        indices = [index for index, row in enumerate(rows) if row.role not in _FORGOTTEN and row.id not in trained_ids]
+        indices = [index for index, row in enumerate(rows) if row.role not in FORGOTTEN and row.id not in trained_ids]
         hits = search((rows[index] for index in indices), fingerprints_by_request, key)
         lines += [f"{split} {line}" for line in _lines(replace(hit, row=indices[hit.row - 1] + 1) for hit in hits)]
         trained_ids |= {row.id for row in rows} if split == "train" else set()
