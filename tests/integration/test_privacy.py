@@ -95,6 +95,12 @@ def holders(place):
             yield path.relative_to(place).as_posix()
 
 
+def test_every_kind_of_private_file_is_on_the_page():
+    private = [kind.pattern.replace("**", "x").replace("*", "") for kind in FILES if kind.level != "weights"]
+    listed = patterns()
+    assert [path for path in private if not any(fnmatch(f"runs/a/{path}", pattern) for pattern in listed)] == []
+
+
 @pytest.mark.slow
 def test_every_file_that_holds_something_is_on_the_list(runs):
     listed, found = patterns(), list(holders(runs))

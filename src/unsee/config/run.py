@@ -170,7 +170,7 @@ class EvalConfig:
     measures: tuple[str, ...] = ()
     """Further measures: rouge1, rouge2, bleu, exact."""
     gold: str | None = None
-    """Model retrained without the forget set, or its evaluated run, for forget quality; implies likelihood; "" = none."""
+    """Model retrained without the forget set, or its evaluated run, for the distance to gold; implies likelihood; "" = none."""
     clip: str | None = None
     """Folder or hub id of a CLIP model, for the CLIPScore of responses about images; "" = none."""
 

@@ -28,7 +28,7 @@ def run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for model, data, output and settings of a run."""
     parser.add_argument("file", nargs="?", metavar="RUN.yaml", help="run file; options below win over it")
     parser.add_argument("--model", metavar="M", help=f"folder, hub id, run folder, or one of {', '.join(PACKAGED)}")
-    parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab")
+    parser.add_argument("--data", metavar="D", help="folder, table or hub id of the data, or lab")
     parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
     data_options(parser)
     parser.add_argument("--out", metavar="DIR", help="folder for the results")

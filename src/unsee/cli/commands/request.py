@@ -20,12 +20,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of the command, with their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
 
-    def action_(name: str, text: str, *, one: bool = False, many: bool = False) -> argparse.ArgumentParser:
+    def action_(name: str, text: str, *, one: bool = False, many: str = "") -> argparse.ArgumentParser:
         subparser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         if one:
             subparser.add_argument("request", metavar="ID", help="request, as `unsee request list` prints it")
         if many:
-            subparser.add_argument("requests", nargs="*", metavar="ID", help="requests (default: all that are meant)")
+            subparser.add_argument("requests", nargs="*", metavar="ID", help=f"requests ({many})")
         subparser.add_argument("--project", default=DEFAULT, metavar="DIR", help=f"folder (default: {DEFAULT})")
         subparser.add_argument("--operator", default="", metavar="CODE", help="who does it, as a code without blanks")
         return subparser
@@ -49,9 +49,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
     add.add_argument("--gold", default="", metavar="M", help="model that never saw the people asked for")
     add.add_argument("--yes", action="store_true", help="approve the rows at once")
-    approve = action_("approve", "approve the rows of requests as their tables are now", many=True)
+    approve = action_("approve", "approve the rows of requests as their tables are now", many="or --all")
     approve.add_argument("--all", action="store_true", help="all that the model knows and that wait")
-    run = action_("run", "unlearn approved requests, check everybody, attack, write receipts", many=True)
+    run = action_(
+        "run", "unlearn approved requests, check everybody, attack, write receipts", many="default: all approved ones"
+    )
     run.add_argument("--one-by-one", action="store_true", help="a batch per request instead of one for all")
     run.add_argument("--seed", type=int, default=0, metavar="S", help="start of every random stream (default: 0)")
     action_("list", "list the requests, by due date")
@@ -61,7 +63,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     close = action_("close", "end a request with a decision", one=True)
     close.add_argument("--decision", default="", metavar="D", help="default: what was measured; or refused, withdrawn")
     close.add_argument("--reason", default="", metavar="CODE", help="default: done; a refusal needs its ground")
-    purge = action_("purge", "remove names, rows and pictures of closed requests", many=True)
+    purge = action_("purge", "remove names, rows and pictures of closed requests", many="default: all closed ones")
     purge.add_argument("--yes", action="store_true", help="remove; without it files are only listed")
     action_("verify", "check the ledger entry by entry")
     export = action_("export", "write the ledger as JSON lines")
