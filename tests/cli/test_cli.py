@@ -137,6 +137,7 @@ def asked(monkeypatch):
         ("check --data /no/where", "No data at /no/where"),
         ("request add --nam x", "Unknown option of unsee request add '--nam'. Did you mean --name"),
         ("request lst", "Unknown action of unsee request 'lst'. Did you mean list"),
+        ("request list --operator op1", "Unknown option of unsee request list '--operator'"),
         ("receipt verfy x", "Unknown action of unsee receipt 'verfy'. Did you mean verify"),
         ("list metods", "Unknown kind 'metods'. Did you mean methods"),
     ],

@@ -20,14 +20,19 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of the command, with their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
 
-    def action_(name: str, text: str, *, one: bool = False, many: str = "") -> argparse.ArgumentParser:
+    def action_(
+        name: str, text: str, *, one: bool = False, many: str = "", reads: bool = False
+    ) -> argparse.ArgumentParser:
         subparser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         if one:
             subparser.add_argument("request", metavar="ID", help="request, as `unsee request list` prints it")
         if many:
             subparser.add_argument("requests", nargs="*", metavar="ID", help=f"requests ({many})")
         subparser.add_argument("--project", default=DEFAULT, metavar="DIR", help=f"folder (default: {DEFAULT})")
-        subparser.add_argument("--operator", default="", metavar="CODE", help="who does it, as a code without blanks")
+        if not reads:
+            subparser.add_argument(
+                "--operator", default="", metavar="CODE", help="who does it, as a code without blanks"
+            )
         return subparser
 
     add = action_("add", "receive a request: find the person, ask the model, fill the rows")
@@ -56,8 +61,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--one-by-one", action="store_true", help="a batch per request instead of one for all")
     run.add_argument("--seed", type=int, default=0, metavar="S", help="start of every random stream (default: 0)")
-    action_("list", "list the requests, by due date")
-    action_("show", "show the entries of a request", one=True)
+    action_("list", "list the requests, by due date", reads=True)
+    action_("show", "show the entries of a request", one=True, reads=True)
     extend = action_("extend", "put the reply off by two months", one=True)
     extend.add_argument("--reason", required=True, metavar="CODE", help="complex or many_requests")
     close = action_("close", "end a request with a decision", one=True)
@@ -65,8 +70,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     close.add_argument("--reason", default="", metavar="CODE", help="default: done; a refusal needs its ground")
     purge = action_("purge", "remove names, rows and pictures of closed requests", many="default: all closed ones")
     purge.add_argument("--yes", action="store_true", help="remove; without it files are only listed")
-    action_("verify", "check the ledger entry by entry")
-    export = action_("export", "write the ledger as JSON lines")
+    action_("verify", "check the ledger entry by entry", reads=True)
+    export = action_("export", "write the ledger as JSON lines", reads=True)
     export.add_argument("--jsonl", required=True, metavar="FILE", help="file to write")
 
 
