@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -131,6 +132,17 @@ def test_documented_commands_name_existing_options(capsys):
             assert set(re.findall(r"(?<!\S)--[a-z0-9-]+", rest.partition("#")[0])) <= known, (
                 f"{file.name}: {verb} {rest}"
             )
+
+
+def test_documented_imports_exist():
+    """Every `from unsee... import ...` and `unsee.name(` of the docs finds its names."""
+    for file in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        text = file.read_text(encoding="utf-8")
+        for module, names in re.findall(r"from (unsee[\w.]*) import ([\w, ]+)", text):
+            for name in names.split(","):
+                assert hasattr(importlib.import_module(module), name.strip()), f"{file.name}: {module}.{name.strip()}"
+        for name in re.findall(r"\bunsee\.(\w+)\(", text):
+            assert hasattr(unsee, name), f"{file.name}: unsee.{name}"
 
 
 @pytest.fixture(scope="module")
