@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unsee.errors import UserError, did_you_mean, nearest
+from unsee.utils.files import existing_ancestor
 from unsee.utils.parsing import read_object
 
 _RUN = ("run.yaml", "scores.json")
@@ -96,9 +97,7 @@ def require_writable(out: Path | str) -> None:
     """Raise unless this user can create `out` or write into it."""
     if "\0" in str(out):
         raise UserError(f"--out must not hold a NUL character, got {str(out)!r}. Give another --out.")
-    ancestor = Path(out).absolute()
-    while not ancestor.exists() and ancestor != ancestor.parent:
-        ancestor = ancestor.parent
+    ancestor = existing_ancestor(Path(out))
     if not ancestor.is_dir():
         raise UserError(f"--out must be a folder, but {ancestor} is a file. Give another --out.")
     if not os.access(ancestor, os.W_OK | os.X_OK):

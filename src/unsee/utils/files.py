@@ -246,11 +246,15 @@ def read_jsonl(path: Path) -> list[Any]:
     return rows
 
 
+def existing_ancestor(path: Path) -> Path:
+    """Return the absolute path itself, or its nearest parent that exists."""
+    path = path.absolute()
+    return next((place for place in (path, *path.parents) if place.exists()), Path(path.anchor))
+
+
 def require_space(folder: Path, needed_bytes: int, purpose: str) -> None:
     """Raise if the disk that holds (or will hold) `folder` has fewer than `needed_bytes` free."""
-    ancestor = folder.resolve()
-    while not ancestor.exists():
-        ancestor = ancestor.parent
+    ancestor = existing_ancestor(folder.resolve())
     free_bytes = shutil.disk_usage(ancestor).free
     if free_bytes < needed_bytes:
         raise UserError(

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 from unsee import __version__
 from unsee.errors import UserError
 from unsee.models import builtin, smollm2_package
-from unsee.utils.files import GIB
+from unsee.utils.files import GIB, existing_ancestor
 from unsee.utils.grouping import by_key
 
 Status = Literal["ok", "note", "problem"]
@@ -355,7 +355,7 @@ def _folders(folder: Path) -> Iterator[Finding]:
         yield _writable("shared cache", Path(cache), f"Set {CACHE} to a folder that can be written, or to off")
     hub = _writable("hub cache", _hub_cache(), "Models of the hub cannot be kept; set HF_HOME to another folder")
     yield replace(hub, status="note") if hub.status == "problem" else hub
-    yield _space("folders", "free disk", shutil.disk_usage(_existing(folder)).free, LITTLE_DISK)
+    yield _space("folders", "free disk", shutil.disk_usage(existing_ancestor(folder)).free, LITTLE_DISK)
 
 
 def _hub_cache() -> Path:
@@ -364,18 +364,10 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
-def _existing(folder: Path) -> Path:
-    """Return the folder itself, or its nearest parent that exists."""
-    path = folder.absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
 def _writable(name: str, folder: Path, advice: str) -> Finding:
     """Return whether a file can be created in the folder or its nearest parent."""
     try:
-        with tempfile.TemporaryFile(dir=_existing(folder)) as file:
+        with tempfile.TemporaryFile(dir=existing_ancestor(folder)) as file:
             file.write(b"x")
     except OSError as error:
         reason = error.strerror or type(error).__name__

@@ -17,7 +17,7 @@ from unsee.api.fast_paths import engine_named
 from unsee.api.request import Prompt
 from unsee.config import Run, RunOptions
 from unsee.errors import UserError
-from unsee.utils.files import GIB
+from unsee.utils.files import GIB, existing_ancestor
 from unsee.utils.parsing import read_object
 from unsee.workflows.forget import bytes_needed, require_encodable, validate_run
 
@@ -362,11 +362,9 @@ class _Counted:
     def _problems(self, memory: int, disk: int) -> Iterator[str]:
         from unsee.utils.memory import free_bytes
 
-        missing = missing_weights(self.run.model)
-        if missing:
+        if missing := missing_weights(self.run.model):
             yield missing
-        folder = Path(self.run.out).resolve()
-        folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        folder = existing_ancestor(Path(self.run.out).resolve())
         free_disk = shutil.disk_usage(folder).free
         if free_disk < disk:
             yield f"the run writes {_in_gib(disk)}, {folder} has {_in_gib(free_disk)} free; free some space or choose another --out."
