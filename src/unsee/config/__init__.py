@@ -24,6 +24,7 @@ from unsee.config.run import (
     require_answered,
     require_ended,
     require_judged,
+    result_of,
     versions,
     write,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "require_answered",
     "require_ended",
     "require_judged",
+    "result_of",
     "settings_of",
     "versions",
     "write",

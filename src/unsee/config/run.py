@@ -19,6 +19,8 @@ from unsee.errors import UserError, short_repr, unknown_name
 from unsee.utils.files import atomic_write_text, read_jsonl
 from unsee.utils.parsing import read_object
 
+RECORD: Final = "run.yaml"
+"""File of a run in its folder."""
 SEEDS: Final = 2**32
 """Exclusive upper limit of seeds, that of NumPy."""
 
@@ -213,9 +215,16 @@ def write(path: Path, run: Run, *, record: Mapping[str, Any], result: Mapping[st
     atomic_write_text(path, dump_yaml(values))
 
 
+def result_of(folder: Path) -> Mapping[str, Any]:
+    """Return what the run in `folder` came to, or nothing if it has not ended."""
+    record = folder / RECORD
+    result = read_mapping(record).get("result") if record.is_file() else None
+    return result if isinstance(result, Mapping) else {}
+
+
 def require_ended(folder: Path) -> None:
     """Raise if the run in `folder` has not finished, since its weights are incomplete."""
-    record = folder / "run.yaml"
+    record = folder / RECORD
     if record.is_file() and "result" not in read_mapping(record):
         raise UserError(
             f"The run in {folder} has not ended: {record} has no result. Go on with it: unsee forget {record} --resume."
@@ -318,5 +327,3 @@ def _git(root: Path, *arguments: str) -> str:
         return ""
     return completed.stdout.strip()
 
-
-RECORD: Final = "run.yaml"

@@ -277,8 +277,7 @@ def _made_by(model: str) -> dict[str, Any]:
     run_file = Path(builtin.resolve(model)) / config.RECORD  # a built-in name is no folder of that name here
     if not run_file.is_file():
         return {}
-    result = config.read_mapping(run_file).get("result") or {}
-    settings = {**config.read(run_file).to_mapping(), "promise": result.get("promise")}
+    settings = {**config.read(run_file).to_mapping(), "promise": config.result_of(run_file.parent).get("promise")}
     names = ("model", "data", "method", "training", "plugins", "promise")
     return {name: config.plain(settings[name]) for name in names if settings.get(name)}
 

@@ -45,7 +45,7 @@ def report(out: Path, numbers: Mapping[str, float]) -> None:
         return
     from unsee.compat.callbacks import send
 
-    steps = (config.read_mapping(out / RECORD).get("result") or {}).get("steps", 0)
+    steps = config.result_of(out).get("steps", 0)
     with trackers.beside(out):
         send(
             arguments,

@@ -126,7 +126,7 @@ def attack(
 def _tell_of_other_gold(folder: Path, gold: str) -> None:
     """Print a note if the packaged gold model does not match the run's promise."""
     picture_gold = f"{gold}-picture"
-    if picture_gold in builtin.PACKAGED and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
+    if picture_gold in builtin.PACKAGED and config.result_of(folder).get("promise") == "picture":
         note(f"This run promises to forget pictures only; gold for that is {picture_gold}.")
 
 

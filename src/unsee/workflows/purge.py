@@ -351,10 +351,7 @@ def _require_inside(link: Path, folder: Path) -> None:
 
 def _is_due(unit: Path, today: date) -> bool:
     """Tell whether the retention of a finished run has passed, and it was not purged since."""
-    record = unit / RECORD
-    result = config.read_mapping(record).get("result") if record.is_file() else None
-    retention = result.get("retention", {}) if isinstance(result, dict) else {}
-    due = str(retention.get("due", ""))
+    due = str(config.result_of(unit).get("retention", {}).get("due", ""))
     return bool(due) and due <= today.isoformat() and not is_done(unit, DEFAULT)
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from unsee import config
 from unsee.api import Benchmark, Role
@@ -71,7 +71,7 @@ def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS, data: Benc
     with tempfile.TemporaryDirectory() as work_folder:
         original = _evaluate_stage(str(resolve(run.model)), data, run, Path(work_folder), "original", questions)
         stage = _evaluate_stage(str(folder), data, run, Path(work_folder), run.method, questions)
-        outcome = _outcome(stage, original, run, steps=_result(folder).get("steps"))
+        outcome = _outcome(stage, original, run, steps=config.result_of(folder).get("steps"))
     keep_outcome(folder, outcome)
     return outcome
 
@@ -106,7 +106,7 @@ def verdict_of(folder: Path | str) -> Outcome | None:
     A batch of deletion requests that leaks goes on leaking: its evaluation asks nothing about the people of earlier batches.
     """
     folder = Path(folder)
-    result = _result(folder)
+    result = config.result_of(folder)
     verdict = result.get("verdict")
     kept = config.build(Outcome, verdict, where=f"{folder}: verdict") if isinstance(verdict, Mapping) else None
     is_judged = (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file()
@@ -124,7 +124,7 @@ def require_silent(folder: Path | str) -> None:
         UserError: With the verdict, and how to hand the model on all the same.
     """
     folder = Path(folder)
-    if not _result(folder):
+    if not config.result_of(folder):
         return  # no finished run; whoever hands it on says what it lacks
     try:
         config.require_judged(folder)
@@ -138,13 +138,6 @@ def require_silent(folder: Path | str) -> None:
         )
     if outcome.leaks == "yes":
         raise UserError(f"{folder} still leaks: {outcome.sentence}. Give --anyway to hand it on all the same.")
-
-
-def _result(folder: Path) -> Mapping[str, Any]:
-    """Return the `result` of run.yaml, or nothing if there is none."""
-    record = folder / RECORD
-    result = config.read_mapping(record).get("result") if record.is_file() else None
-    return result if isinstance(result, Mapping) else {}
 
 
 def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | None) -> Outcome:
@@ -216,8 +209,9 @@ def keep_evaluation(folder: Path) -> None:
     Raises:
         UserError: The evaluation cannot be read.
     """
-    outcome = verdict_of(folder) if _result(folder) else None
-    if outcome is not None and not outcome.sample and _result(folder).get("verdict") != config.plain(vars(outcome)):
+    result = config.result_of(folder)
+    outcome = verdict_of(folder) if result else None
+    if outcome is not None and not outcome.sample and result.get("verdict") != config.plain(vars(outcome)):
         _write_outcome(folder, outcome)
 
 

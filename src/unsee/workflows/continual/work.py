@@ -123,7 +123,7 @@ def cost_of(folder: Path) -> dict[str, Any]:
 
     Seconds are None after a resumed run.
     """
-    result = config.read_mapping(folder / RECORD).get("result", {})
+    result = config.result_of(folder)
     return {"sec": result.get("seconds"), "peak_gb": result.get("peak_gib"), "bytes": bytes_of(folder / "model")}
 
 

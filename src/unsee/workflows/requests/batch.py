@@ -392,9 +392,9 @@ class Batch:
         )
         forget_run(chosen_run, resume=is_resumed)
         states = self.project.ledger.states()
-        run_record = config.read_mapping(self.run_folder / RECORD)
+        result = config.result_of(self.run_folder)
         before, after = model_hash(self.settings.model), model_hash(str(self.run_folder))
-        seconds = run_record["result"].get("seconds")  # unknown after a resumed run
+        seconds = result.get("seconds")  # unknown after a resumed run
         row_counts = Counter(row.entity for row in read_rows(self.folder / "asked"))
         for request in self.requests:
             if not self._has_unlearned(states[request.id]):
@@ -409,7 +409,7 @@ class Batch:
                     settings=_settings_hash(config.read(self.run_folder / RECORD)),
                     rows=row_counts[request.entity],
                     seconds=None if seconds is None else round(float(seconds), 1),
-                    steps=int(run_record["result"].get("steps", 0)),
+                    steps=int(result.get("steps", 0)),
                 )
 
     def _suggested_run(self) -> Run:
