@@ -23,6 +23,8 @@ class Hub:
         return self.id
 
 
+SPLITS: tuple[Literal["train", "eval"], ...] = ("train", "eval")
+"""Splits of the examples: for training, and for evaluation."""
 Place = Path | Hub
 """Location of data: a folder or file, or a data set on the hub."""
 

@@ -63,6 +63,8 @@ class Kind(StrEnum):
 
 PROBES = frozenset({Kind.OPEN, Kind.NAME, Kind.FACT})
 """Kinds that ask for private information in free text; the aftermath class is defined for these."""
+OF_TARGETS = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
+"""Roles of what is to be forgotten."""
 
 
 class ImageSource(Protocol):

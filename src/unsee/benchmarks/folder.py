@@ -13,11 +13,11 @@ from string import ascii_uppercase
 from typing import Any, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, Place
-from unsee.api.example import Example, ImageBytes, ImageFile, ImageSource, Kind, Role, Vocabulary
+from unsee.api.example import OF_TARGETS, Example, ImageBytes, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.lazy import Lazy
 from unsee.data.assignment import EXAMPLE, Rules
 from unsee.data.assignment import read as read_assignment
-from unsee.data.layouts import COLUMNS, MARK, OF_TARGETS, READ, ROLES, Layout, layout_of, require_pictures, role_of
+from unsee.data.layouts import COLUMNS, MARK, READ, ROLES, Layout, layout_of, require_pictures, role_of
 from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
 from unsee.data.sources import HELD_OUT, INFO, TRAINED, Source, fits, open_source

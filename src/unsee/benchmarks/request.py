@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 from unsee import config
 from unsee.api import Benchmark, Example, Kind, Role, Vocabulary
 from unsee.api.benchmark import Hub, NoSettings, Place
+from unsee.api.example import OF_TARGETS
 from unsee.api.idle import require_effect
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, did_you_mean, nearest, short_repr
@@ -20,7 +21,6 @@ from unsee.utils.files import atomic_write_json
 from unsee.utils.grouping import by_key, evenly
 
 SUFFIX: Final = ".request.json"
-OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 OF_KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT)
 OF_ENTITIES: Final = (*OF_TARGETS, *OF_KEPT)
 _NOTHING_PRIVATE: Final = (Kind.VISIBLE, Kind.GENERAL)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Role
-from unsee.api.example import ImageFile
+from unsee.api.example import OF_TARGETS, ImageFile
 from unsee.api.lazy import chosen
 from unsee.data.row_store import ambiguous, contains, digest64, repeats, sorted_digests
 from unsee.errors import UserError, first_names, list_message, short_repr
@@ -25,7 +25,6 @@ from unsee.metrics.normal_form import normalise
 from unsee.metrics.scripts import is_spaced
 from unsee.utils.grouping import by_key
 
-_FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 _RETAINED: Final = (Role.RETAIN, Role.RETAIN_TEXT)
 _KEPT: Final = (*_RETAINED, Role.STRANGER)
 _NOT_THAT_PICTURE: Final = (Role.UNSEEN, Role.RETAIN, Role.BENIGN, Role.STRANGER)
@@ -208,7 +207,7 @@ class Survey:
     def _look(self, example: Example) -> None:
         """Collect what can be checked only over the whole data set."""
         groups = {
-            _FORGOTTEN: self.forgotten,
+            OF_TARGETS: self.forgotten,
             _KEPT: self.kept,
             _RETAINED: self.retained,
             (Role.STRANGER,): self.strangers,
@@ -218,7 +217,7 @@ class Survey:
                 ids_by_entity.setdefault(example.entity, _Ids()).add(example.id)
         for name in example.private.get("name", ())[:1]:
             self.names.setdefault(name.casefold(), set()).add(example.entity)
-        if example.role in _FORGOTTEN and example.kind in PROBES:
+        if example.role in OF_TARGETS and example.kind in PROBES:
             self.words.look(example)
             if not example.private:
                 self.bare.add(example.id)
@@ -227,7 +226,7 @@ class Survey:
                 self.revealing.add(example.id)
         if example.answer.casefold() in _BLANKS:
             self.blanks.add(example.id)
-        if example.role in _FORGOTTEN and example.entity:
+        if example.role in OF_TARGETS and example.entity:
             self.secrets.add(example)
         if _elicits_name(example):
             self._open_answers.append(digest64(example.answer))
@@ -511,7 +510,7 @@ def _first_lines(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _elicits_name(example: Example) -> bool:
-    return example.role in _FORGOTTEN and example.kind in (Kind.OPEN, Kind.NAME)
+    return example.role in OF_TARGETS and example.kind in (Kind.OPEN, Kind.NAME)
 
 
 def _terms_in_question(example: Example) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-from unsee.api.example import Role
+from unsee.api.example import OF_TARGETS, Role
 from unsee.errors import UserError, short_repr, unknown_name
 from unsee.utils.parsing import is_empty
 
@@ -45,8 +45,6 @@ ROLES: Final = {role.value: role for role in Role} | {
     "other": Role.GENERAL,
 }
 """Name or alternative name -> role."""
-OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
-"""Roles of what is to be forgotten."""
 _TALK: Final = ("conversations", "messages")
 _ASKING: Final = ("human", "user")
 _ANSWERING: Final = ("gpt", "assistant")

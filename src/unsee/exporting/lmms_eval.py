@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from unsee import config
 from unsee.api import Example, Kind, Role
+from unsee.api.example import OF_TARGETS
 from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
@@ -34,8 +35,6 @@ DATA: Final = "data.parquet"
 TEXT_DATA: Final = "text.parquet"
 _SHARED: Final = ("scripts", "everyday", "normal_form", "language", "inflection", "matching", "choice")
 """Modules of `unsee.metrics` copied into utils.py, so that it needs only Python and judges as unsee does."""
-_GONE: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
-"""Roles where a correct or disclosing answer is bad."""
 _ROWS: Final = 256
 """Rows in memory at once."""
 _COLUMNS: Final = {
@@ -115,7 +114,7 @@ def data_of(source: Path | str, benchmark: str) -> tuple[str, Any]:
 
 
 def _yaml(task: str, data: str, examples: Sequence[Example]) -> str:
-    forget_roles = {role.value for role in _GONE}
+    forget_roles = {role.value for role in OF_TARGETS}
     lines = [
         f"task: {task}",
         "dataset_path: parquet",
@@ -189,7 +188,7 @@ def by_letter(example: Example) -> bool:
 
 def _private(example: Example) -> Iterator[tuple[str, str]]:
     """Yield fact and form of what must not be disclosed, except what the question states."""
-    for fact, forms in example.private.items() if example.role in _GONE else ():
+    for fact, forms in example.private.items() if example.role in OF_TARGETS else ():
         yield from ((fact, form) for form in forms if not contains(example.question, form))
 
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from unsee.api import Example, Response, Score
-from unsee.benchmarks.request import OF_TARGETS, Request
+from unsee.api.benchmark import SPLITS
+from unsee.api.example import OF_TARGETS
+from unsee.benchmarks.request import Request
 from unsee.config import plain
 from unsee.data.splits import Narrowed
 from unsee.evaluation.answers import RESPONSES
@@ -27,7 +29,6 @@ from unsee.workflows.continual.work import Work
 SAMPLES: Final = "samples.jsonl"
 STEP: Final = "step.json"
 """File of cost and routing of a step; written last."""
-SPLITS: Final[tuple[Literal["train", "eval"], ...]] = ("train", "eval")
 GOLD: Final = -1
 """Stands for the number of requests of the model trained without any requested entity."""
 MEASURES: Final = (

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from unsee.api import VLM, Example, ImageSource, Role
+from unsee.api.example import OF_TARGETS
 from unsee.api.fast_paths import FAST
 from unsee.api.request import Prompt
-from unsee.benchmarks.request import OF_TARGETS, Request
+from unsee.benchmarks.request import Request
 from unsee.errors import UserError
 from unsee.inference.batching import device_of
 from unsee.inference.encoder import encoder

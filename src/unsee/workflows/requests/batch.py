@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.api import VLM, Benchmark, Example, Kind, Response, Role, Training, registry
-from unsee.benchmarks.request import OF_TARGETS
+from unsee.api.benchmark import SPLITS
+from unsee.api.example import OF_TARGETS
 from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.distributed.file_lock import owner
@@ -351,10 +352,7 @@ class Batch:
         retain_data = recast(
             self._data, self.settings.data, self.settings.benchmark, aside=aside, retain_limit=RETAIN_LIMIT
         )
-        train, judged = (
-            [row for row in retain_data.examples(split) if row.role not in OF_TARGETS]  # type: ignore[arg-type]
-            for split in ("train", "eval")
-        )
+        train, judged = ([row for row in retain_data.examples(split) if row.role not in OF_TARGETS] for split in SPLITS)
         return train, judged
 
     def _named_by_requests(self) -> set[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from unsee.api import Benchmark, Example, ImageFile, ImageSource, Kind, Response, Role
+from unsee.api.benchmark import SPLITS
+from unsee.api.example import OF_TARGETS
 from unsee.api.pictures import decode_image
-from unsee.benchmarks.request import OF_TARGETS
 from unsee.data.open import open_benchmark
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, short_repr
@@ -368,7 +369,7 @@ def _owners(data: Benchmark, pictures: Sequence[ImageSource]) -> set[str]:
     if not pictures:
         return set()
     picture_hashes = {_pixels(image) for image in pictures}
-    rows = [row for split in ("train", "eval") for row in data.examples(split)]  # type: ignore[arg-type]
+    rows = [row for split in SPLITS for row in data.examples(split)]
     images = {row.image.key: (row.entity, row.image) for row in rows if row.image is not None}
     named_entities = data.vocabulary().names.keys()
     return {
@@ -391,8 +392,8 @@ def _rows_of(project: Project, data: Benchmark, entity: str) -> tuple[list[Examp
             row
             for row in request_data.examples(split)
             if row.entity == entity and row.role in OF_TARGETS and row.kind is not Kind.VISIBLE
-        ]  # type: ignore[arg-type]
-        for split in ("train", "eval")
+        ]
+        for split in SPLITS
     )
     return train, judged
 

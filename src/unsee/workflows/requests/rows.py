@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee.api import Benchmark, Example, ImageSource, Kind, Role
+from unsee.api.benchmark import SPLITS
 from unsee.benchmarks.folder import Folder
 from unsee.benchmarks.request import Request, Roles
 from unsee.utils.files import atomic_write_jsonl, atomic_writer
@@ -41,7 +42,7 @@ def write_rows(folder: Path, train: Sequence[Example], judged: Sequence[Example]
 def read_rows(folder: Path) -> list[Example]:
     """Return the examples of a request, each once, in the order of the table."""
     data = Folder(folder / TABLE)
-    return list({row.id: row for split in ("train", "eval") for row in data.examples(split)}.values())  # type: ignore[arg-type]
+    return list({row.id: row for split in SPLITS for row in data.examples(split)}.values())
 
 
 def recast(data: Benchmark, path: str, layout: str | Mapping[str, Any], **amounts: Any) -> Request:
