@@ -8,6 +8,7 @@ from unsee.config.overrides import (
     parse_overrides,
     parse_yaml,
     read_mapping,
+    with_setting,
 )
 from unsee.config.run import (
     RECORD,
@@ -19,6 +20,7 @@ from unsee.config.run import (
     commit,
     eval_of,
     has_same_data,
+    method_of,
     read,
     read_responses,
     require_answered,
@@ -45,6 +47,7 @@ __all__ = [
     "eval_of",
     "has_same_data",
     "merge",
+    "method_of",
     "name_and_settings",
     "parse_overrides",
     "parse_yaml",
@@ -58,5 +61,6 @@ __all__ = [
     "result_of",
     "settings_of",
     "versions",
+    "with_setting",
     "write",
 ]

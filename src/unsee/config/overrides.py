@@ -136,11 +136,17 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {short_repr(assignment)}.")
         if path.count(".") >= DEEPEST:
             raise UserError(f"--set: {short_repr(path)} is nested too deeply; at most {DEEPEST} levels are read.")
-        nested: Any = parse_yaml(text, where=f"The value of {path.strip()}") if text.strip() else ""
-        for key in reversed(path.strip().split(".")):
-            nested = {key: nested}
-        values = merge(values, nested)
+        value = parse_yaml(text, where=f"The value of {path.strip()}") if text.strip() else ""
+        values = with_setting(values, path.strip(), value)
     return values
+
+
+def with_setting(values: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return the values with the setting at a dotted path, as in `method.beta`, replaced or added."""
+    nested: Any = value
+    for key in reversed(path.split(".")):
+        nested = {key: nested}
+    return merge(values, nested)
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

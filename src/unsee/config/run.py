@@ -279,6 +279,12 @@ def _unfinished_counts(folder: Path) -> tuple[Any, int]:
     return total, answers.read_bytes().count(b"\n") if total is not None and answers.is_file() else 0
 
 
+def method_of(run: Run) -> Method:
+    """Return the method of a run with its settings, types checked."""
+    method: Method = build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    return method
+
+
 def has_same_data(run: Run, earlier: Run) -> bool:
     """Tell whether `run` names the data of `earlier`, or none."""
     return not run.data or earlier.data in (run.data, str(Path(run.data).resolve()))
@@ -326,4 +332,3 @@ def _git(root: Path, *arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return completed.stdout.strip()
-

@@ -217,7 +217,7 @@ def _require_effect(checked_run: Checked, *, shared: bool) -> None:
 def _validate_run(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) -> Checked:
     require_names(run)
     require_locations(run)  # before the method, whose import takes seconds
-    method = _method(run)
+    method = config.method_of(run)
     config.build(Training, run.training, where="training")
     config.build(config.EvalConfig, run.eval, where="eval")  # the verdict needs it, after the training
     _require_place(Path(run.out), resume=resume)
@@ -341,12 +341,6 @@ def require_locations(run: Run) -> None:
     folder_of(run.model)
     if run.data != OBJECT and run.data.partition(":")[0] != "lab":
         location(run.data)
-
-
-def _method(run: Run) -> Method:
-    """Return the method with its settings."""
-    method: Method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
-    return method
 
 
 def _require_place(out: Path, *, resume: bool) -> None:

@@ -31,7 +31,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Literal
 
 from unsee import config
-from unsee.api import Training, registry
+from unsee.api import Training
 from unsee.api.idle import idle_in_run, without_effect
 from unsee.config import Run
 from unsee.config.hints import setting_hints
@@ -217,10 +217,7 @@ def product_of(
     for combination in itertools.product(*axes.values()):
         values = dict(base)
         for path, value in zip(axes, combination, strict=True):
-            nested: Any = value
-            for key in reversed(path.split(".")):
-                nested = {key: nested}
-            values = config.merge(values, nested)
+            values = config.with_setting(values, path, value)
         with setting_hints(values):
             run = Run.from_mapping(values, where=str(file))
             run = replace(run, plugins=(*run.plugins, *plugins))
@@ -233,7 +230,7 @@ def _cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
     if not (run.model and run.data and run.method):
         raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
     run = with_used(with_plugins(run), ("methods", run.method))
-    method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    method = config.method_of(run)
     training = config.build(Training, run.training, where="training")
     parts = {"method": method, "training": training}
     for message in without_effect(parts, idle_in_run(method, training), only=set(_paths(axis_values))):

@@ -212,7 +212,7 @@ def _judge(run: Run, course: Course, tasks: Tasks) -> Judge:
 
 def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[Run, Course]:
     """Return run and course with every setting checked and explicit, paths absolute."""
-    method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    method = config.method_of(run)
     training = config.build(Training, {**suggested, **run.training}, where="training")
     _require_adapters(run.method, course, method, training)
     if not (Path(run.out) / RECORD).exists():
