@@ -69,7 +69,10 @@ def stubbed(monkeypatch):
 
     monkeypatch.setattr(sweep, "_work", work)
     monkeypatch.setattr(sweep, "_locally", launch)
-    monkeypatch.setattr(sweep, "_compare", lambda out, names, _: (out / "compared.txt").write_text("\n".join(names)))
+    monkeypatch.setattr(
+        "unsee.report.compare",
+        lambda runs, out: (out.parent / "compared.txt").write_text("\n".join(run.name for run in runs)),
+    )
 
 
 def test_a_grid_is_the_product_of_its_axes(grid):
@@ -228,7 +231,7 @@ def test_the_table_part_of_a_grid_makes_a_table(grid, tmp_path):
     read = sweep.read_grid(grid)
     assert [cell.name for cell in read.cells] == names
     make_run(tmp_path / "cells" / "a", "npo")
-    sweep._compare(tmp_path, ["a"], read.table)
+    sweep.compare_done(tmp_path, [sweep.Cell(name="a", label="npo", run=Run())], read.table)
     assert (tmp_path / "table.md").read_text().startswith("| run | gives away | seeds |\n|---|---|---|\n| npo | 0.")
 
 

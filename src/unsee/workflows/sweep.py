@@ -24,7 +24,6 @@ import sys
 import traceback
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,7 +32,7 @@ from typing import Any, Final, Literal
 from unsee import config
 from unsee.api import Training
 from unsee.api.idle import idle_in_run, without_effect
-from unsee.config import Run
+from unsee.config import RECORD, Run
 from unsee.config.hints import setting_hints
 from unsee.config.paths import is_model, require_run
 from unsee.config.plugins import with_plugins, with_used
@@ -111,7 +110,7 @@ def sweep(
     parsed_grid, folder = read_grid(Path(grid), plugins), Path(out)
     atomic_write_text(folder / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
     states = run_cells(parsed_grid.cells, folder, launcher=launcher, jobs=jobs, slurm=parsed_grid.slurm)
-    _compare(folder, [name for name, state in states.items() if state == "done"], parsed_grid.table)
+    compare_done(folder, parsed_grid.cells, parsed_grid.table)
     return states
 
 
@@ -329,7 +328,6 @@ def _work(run: Run, label: str, out: Path, attack: Mapping[str, Any] | None = No
         out: Folder of the sweep, whose cells share stored images.
         attack: Arguments of `attack` other than run and seed. Default: no attack.
     """
-    from unsee.config import RECORD
     from unsee.data.open import open_benchmark
     from unsee.evaluation.evaluate import evaluate
     from unsee.workflows import attack as attacking
@@ -361,7 +359,7 @@ def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -
 
     cells = _Cells()
 
-    def one(name: str) -> str:
+    def run_in_slot(name: str) -> str:
         slot = slots.get()
         try:
             cells.run(out, name, _environment(slot, jobs))
@@ -369,9 +367,14 @@ def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -
             slots.put(slot)
         return name
 
-    with ThreadPoolExecutor(jobs) as pool, _killed_with(pool, cells):
-        for future in as_completed([pool.submit(one, name) for name in names]):
-            yield future.result()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for future in as_completed([pool.submit(run_in_slot, name) for name in names]):
+                yield future.result()
+        except BaseException:  # the sweep is interrupted; the progress of the cells is on disk
+            pool.shutdown(wait=False, cancel_futures=True)
+            cells.end()
+            raise
 
 
 _GRACE: Final = 20.0
@@ -420,17 +423,6 @@ class _Cells:
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-@contextmanager
-def _killed_with(pool: ThreadPoolExecutor, cells: _Cells) -> Iterator[None]:
-    """Terminate all cells if the sweep is interrupted. Their progress is on disk."""
-    try:
-        yield
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        cells.end()
-        raise
 
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:
@@ -522,19 +514,14 @@ def _failure(out: Path, name: str) -> str:
         return _UNFINISHED["running elsewhere"]
 
 
-def compare_done(out: Path, cells: Sequence[Cell]) -> None:
-    """Write leaderboard and report of the finished ones of these cells."""
-    _compare(out, [cell.name for cell in cells if _is_done(out, cell.name)], {})
-
-
-def _compare(out: Path, names: Sequence[str], columns: Mapping[str, str]) -> None:
-    """Write leaderboard and report of the finished cells, and their table if requested."""
-    if not names:
+def compare_done(out: Path, cells: Sequence[Cell], columns: Mapping[str, str] | None = None) -> None:
+    """Write leaderboard and report of the finished ones of these cells, and their table if it has columns."""
+    runs = [out / "cells" / cell.name for cell in cells if _is_done(out, cell.name)]
+    if not runs:
         return
     from unsee.report import compare
     from unsee.report.table import table
 
-    runs = [out / "cells" / name for name in names]
     with owner(out / "compare", wait=True):  # another sweep over the same cells may be at it
         compare(runs, out / "compare")
         if columns:
