@@ -26,7 +26,7 @@ from unsee.inference.generation import generate
 from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor
 from unsee.workflows import forget as workflows_forget
 from unsee.workflows import memory_model
-from unsee.workflows.estimate import missing_weights
+from unsee.workflows.estimator import missing_weights
 from unsee.workflows.probe import Timing
 
 

@@ -105,9 +105,11 @@ class Stage:
         self.training = training
         self.half = half
         self.exact = True
-        language_modules = (self.inner.get_decoder(), self.inner.get_output_embeddings())
-        language_ids = {id(weight) for module in language_modules for weight in module.parameters()}
-        self.looks = any(weight.requires_grad and id(weight) not in language_ids for weight in model.parameters())
+        self.head = self.inner.get_output_embeddings()
+        language_ids = {id(weight) for part in (self.inner.get_decoder(), self.head) for weight in part.parameters()}
+        self.encodes_images = any(
+            weight.requires_grad and id(weight) not in language_ids for weight in model.parameters()
+        )
         """Whether weights before the language model are trained, so that every step encodes images."""
 
     def step(self, terms: Sequence[Sequence[Pass]], needs: Needs) -> Peak:
@@ -131,14 +133,14 @@ class Stage:
         gradients = sum(w.grad.nbytes for w in self.model.parameters() if w.grad is not None)
         return Peak(bytes=meter.peak, gradients=gradients, exact=self.exact)
 
-    def ask(self, term: Sequence[Pass]) -> Peak:
+    def reference(self, term: Sequence[Pass]) -> Peak:
         """Return the peak of reference log-likelihoods, before training."""
         self.model.eval()
         with Meter(self.model) as meter, torch.no_grad():
             self._loss(term, teacher=False)
         return Peak(bytes=meter.peak, exact=self.exact)
 
-    def look(self, images: Sequence[Mapping[str, Tensor]]) -> Peak:
+    def encoding(self, images: Sequence[Mapping[str, Tensor]]) -> Peak:
         """Return the peak of a frozen vision tower on a batch."""
         if not images:
             return Peak(bytes=0)
@@ -153,7 +155,7 @@ class Stage:
             features = self._features([image])
         return 0 if features is None else sum(tensor.nbytes for tensor in features)
 
-    def answer(self, prompts: int, width: int, requests: int, length: int) -> Peak:
+    def generation(self, prompts: int, width: int, requests: int, length: int) -> Peak:
         """Return the peak of generation.
 
         Args:
@@ -171,7 +173,7 @@ class Stage:
         lanes = max(1, min(width // (LIKELY + 1), requests // max(1, prompts)))
         wave = min(requests, WAVE)
         cache_bytes = token_bytes * (-(-wave // lanes) * width + wave * (length + LIKELY))
-        logit_bytes = 3 * 4 * wave * self._vocabulary()
+        logit_bytes = 3 * 4 * wave * self.head.weight.shape[0]
         return Peak(bytes=max(pool_bytes + meter.peak, pool_bytes + cache_bytes + logit_bytes), exact=self.exact)
 
     def _loss(self, term: Sequence[Pass], teacher: bool) -> Tensor:
@@ -186,16 +188,15 @@ class Stage:
             )
             labels_ba = torch.zeros(logits_bav.shape[:2], dtype=torch.long)
             if teacher:
-                start_bav = self.inner.get_output_embeddings()(
-                    torch.empty(*logits_bav.shape[:2], self._width(), dtype=self._dtype())
-                )
+                weight = self.head.weight
+                start_bav = self.head(torch.empty(*logits_bav.shape[:2], weight.shape[1], dtype=weight.dtype))
                 return kl_loss(start_bav.detach(), logits_bav, labels_ba)
             return answer_nll(logits_bav, labels_ba)
 
     def _logits(self, forward_pass: Pass) -> Tensor:
         """Return the answer logits of one pass."""
         hidden_btd = self._hidden(forward_pass)
-        logits_bkv = self.inner.get_output_embeddings()(hidden_btd[:, -forward_pass.kept :])
+        logits_bkv = self.head(hidden_btd[:, -forward_pass.kept :])
         questions, width = forward_pass.answers
         if forward_pass.rows == questions:
             return logits_bkv[:, -width - 1 : -1]
@@ -207,7 +208,7 @@ class Stage:
         embedded_btd = self.inner.get_input_embeddings()(ids_bt)
         if self.training.gradient_checkpointing and self.model.training:
             embedded_btd.requires_grad_()
-        if forward_pass.images and (self.looks or not self.engine.vision_features):
+        if forward_pass.images and (self.encodes_images or not self.engine.vision_features):
             embedded_btd = self._with_images(embedded_btd, forward_pass.images)
         elif forward_pass.images:
             embedded_btd = embedded_btd.clone()
@@ -223,7 +224,7 @@ class Stage:
     def _with_images(self, embedded_btd: Tensor, images: Sequence[Mapping[str, Tensor]]) -> Tensor:
         image_features = self._features(images)
         if not image_features:  # the gradient of a trained tower passes through the language model all the same
-            return embedded_btd.requires_grad_(embedded_btd.requires_grad or self.looks)
+            return embedded_btd.requires_grad_(embedded_btd.requires_grad or self.encodes_images)
         mask_btd = torch.zeros(embedded_btd.shape, dtype=torch.bool)
         features = (
             torch.cat([tensor.reshape(-1, tensor.shape[-1]) for tensor in image_features])
@@ -261,17 +262,9 @@ class Stage:
         text = self.inner.config.get_text_config().to_dict()
         heads = text.get("num_key_value_heads") or text["num_attention_heads"]
         width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-        return int(2 * text["num_hidden_layers"] * heads * width * (2 if self.half else self._dtype().itemsize))
-
-    def _width(self) -> int:
-        return int(self.inner.get_output_embeddings().weight.shape[1])
-
-    def _vocabulary(self) -> int:
-        return int(self.inner.get_output_embeddings().weight.shape[0])
-
-    def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.inner.get_output_embeddings().weight.dtype
-        return dtype
+        return int(
+            2 * text["num_hidden_layers"] * heads * width * (2 if self.half else self.head.weight.dtype.itemsize)
+        )
 
 
 def per_token(row: Mapping[str, Tensor], key: str) -> bool:
