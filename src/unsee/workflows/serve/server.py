@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -165,22 +165,16 @@ class PageServer(ThreadingHTTPServer):
             traceback.print_exc(file=sys.stderr)
 
 
-class Files:
-    """The page itself, which holds nothing of the run."""
-
-    @cached_property
-    def by_path(self) -> Mapping[str, tuple[bytes, str]]:
-        """Path -> (bytes, media type)."""
-        package = files("unsee.workflows.serve")
-        css = (HERE / "report.css").read_text("utf-8") + (HERE / "answers.css").read_text("utf-8")
-        return {
-            "/": ((package / "page.html").read_bytes(), "text/html; charset=utf-8"),
-            "/page.js": ((package / "page.js").read_bytes(), "text/javascript; charset=utf-8"),
-            "/page.css": (css.encode() + (package / "page.css").read_bytes(), "text/css; charset=utf-8"),
-        }
-
-
-_FILES: Final = Files()
+@cache
+def _page_files() -> Mapping[str, tuple[bytes, str]]:
+    """Return path -> (bytes, media type) of the page itself, which holds nothing of the run."""
+    package = files("unsee.workflows.serve")
+    css = (HERE / "report.css").read_bytes() + (HERE / "answers.css").read_bytes()
+    return {
+        "/": ((package / "page.html").read_bytes(), "text/html; charset=utf-8"),
+        "/page.js": ((package / "page.js").read_bytes(), "text/javascript; charset=utf-8"),
+        "/page.css": (css + (package / "page.css").read_bytes(), "text/css; charset=utf-8"),
+    }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -204,13 +198,13 @@ class Handler(BaseHTTPRequestHandler):
             self._require_known_host()
             handler()
         except Refused as refused:
-            self._send(refused.status, json.dumps({"error": str(refused)}).encode(), "application/json")
+            self._json({"error": str(refused)}, refused.status)
         except UserError as error:
-            self._send(HTTPStatus.BAD_REQUEST, json.dumps({"error": str(error)}).encode(), "application/json")
+            self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
 
     def _get(self) -> None:
-        if self.path in _FILES.by_path:
-            self._send(HTTPStatus.OK, *_FILES.by_path[self.path])
+        if self.path in _page_files():
+            self._send(HTTPStatus.OK, *_page_files()[self.path])
             return
         self._require_token()
         if self.path == "/api/content":
@@ -262,8 +256,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.BAD_REQUEST, "Expected a JSON object.")
         return values
 
-    def _json(self, values: Mapping[str, Any]) -> None:
-        self._send(HTTPStatus.OK, json.dumps(values).encode(), "application/json")
+    def _json(self, values: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._send(status, json.dumps(values).encode(), "application/json")
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self._head(status, {"Content-Type": kind, "Content-Length": str(len(body))})
@@ -278,7 +272,7 @@ class Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - the library's call
         """Answer what is no proper request, without repeating any of it."""
         status = HTTPStatus(code)
-        self._send(status, json.dumps({"error": status.phrase}).encode(), "application/json")
+        self._json({"error": status.phrase}, status)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Log nothing, so that no trace of who asked when is kept."""

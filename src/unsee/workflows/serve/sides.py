@@ -91,9 +91,8 @@ def open_sides(after: str, before: str, labels: tuple[str, str], max_new_tokens:
     if switchable is not None:
         base, adapted = switchable
         model: Any = adapted.model.to(processes.device())
-        return ModelSide(labels[0], base, max_new_tokens, model.disable_adapter), ModelSide(
-            labels[1], adapted, max_new_tokens
-        )
+        first = ModelSide(labels[0], base, max_new_tokens, model.disable_adapter)
+        return first, ModelSide(labels[1], adapted, max_new_tokens)
     if not before:
         raise UserError(f"{after} does not say which model it was made from. Give --before MODEL.")
     models = [load(model) for model in (before, after)]

@@ -13,10 +13,6 @@ HEARTBEAT: Final = 1.0
 """Seconds between two messages to those who wait, by which a closed connection is noticed."""
 
 
-class FullError(UserError):
-    """Too many questions are waiting."""
-
-
 class Turns:
     """First-come, first-served lock that says how many are ahead."""
 
@@ -33,12 +29,12 @@ class Turns:
         `waiting` gets the number of callers ahead, whenever it changes and every second. What it raises leaves the queue.
 
         Raises:
-            FullError: Too many are waiting already.
+            UserError: Too many are waiting already.
         """
         ticket = object()
         with self._changed:
             if len(self._line) >= self._max_callers:
-                raise FullError(f"{self._max_callers} questions are waiting already. Ask again in a minute.")
+                raise UserError(f"{self._max_callers} questions are waiting already. Ask again in a minute.")
             self._line.append(ticket)
         try:
             self._wait(ticket, waiting)
