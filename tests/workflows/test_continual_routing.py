@@ -11,7 +11,7 @@ import torch
 from unsee.api import Role
 from unsee.testing.tiny import PEOPLE, Drawn, person, tiny_examples
 from unsee.workflows.continual import routing
-from unsee.workflows.continual.routing import Eyes, Keyword, Nearest, Oracle, Routing, report, whitening
+from unsee.workflows.continual.routing import FeatureExtractor, Keyword, Nearest, Oracle, Routing, report, whitening
 
 NAMES = Keyword(names={1: ("Ada Lovell", "Lovell"), 2: ("Bo Winter", "Winter")})
 TEXT = tiny_examples()[Role.RETAIN_TEXT][0]
@@ -41,13 +41,19 @@ def test_the_oracle_knows_only_experts_that_exist():
 
 
 def seeing(vectors):
-    return Eyes(loaded=SimpleNamespace(), seen={key: torch.tensor(value) for key, value in vectors.items()})
+    return FeatureExtractor(
+        loaded=SimpleNamespace(), pooled_by_key={key: torch.tensor(value) for key, value in vectors.items()}
+    )
 
 
 def test_the_nearest_prototype_fires_if_it_is_near_enough():
-    eyes = seeing({"red-0": [0.1, 0.0], "blue-0": [1.0, 0.8], "green-0": [0.5, 0.5]})
+    extractor = seeing({"red-0": [0.1, 0.0], "blue-0": [1.0, 0.8], "green-0": [0.5, 0.5]})
     router = Nearest(
-        keyword=NAMES, eyes=eyes, prototypes_nd=torch.tensor([[0.0, 0.0], [1.0, 1.0]]), experts=(4, 7), limit=0.3
+        keyword=NAMES,
+        extractor=extractor,
+        prototypes_nd=torch.tensor([[0.0, 0.0], [1.0, 1.0]]),
+        experts=(4, 7),
+        limit=0.3,
     )
     found = [router.route(person(name, Role.UNSEEN)) for name in ("ada", "bo", "cleo")]
     assert found == [4, 7, None]  # squared distances .01, .04, .5
@@ -75,7 +81,7 @@ def test_the_threshold_lets_few_kept_images_through(monkeypatch):
     draw = torch.Generator().manual_seed(1)
     vectors = {f"{PEOPLE[name][3]}-{mark}": (torch.randn(4, generator=draw) + 4 * place).tolist()
                for place, name in enumerate(PEOPLE) for mark in range(10)}  # fmt: skip
-    monkeypatch.setattr(routing, "_eyes", lambda model: seeing(vectors))
+    monkeypatch.setattr(routing, "_feature_extractor", lambda model: seeing(vectors))
     rows = [drawn(name, mark) for name in PEOPLE for mark in range(10)]
     work = SimpleNamespace(run=SimpleNamespace(model="m"), course=SimpleNamespace(router_quantile=0.9))
     router = routing._nearest(work, rows, {"ada": 1, "bo": 2}, NAMES)
@@ -89,7 +95,7 @@ def test_the_threshold_lets_few_kept_images_through(monkeypatch):
 def test_kept_images_of_nobody_are_not_of_one_person(monkeypatch):
     groups = []
     monkeypatch.setattr(
-        routing, "_eyes", lambda model: seeing({f"red-{mark}": [float(mark), 1.0] for mark in range(4)})
+        routing, "_feature_extractor", lambda model: seeing({f"red-{mark}": [float(mark), 1.0] for mark in range(4)})
     )
     monkeypatch.setattr(routing, "whitening", groups.extend)
     kept = [replace(person("ada", Role.RETAIN, mark), entity="", image=Drawn("red", mark)) for mark in range(3)]

@@ -23,7 +23,6 @@ from unsee.evaluation.evaluate import evaluate, score
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, read_jsonl
 from unsee.utils.parsing import read_object
 from unsee.workflows.continual.modes import Step
-from unsee.workflows.continual.routing import Routing, report, router_of
 from unsee.workflows.continual.work import Work
 
 SAMPLES: Final = "samples.jsonl"
@@ -107,6 +106,8 @@ class Judge:
 
     def _ask_experts(self, t: int, step: Step) -> tuple[dict[str, Score], Mapping[str, Any]]:
         """Route each question to its expert or the original model, and score all responses."""
+        from unsee.workflows.continual.routing import Routing, report, router_of
+
         start = time.perf_counter()
         router = router_of(self.work, t, self.requests)
         routes = {row.id: router.route(row) for row in self.questions}

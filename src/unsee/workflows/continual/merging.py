@@ -147,10 +147,8 @@ def mcu(updates: Sequence[Factors], settings: Settings) -> Factors:
     [inferred] throughout. Where the adapters span fewer dimensions than they have directions, the core space is widened by
     orthogonal ones, without which no directions could have the new Gram matrix.
     """
-    b_oc, a_ci = (
-        torch.cat([update.b_or for update in updates], 1).double(),
-        torch.cat([update.a_ri for update in updates]).double(),
-    )
+    b_oc = torch.cat([update.b_or for update in updates], 1).double()
+    a_ci = torch.cat([update.a_ri for update in updates]).double()
     p_od, q_id = basis(b_oc), basis(a_ci.T)
     rank_limit = min(p_od.shape[0], q_id.shape[0]) // len(updates)
     cores = [p_od.T @ update.delta_oi.double() @ q_id for update in updates]

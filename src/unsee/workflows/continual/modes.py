@@ -32,7 +32,8 @@ def sequential(work: Work, t: int) -> Step:
         training = {"adapter": str(previous_folder / "model")}
     elif previous_folder is not None:
         model = str(previous_folder)
-    folder = unlearn_request(work, _place(work, t), model, work.roles(_targets(work, t), t), training)
+    roles = work.roles(work.tasks.targets(t - 1, t), t)
+    folder = unlearn_request(work, _place(work, t), model, roles, training)
     return Step(model=str(folder), cost=cost_of(folder))
 
 
@@ -86,10 +87,6 @@ MODES: Final[Mapping[Mode, Callable[[Work, int], Step]]] = {
     "experts": experts,
     "joint": joint,
 }
-
-
-def _targets(work: Work, t: int) -> tuple[str, ...]:
-    return work.tasks.targets(t - 1, t)
 
 
 def _place(work: Work, t: int) -> Path:

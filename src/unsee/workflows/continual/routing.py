@@ -79,7 +79,7 @@ class Nearest:
     """Router by image prototypes. Questions without an image go by keyword."""
 
     keyword: Keyword
-    eyes: Eyes
+    extractor: FeatureExtractor
     prototypes_nd: Tensor
     experts: tuple[int, ...]
     """Expert of each prototype."""
@@ -90,29 +90,29 @@ class Nearest:
         """Return the expert of the nearest prototype within the limit."""
         if example.image is None:
             return self.keyword.route(example)
-        distances_n = distances(self.eyes.see(example.image)[None], self.prototypes_nd)[0]
+        distances_n = distances(self.extractor.whitened(example.image)[None], self.prototypes_nd)[0]
         nearest = int(distances_n.argmin())
         return self.experts[nearest] if distances_n[nearest] < self.limit else None
 
 
 @dataclass(kw_only=True)
-class Eyes:
+class FeatureExtractor:
     """Pooled, whitened image features of the original model's frozen vision tower."""
 
     loaded: VLM
     whiten_dd: Tensor | None = None
     """Whitening of the within-entity variation."""
-    seen: dict[str, Tensor] = field(default_factory=dict)
+    pooled_by_key: dict[str, Tensor] = field(default_factory=dict)
 
-    def see(self, image: ImageSource) -> Tensor:
+    def whitened(self, image: ImageSource) -> Tensor:
         """Return the feature vector of an image."""
-        pooled_d = self.raw(image)
+        pooled_d = self.pooled(image)
         return pooled_d if self.whiten_dd is None else pooled_d @ self.whiten_dd
 
-    def raw(self, image: ImageSource) -> Tensor:
+    def pooled(self, image: ImageSource) -> Tensor:
         """Return the mean over the image's tokens."""
         key = image.key
-        if key not in self.seen:
+        if key not in self.pooled_by_key:
             row = encoder(self.loaded.processor, self.loaded.family).row(Prompt("?", image))
             inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
             # on the fast path whatever the run's engine: the router needs the features themselves
@@ -123,8 +123,8 @@ class Eyes:
                 )
             tokens: Any = features["image"].pooler_output
             tokens = tokens if isinstance(tokens, Tensor) else torch.cat(list(tokens))
-            self.seen[key] = tokens.reshape(-1, tokens.shape[-1]).float().mean(0).cpu()
-        return self.seen[key]
+            self.pooled_by_key[key] = tokens.reshape(-1, tokens.shape[-1]).float().mean(0).cpu()
+        return self.pooled_by_key[key]
 
 
 def router_of(work: Work, t: int, requests: Mapping[str, int]) -> Router:
@@ -145,7 +145,7 @@ def router_of(work: Work, t: int, requests: Mapping[str, int]) -> Router:
 
 def _nearest(work: Work, rows: Sequence[Example], owners: Mapping[str, int], keyword: Keyword) -> Nearest:
     """Return prototypes of the requested entities, with a threshold set on retain images."""
-    eyes = _eyes(work.run.model)
+    extractor = _feature_extractor(work.run.model)
     images_by_entity: dict[str, dict[str, ImageSource]] = {}
     request_images: dict[tuple[int, str], dict[str, ImageSource]] = {}
     for row in rows:
@@ -160,24 +160,23 @@ def _nearest(work: Work, rows: Sequence[Example], owners: Mapping[str, int], key
         raise UserError(
             "The router `nearest` sets its threshold on kept images, and there are none; use keyword or oracle."
         )
-    eyes.whiten_dd = None
-    eyes.whiten_dd = whitening(
+    extractor.whiten_dd = whitening(
         [
-            torch.stack([eyes.see(image) for image in entity_images.values()])
+            torch.stack([extractor.pooled(image) for image in entity_images.values()])
             for entity_images in images_by_entity.values()
             if len(entity_images) > 1
         ]
     )
     prototypes_nd = torch.stack(
         [
-            torch.stack([eyes.see(image) for image in entity_images.values()]).mean(0)
+            torch.stack([extractor.whitened(image) for image in entity_images.values()]).mean(0)
             for entity_images in request_images.values()
         ]
     )
-    nearest_n = distances(torch.stack([eyes.see(image) for image in images]), prototypes_nd).amin(1)
+    nearest_n = distances(torch.stack([extractor.whitened(image) for image in images]), prototypes_nd).amin(1)
     return Nearest(
         keyword=keyword,
-        eyes=eyes,
+        extractor=extractor,
         prototypes_nd=prototypes_nd,
         experts=tuple(number for number, _ in request_images),
         limit=float(nearest_n.quantile(1 - work.course.router_quantile)),
@@ -205,17 +204,17 @@ def whitening(groups: Sequence[Tensor]) -> Tensor | None:
     return (vectors * values.clamp(min=1e-12).rsqrt()) @ vectors.T
 
 
-_EYES: dict[str, Eyes] = {}
+_EXTRACTORS: dict[str, FeatureExtractor] = {}
 
 
-def _eyes(model: str) -> Eyes:
+def _feature_extractor(model: str) -> FeatureExtractor:
     """Return the feature extractor of the original model, cached between calls."""
-    if model not in _EYES:
-        _EYES.clear()
+    if model not in _EXTRACTORS:
+        _EXTRACTORS.clear()
         loaded = load(model)
         loaded.model.requires_grad_(False)  # features are cached only for a frozen vision tower
-        _EYES[model] = Eyes(loaded=loaded)
-    return _EYES[model]
+        _EXTRACTORS[model] = FeatureExtractor(loaded=loaded)
+    return _EXTRACTORS[model]
 
 
 @dataclass(frozen=True, kw_only=True)

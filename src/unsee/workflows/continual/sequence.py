@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import Any, Final, Unpack
 
 from unsee import config
 from unsee.api import Method, Training, registry
@@ -13,6 +13,7 @@ from unsee.api.idle import idle_in_run, require_effect
 from unsee.config import Run
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_used
+from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner, require_free
@@ -20,13 +21,14 @@ from unsee.errors import UserError
 from unsee.models.builtin import absolute_or_name
 from unsee.utils.files import atomic_write_json, atomic_write_text, foreign
 from unsee.utils.terminal import note
+from unsee.workflows.continual.judging import GOLD, Judge
+from unsee.workflows.continual.modes import MODES, Step
+from unsee.workflows.continual.page import write_page
+from unsee.workflows.continual.results import PROTOCOL, Judged, document, required_matrix
 from unsee.workflows.continual.settings import Course
 from unsee.workflows.continual.tasks import Tasks, tasks_of
+from unsee.workflows.continual.work import Work
 from unsee.workflows.forget import require_names
-
-if TYPE_CHECKING:
-    from unsee.workflows.continual.judging import Judge
-    from unsee.workflows.continual.results import Judged
 
 RECORD: Final = "continual.yaml"
 RESULT: Final = "continual.json"
@@ -95,8 +97,6 @@ def _continual(run: Run, course: Course) -> Path:
     with owner(out):
         _claim(out, run, course, tasks)
         _walk(judge)
-        from unsee.workflows.continual.page import write_page
-
         write_page([out], out)
     return out
 
@@ -117,8 +117,6 @@ def _require_all_judged(run: Run) -> None:
 
 def _walk(judge: Judge) -> None:
     """Process the requests. Finished ones are skipped."""
-    from unsee.workflows.continual.modes import MODES, Step
-
     work = judge.work
     last = len(work.tasks.tasks)
     evaluated_counts = evaluation_points(last)
@@ -138,10 +136,6 @@ def _walk(judge: Judge) -> None:
 
 def _ask_gold(judge: Judge) -> None:
     """Evaluate the gold model, or raise before training if a request cannot be measured."""
-    from unsee.workflows.continual.judging import GOLD
-    from unsee.workflows.continual.modes import Step
-    from unsee.workflows.continual.results import required_matrix
-
     gold = judge.work.course.gold
     if gold and not judge.done(GOLD):
         judge.judge(GOLD, Step(model=gold, cost={}))
@@ -150,8 +144,6 @@ def _ask_gold(judge: Judge) -> None:
 
 def _collect_judged(judge: Judge, request_counts: list[int]) -> Judged:
     """Return the values after these numbers of requests."""
-    from unsee.workflows.continual.results import Judged
-
     work = judge.work
     samples = tuple(judge.samples(t) for t in request_counts)
     return Judged(at=tuple(request_counts), samples=samples, count=len(work.tasks.tasks), headline=work.course.headline)
@@ -159,8 +151,6 @@ def _collect_judged(judge: Judge, request_counts: list[int]) -> Judged:
 
 def _write(judge: Judge, request_counts: list[int]) -> dict[str, Any]:
     """Write `continual.json` for the requests evaluated so far, and return it."""
-    from unsee.workflows.continual.results import PROTOCOL, document
-
     work, judged = judge.work, _collect_judged(judge, request_counts)
     steps = [judge.step(t) for t in request_counts]
     results = {
@@ -190,9 +180,6 @@ def _write(judge: Judge, request_counts: list[int]) -> dict[str, Any]:
 
 def _oracle(judge: Judge, judged: Judged) -> list[float] | None:
     """Return the gold model's recall of each request, or None without one."""
-    from unsee.workflows.continual.judging import GOLD
-    from unsee.workflows.continual.results import required_matrix
-
     if not judge.work.course.gold:
         return None
     gold_judged = replace(judged, at=(0,), samples=(judge.samples(GOLD),), headline=judged.counts)
@@ -200,10 +187,6 @@ def _oracle(judge: Judge, judged: Judged) -> list[float] | None:
 
 
 def _judge(run: Run, course: Course, tasks: Tasks) -> Judge:
-    from unsee.data.check import require_usable
-    from unsee.workflows.continual.judging import Judge
-    from unsee.workflows.continual.work import Work
-
     work = Work(run=run, course=course, tasks=tasks)
     judge = Judge(work=work, request=work.eval_request())
     require_usable(judge.request, run.data)

@@ -81,35 +81,21 @@ class Course:
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """Yield the settings without effect beside the others, each with what it counts with."""
+        merges, routes = self.mode == "merge", self.mode == "experts"
+        with_merge, with_experts = "with continual.mode=merge", "with continual.mode=experts"
         uses = (
             (not self.requests, "without continual.requests", "per_task"),
             (self.mode == "sequential", "with continual.mode=sequential", "reference"),
             (self.retain_policy.endswith("sample"), "with a sample as continual.retain_policy", "retain_rows"),
             (self.mode == "joint", "with continual.mode=joint", "joint_steps"),
-            (self.mode == "merge", "with continual.mode=merge", "merge"),
-            (self.mode == "merge", "with continual.mode=merge", "scale"),
-            (
-                self.mode == "merge" and self.merge == "ties",
-                "with continual.mode=merge and continual.merge=ties",
-                "density",
-            ),
-            (
-                self.mode == "merge" and self.merge == "dare",
-                "with continual.mode=merge and continual.merge=dare",
-                "drop",
-            ),
-            (
-                self.mode == "merge" and self.merge in ("ties", "dare"),
-                "with continual.mode=merge and continual.merge=ties or dare",
-                "merge_rank",
-            ),
-            (self.mode in ("merge", "experts"), "with continual.mode=merge or experts", "adapters"),
-            (self.mode == "experts", "with continual.mode=experts", "router"),
-            (
-                self.mode == "experts" and self.router == "nearest",
-                "with continual.mode=experts and continual.router=nearest",
-                "router_quantile",
-            ),
+            (merges, with_merge, "merge"),
+            (merges, with_merge, "scale"),
+            (merges and self.merge == "ties", f"{with_merge} and continual.merge=ties", "density"),
+            (merges and self.merge == "dare", f"{with_merge} and continual.merge=dare", "drop"),
+            (merges and self.merge in ("ties", "dare"), f"{with_merge} and continual.merge=ties or dare", "merge_rank"),
+            (merges or routes, f"{with_merge} or experts", "adapters"),
+            (routes, with_experts, "router"),
+            (routes and self.router == "nearest", f"{with_experts} and continual.router=nearest", "router_quantile"),
         )
         yield from ((f"continual.{name}", needed) for used, needed, name in uses if not used)
 
