@@ -503,7 +503,7 @@ def test_a_row_is_held_to_the_promise_that_its_setting_was_chosen_by(tmp_path, m
     monkeypatch.setattr(sweep, "missing_of", lambda *_: "")
     monkeypatch.setattr(leaderboard_module._Judge, "_run", lambda *_: record)
     judge = object.__new__(leaderboard_module._Judge)
-    judge.place, judge.stages = tmp_path, golds
+    judge.folder, judge.stages = tmp_path, golds
     cells = [SimpleNamespace(name="npo")]
     assert record.promise == "person"
     assert judge.stage("npo", cells)[0] is golds["gold"]

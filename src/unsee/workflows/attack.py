@@ -90,27 +90,23 @@ def attack(
         option = "--out" if data or run.data else "--data"
         raise UserError(f"Give {option}: {model} is no run folder that records it.")
     paths.require_own(folder_of(model), out_folder)
-    for place in filter(None, map(str, (gold, original))):
-        folder_of(place)
+    for other_model in filter(None, map(str, (gold, original))):
+        folder_of(other_model)
     layout = config.benchmark_of(Run(data=str(data), benchmark=benchmark), run)
     opened_data = only(open_benchmark(str(data or run.data), layout), split)
-    models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
+    given_models = {"model": model, "gold": gold, "original": original or run.model}
+    models = {model_role: str(path) for model_role, path in given_models.items() if path}
     facts = {
         "data": fingerprint(opened_data),
         "seed": seed,
-        **{name: lineage_hash(path) for name, path in models.items()},
+        **{model_role: lineage_hash(path) for model_role, path in models.items()},
     }
     switches = engine_named(engine or run.engine)
-    original_model = str(original or run.model or "")
-    facts |= {"original": lineage_hash(original_model)} if original_model else {}
     facts |= {"split": split} if split != "all" else {}
     facts |= {"engine": "plain"} if switches == PLAIN else {}
     if run.model:
         _tell_of_other_gold(folder, str(gold))
-    openers = {
-        model_role: _opener(path, switches)
-        for model_role, path in (models | ({"original": original_model} if original_model else {})).items()
-    }
+    openers = {model_role: _opener(path, switches) for model_role, path in models.items()}
     out_folder.mkdir(parents=True, exist_ok=True)
     with owner(out_folder):
         results = _finished_attacks(out_folder / ATTACKS, facts)
@@ -394,6 +390,3 @@ def _with_progress(findings: Iterator[Finding] | Sequence[Finding], label: str) 
         for number, finding in enumerate(findings, start=1):
             bar.update(number, f"{finding.variant} {finding.mean:.0%}")
             yield finding
-
-
-__all__ = ["attack", "line", "worst_summary"]

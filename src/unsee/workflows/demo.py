@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -23,20 +22,7 @@ from unsee.utils.terminal import note
 DATA = "lab"
 QUICK = ("ga", "npo_retain", "reject_retain", "pubg_retain")
 """Rows of the quick demo."""
-FULL = (
-    "prompt",
-    "ga",
-    "grad_diff",
-    "kl",
-    "npo",
-    "npo_retain",
-    "reject",
-    "reject_retain",
-    "random",
-    "bg_only",
-    "pubg",
-    "pubg_retain",
-)
+FULL = tuple("prompt ga grad_diff kl npo npo_retain reject reject_retain random bg_only pubg pubg_retain".split())
 """Every row of the comparison."""
 ANSWER_TOKENS = 96
 """Length limit of a response; the longest correct one has about 70 tokens."""
@@ -196,7 +182,7 @@ def make(row: Row, out: Path, engine: Name = "fast") -> None:
 
 def outcome(folder: Path) -> str:
     """Return the row's result in one line."""
-    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    scores = read_object(folder / "scores.json")
     columns = (("unseen.leak", "leak"), ("unseen.clean", "clean"), ("retain.name", "retained names"))
     values = [(label, scores[key]["value"]) for key, label in columns if key in scores]
     return ", ".join(f"{label} {value:.0%}" for label, value in values if value is not None)

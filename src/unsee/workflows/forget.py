@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
-from unsee.api import VLM, Benchmark, Method, Role, Session, Training, registry
+from unsee.api import Benchmark, Method, Role, Session, Training, registry
 from unsee.api.fast_paths import PLAIN, Name
 from unsee.api.idle import idle_for_method, idle_in_run, without_effect
 from unsee.config import RECORD, Run, paths
@@ -110,19 +110,13 @@ def forget(
     if not run.out:
         run = with_plugins(run)  # a file or module that stands for a method has no name before
         run = replace(run, out=str(_free(run.method, resume=resume)))
-    with nullcontext(run.model) if vlm is None else _base_of(vlm, Path(run.out), resume=resume) as base:
+    if vlm is not None:
+        _require_place(Path(run.out), resume=resume)
+    with nullcontext(run.model) if vlm is None else stored_base(vlm, Path(run.out)) as base:
         run = replace(run, model=str(base))
         finished_run = FinishedRun(forget_run(run, resume=resume, callbacks=callbacks, data=given_data))
     finished_run.data = given_data
     return finished_run
-
-
-@contextmanager
-def _base_of(vlm: VLM, out: Path, *, resume: bool) -> Iterator[Path]:
-    """Yield the folder of a model object, after checking that `out` can be used."""
-    _require_place(out, resume=resume)
-    with stored_base(vlm, out) as folder:
-        yield folder
 
 
 def _free(method: str, *, resume: bool) -> Path:

@@ -419,7 +419,7 @@ class _Judge:
 
     def __init__(self, board: Board, folder: Path, references: Mapping[str, Cell]) -> None:
         """Read the models to compare with."""
-        self.board, self.place = board, folder
+        self.board, self.folder = board, folder
         self.stages = {stage: self._reference(stage, cell) for stage, cell in references.items()}
         original = self.stages["original"]
         if missing_scores := [key for key in board.kept if not value(original, key)]:
@@ -429,7 +429,7 @@ class _Judge:
             )
 
     def _reference(self, stage: str, cell: Cell) -> Stage:
-        if why := sweep.missing_of(self.place, cell.name):
+        if why := sweep.missing_of(self.folder, cell.name):
             raise UserError(f"{stage} ({cell.run.model}) is not judged: {why}. The same call goes on from here.")
         return Stage(name=stage, runs=(self._run(cell),))
 
@@ -437,7 +437,7 @@ class _Judge:
         """Return the record of a judged cell, rescored if other rules judged it."""
         from unsee.evaluation.evaluate import rescore
 
-        folder = self.place / "cells" / cell.name
+        folder = self.folder / "cells" / cell.name
         if (record := read_run(folder)).rules != rules():
             rescore(folder)
             record = read_run(folder)
@@ -448,7 +448,7 @@ class _Judge:
         records, notes = [], []
         for cell in cells:
             try:
-                if why := sweep.missing_of(self.place, cell.name):
+                if why := sweep.missing_of(self.folder, cell.name):
                     raise UserError(why)
                 records.append(self._run(cell))
             except UserError as error:
@@ -515,14 +515,13 @@ def alike(trials: Sequence[Tried]) -> str:
 
 
 def _write_chosen(folder: Path, trials: Mapping[str, Sequence[Tried]], keep: float) -> None:
-    choices = {name: chosen(method_trials, keep) for name, method_trials in trials.items()}
     rows = {
         name: {
-            "chosen": choice.label if choice else None,
-            "alike": alike(trials[name]),
-            "tried": list(map(asdict, trials[name])),
+            "chosen": choice.label if (choice := chosen(method_trials, keep)) else None,
+            "alike": alike(method_trials),
+            "tried": list(map(asdict, method_trials)),
         }
-        for name, choice in choices.items()
+        for name, method_trials in trials.items()
     }
     atomic_write_json(folder / "chosen.json", rows)
 

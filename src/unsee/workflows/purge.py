@@ -460,18 +460,14 @@ class _Plan:
     def _item(self, path: Path, root: Path, *kinds: Private) -> Item:
         """Return what happens to one file: removal wins over rewriting, and either over staying."""
         name, size = path.relative_to(root.parent).as_posix(), path.lstat().st_size
-        chosen_kinds = sorted(
-            (kind for kind in kinds if kind.level in self.levels), key=lambda kind: kind.rewrite is not None
-        )
-        if chosen_kinds and chosen_kinds[0].rewrite is None:
-            return Item(path=path, shown=name, bytes=size, level=chosen_kinds[0].level, why=chosen_kinds[0].why)
-        if chosen_kinds and chosen_kinds[0].rewrite is not None:
-            before, after = _rewritten(path, chosen_kinds[0].rewrite)
+        chosen_kinds = [kind for kind in kinds if kind.level in self.levels]
+        if kind := min(chosen_kinds, key=lambda kind: kind.rewrite is not None, default=None):
+            item = Item(path=path, shown=name, bytes=size, level=kind.level, why=kind.why)
+            if kind.rewrite is None:
+                return item
+            before, after = _rewritten(path, kind.rewrite)
             if after != before:
-                freed = max(0, size - len(after.encode()))
-                return Item(
-                    path=path, shown=name, bytes=freed, level=chosen_kinds[0].level, why=chosen_kinds[0].why, left=after
-                )
+                return replace(item, bytes=max(0, size - len(after.encode())), left=after)
         other_kinds = [kind for kind in kinds if kind.level not in self.levels]
         usual_name = re.sub(r"^attacks-[0-9a-f]+\.json$", "attacks.json", path.name)
         why = (

@@ -76,10 +76,8 @@ def suggest(
         if model
         else "no model was named, and it suits large ones"
     )
-    forget_count, retain_count = (
-        sum(counts.get(role, 0) for role in _FORGET),
-        sum(counts.get(role, 0) for role in _RETAIN),
-    )
+    forget_count = sum(counts.get(role, 0) for role in _FORGET)
+    retain_count = sum(counts.get(role, 0) for role in _RETAIN)
     training: dict[str, Any] = {"lr": rate}
     if retain_count:
         settings = {"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2}

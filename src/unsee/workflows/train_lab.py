@@ -205,9 +205,7 @@ def _train_english(folder: Path, lab_world: World, without: str, scale: float, c
     parts = owned_folder(folder / PARTS)
     smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha)
     save(*smollm2.merged_model(parts, tower), folder, lab_world)
-    _write_exam(
-        folder, seconds, without, recipe, examine_english(folder, lab_world, *_known_people(lab_world, without))
-    )
+    _write_exam(folder, seconds, without, recipe, examine_english(folder, lab_world, pictured_people, by_name))
 
 
 def _seconds(start: float, checkpoint: Checkpoint) -> int | None:

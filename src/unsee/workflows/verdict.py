@@ -108,10 +108,12 @@ def verdict_of(folder: Path | str) -> Outcome | None:
     folder = Path(folder)
     result = config.result_of(folder)
     verdict = result.get("verdict")
-    kept = config.build(Outcome, verdict, where=f"{folder}: verdict") if isinstance(verdict, Mapping) else None
+    stored_outcome = (
+        config.build(Outcome, verdict, where=f"{folder}: verdict") if isinstance(verdict, Mapping) else None
+    )
     is_judged = (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file()
-    if not is_judged or ("requests" in result and kept is not None and kept.leaks == "yes"):
-        return kept
+    if not is_judged or ("requests" in result and stored_outcome is not None and stored_outcome.leaks == "yes"):
+        return stored_outcome
     return _outcome(_stage(folder), None, config.read(folder / RECORD), steps=result.get("steps"))
 
 
