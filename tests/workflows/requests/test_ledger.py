@@ -159,10 +159,10 @@ def test_pseudonyms_depend_on_the_key(tmp_path: Path) -> None:
 def test_states_follow_the_entries(tmp_path: Path) -> None:
     made = Ledger(tmp_path, key=KEY)
     at = datetime(2027, 1, 31, 12, tzinfo=UTC)
-    made.append("received", "R-1", time=at, entity="e", due="2027-02-28")
+    made.append_together("R-1", ("received", at, {"entity": "e", "due": "2027-02-28"}))
     made.append("asked", "R-1", found=True)
     made.append("extended", "R-1", due="2027-04-28", reason="complex")
-    made.append("received", "R-2", time=at, entity="f", due="2027-02-28")
+    made.append_together("R-2", ("received", at, {"entity": "f", "due": "2027-02-28"}))
     made.append("verdict", "R-1", verdict="erased")
     first, second = made.states().values()
     assert (first.status, first.due, first.verdict, first.received) == (

@@ -153,7 +153,6 @@ class Ledger:
         request: str = "",
         *,
         operator: str = "",
-        time: datetime | None = None,
         **content: Any,
     ) -> Entry:
         """Add an entry and return it.
@@ -162,13 +161,12 @@ class Ledger:
             kind: Kind of the entry, such as "opened" or "closed". Each allows fields of its own.
             request: Request that it is about. Empty: of the whole ledger.
             operator: Code of who did it. Empty: not noted.
-            time: When it happened, with time zone; stored in UTC. Default: now.
             **content: Fields of the kind. Texts must be codes, so that no name gets in.
 
         Raises:
             UserError: The kind or a field is unknown, a text is no code, or the file is of another key or a newer unsee.
         """
-        return self.append_together(request, (kind, time, content), operator=operator)[0]
+        return self.append_together(request, (kind, None, content), operator=operator)[0]
 
     def append_together(
         self, request: str, *drafts: tuple[str, datetime | None, Mapping[str, Any]], operator: str = ""
@@ -177,7 +175,7 @@ class Ledger:
 
         Args:
             request: Request that they are about. Empty: of the whole ledger.
-            *drafts: Kind, time and fields of each, as `append` takes them.
+            *drafts: Kind, time (with time zone; None: now) and fields of each, as `append` takes them.
             operator: Code of who did it. Empty: not noted.
 
         Raises:
@@ -262,12 +260,19 @@ class Ledger:
         entry = replace(entry, seal=self._seal(seal, entry))
         connection.execute(
             "INSERT INTO entries VALUES (:number, :time, :request, :kind, :operator, :content, :seal)",
-            {**vars(entry), "content": _canonical(content)},
+            {**vars(entry), "content": canonical_text(content)},
         )
         return entry
 
     def _seal(self, previous_seal: str, entry: Entry) -> str:
-        parts = (str(entry.number), entry.time, entry.request, entry.kind, entry.operator, _canonical(entry.content))
+        parts = (
+            str(entry.number),
+            entry.time,
+            entry.request,
+            entry.kind,
+            entry.operator,
+            canonical_text(entry.content),
+        )
         return seal_of(self.key, "entry", previous_seal, *parts)
 
     @contextmanager
@@ -351,7 +356,8 @@ def add_months(day: date, months: int) -> date:
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
 
 
-def _canonical(content: Mapping[str, Any]) -> str:
+def canonical_text(content: Mapping[str, Any]) -> str:
+    """Return JSON values in the one form that is sealed and signed: sorted keys, no blanks."""
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 

@@ -180,15 +180,16 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
     folders = [*map(project.place, present_ids), *_batches_of(project, set(chosen_ids))]
     if not folders:
         raise UserError("Nothing to purge: no closed request has data here.")
+    noted_ids = [request_id for request_id in present_ids if request_id not in orphan_ids]
     if apply:
-        for request_id in (request_id for request_id in present_ids if request_id not in orphan_ids):
+        for request_id in noted_ids:
             _suppress(project, states[request_id], operator)
     purged = _with_own_removed(
         purge_folders(folders, apply=apply), [project.place(request_id).resolve() for request_id in present_ids]
     )
     if apply:
         for request_id in present_ids:
-            if request_id not in orphan_ids:
+            if request_id in noted_ids:
                 record = purged.within(project.place(request_id).resolve()).record()
                 facts = {name: record[name] for name in ("levels", "files", "bytes")}
                 project.ledger.append("purged", request_id, operator=operator, **facts)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from unsee.report.page import render_page
@@ -17,17 +15,8 @@ from unsee.workflows.requests.receipt import HERE
 PAGE: Final = "index.html"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """What a model after a batch gave away about one person."""
-
-    text: str
-    share: float
-    """Share of the answers, 0..1; for the colour."""
-
-
-def write_overview(project: Project) -> Path:
-    """Write the page of a project and return it."""
+def write_overview(project: Project) -> None:
+    """Write the page of a project."""
     states = list(project.ledger.states().values())
     batches = sorted(
         {str(entry.content["batch"]) for state in states for entry in state.entries if entry.kind == "verdict"}
@@ -35,7 +24,6 @@ def write_overview(project: Project) -> Path:
     rows = [_row(project, state, batches) for state in states]
     text = render_page("overview.html", ("receipt.css",), "", {"batches": batches, "rows": rows}, here=HERE)
     atomic_write_text(project.folder / PAGE, text)
-    return project.folder / PAGE
 
 
 def _row(project: Project, state: State, batches: list[str]) -> dict[str, Any]:
@@ -59,8 +47,8 @@ def _row(project: Project, state: State, batches: list[str]) -> dict[str, Any]:
     }
 
 
-def _cell(surface_results: Mapping[str, Any], key: str) -> Cell | None:
-    """Return the answers on all asked surfaces together."""
+def _cell(surface_results: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    """Return the answers on all asked surfaces together: as text, and as a share (0..1) for the colour."""
     counts = [
         surface_result.get(key) if key else surface_result
         for name, surface_result in surface_results.items()
@@ -70,4 +58,4 @@ def _cell(surface_results: Mapping[str, Any], key: str) -> Cell | None:
     if not known_counts:
         return None
     hits, n = sum(count["hits"] for count in known_counts), sum(count["n"] for count in known_counts)
-    return Cell(text=f"{hits} of {n}", share=hits / n)
+    return {"text": f"{hits} of {n}", "share": hits / n}

@@ -112,8 +112,7 @@ class Project:
         return request
 
     def keep(self, request: Request) -> None:
-        """Write the private part of a request."""
-        owned_folder(self.place(request.id))
+        """Write the private part of a request into its folder."""
         atomic_write_text(self.place(request.id) / REQUEST, config.dump_yaml(config.plain(asdict(request))))
 
 

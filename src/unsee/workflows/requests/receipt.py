@@ -7,7 +7,6 @@ people beside it. Fields after the practice of erasure audits (arXiv 2606.05946,
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from unsee.report.page import render_page
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests import keys, surfaces
-from unsee.workflows.requests.ledger import Entry
+from unsee.workflows.requests.ledger import Entry, canonical_text
 from unsee.workflows.requests.project import BATCH, ID, Project
 from unsee.workflows.requests.surfaces import Surface, Word
 
@@ -55,7 +54,6 @@ HERE: Final = Path(__file__).parent
 class Issued:
     """A receipt on disk."""
 
-    id: str
     file: Path
     page: Path
     signed: bool
@@ -110,14 +108,13 @@ def issue(
     page = file.with_name(f"{receipt_id}.receipt.html")
     if not file.is_file():
         content = _content(project, request, person_surfaces, verdict, retain_shares, receipt_id)
-        signature = _signature(content)
-        atomic_write_json(file, {**content, "signature": signature})
+        atomic_write_json(file, {**content, "signature": _signature(content)})
     content = read_object(file)
     atomic_write_text(page, _page(content))
     signed = "key" in content["signature"]
-    if not any(entry.kind == "receipt" and entry.content["receipt"] == receipt_id for entry in state.entries):
+    if not entries_of(receipt_id, state.entries):
         ledger.append("receipt", request, receipt=receipt_id, sha256=file_hash(file), signed=signed)
-    return Issued(id=receipt_id, file=file, page=page, signed=signed)
+    return Issued(file=file, page=page, signed=signed)
 
 
 def _content(
@@ -182,11 +179,8 @@ def _rounded(value: float | None) -> float | None:
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
-    """Return the bytes that are signed: sorted keys, no blanks, UTF-8, without the signature."""
-    signed_content = {name: value for name, value in content.items() if name != "signature"}
-    return json.dumps(
-        signed_content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    """Return the bytes that are signed: all but the signature, in UTF-8."""
+    return canonical_text({name: value for name, value in content.items() if name != "signature"}).encode()
 
 
 def _signature(content: Mapping[str, Any]) -> dict[str, str]:
