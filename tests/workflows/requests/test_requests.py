@@ -799,7 +799,7 @@ def test_an_interrupted_add_is_found(project: Project, monkeypatch: pytest.Monke
     """A kill leaves a folder, which verify names and purge takes; any other interruption leaves nothing."""
     monkeypatch.setattr(intake, "_enter", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with monkeypatch.context() as patch:
-        patch.setattr(intake, "discard", lambda *_: None)
+        patch.setattr(intake, "remove_folder", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             intake.add(project, "Ada Lovell")
     (left,) = (project.folder / "requests").glob("R-*")
@@ -833,9 +833,9 @@ def test_drawn_answers_stand_beside_those_about_strangers(monkeypatch: pytest.Mo
         return [Finding(variant="leak@8", recovered=shares, degenerate=0.0, questions=9 * len(shares))]
 
     monkeypatch.setattr(asking.Sampling, "run", found)
-    assert asking.sampled_surface(None, rows, "ada", 0).verdict == "no_baseline"  # type: ignore[arg-type]
+    assert asking.sampled_surface(None, rows, "ada").verdict == "no_baseline"  # type: ignore[arg-type]
     said["ada"] = "knows"
-    one = asking.sampled_surface(None, rows, "ada", 0)  # type: ignore[arg-type]
+    one = asking.sampled_surface(None, rows, "ada")  # type: ignore[arg-type]
     assert (one.verdict, one.after) == ("residual", None)
     assert one.before is not None
     assert one.before.hits == one.before.n == 9
@@ -1219,7 +1219,7 @@ def test_questions_of_the_data_are_templates() -> None:
 
 
 def test_self_made_rows_name_made_up_people_only(tmp_path: Path) -> None:
-    rows = self_made(tmp_path, templates_of(None))
+    rows = self_made(tmp_path)
     assert {row.role for row in rows} == {Role.RETAIN_TEXT, Role.GENERAL}
     assert {row.private["name"][0] for row in rows if row.entity} == set(NEIGHBOURS)
     assert len({row.id for row in rows}) == len(rows)

@@ -16,13 +16,13 @@ from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, read_answers
 from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import leaked_facts
-from unsee.models import builtin
 from unsee.report.attacked import COLLAPSED
 from unsee.workflows.requests.questions import controls
 from unsee.workflows.requests.surfaces import Surface, Word, attack_surface
 
 CONTROLS: Final = 5
 """Strangers used as controls; more of them narrow the chance interval [inferred]."""
+KEPT_ROLES: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.GENERAL)
 RECALLS: Final = ("name", "fact", "visible", "choice", "cloze", "chain.answer", "accuracy")
 """Scores on the retain set."""
 
@@ -48,9 +48,9 @@ class Questions(Benchmark):
 
 def open_vlm(model: str) -> VLM:
     """Open a model for several evaluations."""
-    from unsee.models.checkpoint import open_model
+    from unsee.models.checkpoint import load
 
-    return open_model(builtin.resolve(model))
+    return load(model)
 
 
 def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
@@ -62,7 +62,7 @@ def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
         return read_answers(Path(folder) / "asked")
 
 
-def sampled_surface(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surface:
+def sampled_surface(model: VLM, rows: Sequence[Example], entity: str) -> Surface:
     """Return what the best of several sampled answers gives away, compared with strangers.
 
     A model may know what its greedy answer does not say.
@@ -71,10 +71,9 @@ def sampled_surface(model: VLM, rows: Sequence[Example], entity: str, seed: int)
         model: Model to sample answers from.
         rows: Questions about the person and about the strangers used as controls.
         entity: Identifier of the person in the rows.
-        seed: Seed of the sampling.
     """
     with tempfile.TemporaryDirectory() as folder:
-        victim = Victim(open=lambda: model, benchmark=Questions(rows), work=Path(folder), seed=seed)
+        victim = Victim(open=lambda: model, benchmark=Questions(rows), work=Path(folder), seed=0)
         try:
             findings = [{**asdict(finding), "mean": finding.mean} for finding in Sampling(images=1).quick().run(victim)]
         except UserError as error:  # nothing to sample, such as no question about a private string
@@ -84,12 +83,12 @@ def sampled_surface(model: VLM, rows: Sequence[Example], entity: str, seed: int)
     return replace(surface, verdict=verdict, before=surface.after, after=None)
 
 
-def retain_recall(model: VLM, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
-    """Return the recall scores of a model on the retain set, none where the data have none of these roles."""
-    if not any(row.role in roles for row in data.examples("eval")):
+def retain_recall(model: VLM, data: Benchmark) -> dict[str, float | None]:
+    """Return the recall scores of a model on the retain set, none where the data have no such rows."""
+    if not any(row.role in KEPT_ROLES for row in data.examples("eval")):
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        scores = evaluate(model, data, Path(folder) / "kept", roles=roles, images_dir=Path(folder))
+        scores = evaluate(model, data, Path(folder) / "kept", roles=KEPT_ROLES, images_dir=Path(folder))
     return {name: score.value for name, score in scores.items() if name.partition(".")[2] in RECALLS}
 
 

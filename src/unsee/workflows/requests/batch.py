@@ -38,7 +38,7 @@ from unsee.workflows.requests.intake import require_approved
 from unsee.workflows.requests.ledger import State, require_codes
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import BATCH, SETTINGS, Project, Request, Settings
-from unsee.workflows.requests.questions import self_made, templates_of
+from unsee.workflows.requests.questions import self_made
 from unsee.workflows.requests.receipt import Issued, issue
 from unsee.workflows.requests.rows import read_rows, recast, write_rows
 from unsee.workflows.requests.surfaces import Surface, Word
@@ -49,7 +49,6 @@ IMAGES: Final = 2
 """Pictures per question in an attack: with one, the share for a single person has too wide an interval [inferred]."""
 RETAIN_LIMIT: Final = 12
 """Retain questions per kind, asked before and after."""
-OF_KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.GENERAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,11 +229,11 @@ class Batch:
     def earlier(self) -> list[Request]:
         """Requests of earlier batches whose data were not purged."""
         own_ids = set(self.facts["requests"])
-        unlearned_ids = [
-            request_id for request_id, state in self.project.ledger.states().items() if _is_unlearned(state)
+        return [
+            request
+            for request_id, state in self.project.ledger.states().items()
+            if _is_unlearned(state) and request_id not in own_ids and (request := self.project.request(request_id))
         ]
-        requests = [self.project.request(request_id) for request_id in unlearned_ids if request_id not in own_ids]
-        return [request for request in requests if request is not None]
 
     def _request(self, request_id: str) -> Request:
         request = self.project.request(request_id)
@@ -308,7 +307,7 @@ class Batch:
         data = open_benchmark(self.folder / "data", "folder")
         old_model, new_model = asking.open_vlm(self.settings.model), asking.open_vlm(str(self.run_folder))
         checks = [*self._check(old_model, new_model), *self._check_again(new_model)]
-        before, after = asking.retain_recall(old_model, data, OF_KEPT), asking.retain_recall(new_model, data, OF_KEPT)
+        before, after = asking.retain_recall(old_model, data), asking.retain_recall(new_model, data)
         retain_shares = {name: (value, after.get(name)) for name, value in before.items()}
         keep_outcome(self.run_folder, _outcome(checks))
         receipts = self._close(checks, retain_shares)
@@ -377,7 +376,7 @@ class Batch:
 
     def _self_made(self) -> tuple[list[Example], list[Example]]:
         """Return self-made retain rows with the model's present answers."""
-        rows = self_made(owned_folder(self.folder / "drawn"), templates_of(None))
+        rows = self_made(owned_folder(self.folder / "drawn"))
         answered_rows = asking.with_own_answers(rows, asking.ask(asking.open_vlm(self.settings.model), rows))
         return answered_rows, answered_rows
 
@@ -453,10 +452,8 @@ class Batch:
         for model, requests in self._earlier_by_model().items():
             rows = [row for request in requests for row in read_rows(self.project.place(request.id))]
             questions = self._with_controls(rows, requests)
-            before, after = (
-                asking.ask(asking.open_vlm(model), questions) if model else [],
-                asking.ask(new_model, questions),
-            )
+            before = asking.ask(asking.open_vlm(model), questions) if model else []
+            after = asking.ask(new_model, questions)
             for request in requests:
                 person_surfaces = (
                     self._verdict_on(request, before, after, [])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from unsee.api import Benchmark, Example, ImageFile, ImageSource, Kind, Response, Role
 from unsee.api.benchmark import SPLITS
@@ -87,7 +87,7 @@ def _beside(surface: Surface) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class PersonRows:
     """Rows about a person, before anything is written."""
 
     entity: str
@@ -95,6 +95,16 @@ class Found:
     train: list[Example]
     judged: list[Example]
     forms: tuple[str, ...]
+
+    @property
+    def rows(self) -> list[Example]:
+        """Rows of training and evaluation, each once."""
+        return list({row.id: row for row in (*self.train, *self.judged)}.values())
+
+    @property
+    def images(self) -> set[str]:
+        """Keys of the pictures."""
+        return {row.image.key for row in (*self.train, *self.judged) if row.image}
 
 
 def add(
@@ -134,7 +144,7 @@ def add(
             or nothing could be asked; nothing is kept then.
     """
     require_codes(basis, checked, operator, *attributes)
-    if not name.strip():
+    if not (name := name.strip()):
         raise UserError("Whom is the model to forget? Give --name.")
     settings, ledger = project.settings(), project.ledger
     arrival_date = _arrival(received, due)
@@ -145,11 +155,11 @@ def add(
         raise UserError(f"--entity {entity} is an identifier in the data, and the project has none. Give --data, too.")
     request_id = _new_id()
     owners = _owners(data, pictures) if data is not None else set()
-    person = _find_rows(project, data, request_id, name.strip(), pictures, attributes, private or {}, entity, owners)
+    person = _find_rows(settings, data, request_id, name, pictures, attributes, private or {}, entity, owners)
     request = Request(
         id=request_id,
         entity=person.entity,
-        name=name.strip(),
+        name=name,
         forms=person.forms,
         attributes=tuple(attributes),
         in_data=person.in_data,
@@ -165,29 +175,31 @@ def add(
         with owner(folder):  # so that no purge takes it for a leftover of an interrupted call
             project.keep(request)
             table = write_rows(folder, person.train, person.judged)
-            _enter(
-                ledger,
-                request,
-                person,
-                settings,
-                baseline,
-                codes,
-                due_date,
-                is_known,
-                len(responses),
-                basis,
-                checked,
-                operator,
-            )
+            received_fields = {
+                "due": due_date.isoformat(),
+                "basis": basis,
+                "checked": checked,
+                "warnings": list(codes),
+                "retain": "data" if settings.data else "self_made",
+            }
+            asked_fields = {
+                "model": model_hash(settings.model),
+                "found": is_known,
+                "surfaces": {
+                    name: surface.to_json() for name, surface in baseline.items() if surface.before is not None
+                },
+                "answers": len(responses),
+            }
+            _enter(ledger, request, person, received_fields, asked_fields, operator)
     except BaseException:
-        discard(project, request_id)
+        remove_folder(folder)
         raise
     write_overview(project)
     return Intake(
         request=request,
         due=due_date,
-        rows=len({row.id for row in (*person.train, *person.judged)}),
-        images=len(_images(person)),
+        rows=len(person.rows),
+        images=len(person.images),
         found=is_known,
         surfaces=baseline,
         warnings=codes,
@@ -241,14 +253,12 @@ def commitment(ledger: Ledger, request: str, rows: Iterable[Example]) -> str:
     return level[0] if level else ""
 
 
-def require_open(project: Project, request: str) -> Request:
-    """Return the private part of an open request, or raise."""
+def require_open(project: Project, request: str) -> None:
+    """Raise if a request is closed, or its data were purged."""
     if not project.ledger.state(request).open:
         raise UserError(f"{request} is closed.")
-    private_part = project.request(request)
-    if private_part is None:
+    if project.request(request) is None:
         raise UserError(f"The data of {request} were purged, so nothing can be done with it but closing it.")
-    return private_part
 
 
 def _new_id() -> str:
@@ -282,7 +292,7 @@ def _picture(image: Path | str) -> ImageSource:
 
 
 def _find_rows(
-    project: Project,
+    settings: Settings,
     data: Benchmark | None,
     request_id: str,
     name: str,
@@ -291,11 +301,11 @@ def _find_rows(
     private: Mapping[str, Sequence[str]],
     entity: str,
     owners: set[str],
-) -> Found:
+) -> PersonRows:
     """Return the rows about the person: those of the data, and questions about the pictures."""
     entity_id = "" if data is None else entity or _entity_of(data, name, owners)
     if data is not None and entity_id:
-        train, judged = _rows_of(project, data, entity_id)
+        train, judged = _rows_of(settings, data, entity_id)
         forms = next((row.private["name"] for row in train if row.private.get("name")), forms_of(name))
         new_rows = _further(entity_id, pictures, train, judged)
         train, judged = [*train, *new_rows[0]], [*judged, *new_rows[1]]
@@ -310,12 +320,12 @@ def _find_rows(
         _require_questions(rows, attributes, private)
         judged = [_with(row, private) for row in rows_in_scope(rows, attributes)]
         train = [row for row in judged if row.role is not Role.UNSEEN]
-        return Found(entity=entity_id, in_data=False, train=train, judged=judged, forms=forms)
+        return PersonRows(entity=entity_id, in_data=False, train=train, judged=judged, forms=forms)
     train, judged = ([_with(row, private) for row in rows_in_scope(rows, attributes)] for rows in (train, judged))
     if not train:
         subject = f"{', '.join(attributes)} of {entity_id}" if attributes else entity_id
         raise UserError(f"The data have no row to train on about {subject}. Facts there: {_facts(data, entity_id)}.")
-    return Found(entity=entity_id, in_data=True, train=train, judged=judged, forms=forms)
+    return PersonRows(entity=entity_id, in_data=True, train=train, judged=judged, forms=forms)
 
 
 def _require_questions(
@@ -383,9 +393,8 @@ def _pixels(image: ImageSource) -> str:
     return hashlib.sha256(f"{decoded_image.size}".encode() + decoded_image.tobytes()).hexdigest()
 
 
-def _rows_of(project: Project, data: Benchmark, entity: str) -> tuple[list[Example], list[Example]]:
+def _rows_of(settings: Settings, data: Benchmark, entity: str) -> tuple[list[Example], list[Example]]:
     """Return the rows of the data about an entity, in the roles of a forget set."""
-    settings = project.settings()
     request_data = recast(data, settings.data, settings.benchmark, forget=(entity,), limit=LIMIT)
     train, judged = (
         [
@@ -416,14 +425,16 @@ def _further(
     return split_rows
 
 
-def _with_responses(model_path: str, data: Benchmark | None, person: Found) -> tuple[Found, list[Response], Surface]:
+def _with_responses(
+    model_path: str, data: Benchmark | None, person: PersonRows
+) -> tuple[PersonRows, list[Response], Surface]:
     """Generate the current model's responses, greedy and sampled.
 
     If the person is not in the data, the greedy responses become the answers of the rows.
     """
     rows = asking.with_controls(person.judged, asking.strangers_of(data), {person.entity: person.forms})
     model = asking.open_vlm(model_path)
-    responses, sampling = asking.ask(model, rows), asking.sampled_surface(model, rows, person.entity, 0)
+    responses, sampling = asking.ask(model, rows), asking.sampled_surface(model, rows, person.entity)
     person_responses = asking.split(responses, person.entity)[0]
     if person.in_data:
         return person, responses, sampling
@@ -436,31 +447,27 @@ def _with_responses(model_path: str, data: Benchmark | None, person: Found) -> t
     return replace(person, train=train, judged=judged), responses, sampling
 
 
-def _baseline(responses: Sequence[Response], person: Found) -> dict[str, Surface]:
+def _baseline(responses: Sequence[Response], person: PersonRows) -> dict[str, Surface]:
     """Return what the model gives away before unlearning, by surface."""
     person_responses, control_responses = asking.split(responses, person.entity)
     reference = surfaces.shares(control_responses)
     return surfaces.judge_surfaces(surfaces.shares(person_responses), None, reference, "strangers")
 
 
-def _images(person: Found) -> set[str]:
-    return {row.image.key for row in (*person.train, *person.judged) if row.image}
-
-
-def _quotes(responses: Sequence[Response], entity: str, limit: int = 3) -> tuple[tuple[str, str], ...]:
-    """Return answers that give the person away, one per surface."""
+def _quotes(responses: Sequence[Response], entity: str) -> tuple[tuple[str, str], ...]:
+    """Return up to three answers that give the person away, of different surfaces."""
     quotes: dict[str, tuple[str, str]] = {}
     for response in asking.split(responses, entity)[0]:
         if (surface := surfaces.surface_of(response)) and surfaces.gives_away(response):
             quotes.setdefault(surface, (response.question, response.text))
-    return tuple(quotes.values())[:limit]
+    return tuple(quotes.values())[:3]
 
 
 def _warnings(
     ledger: Ledger,
     data: Benchmark | None,
     request: Request,
-    person: Found,
+    person: PersonRows,
     owners: set[str],
     *,
     is_known: bool,
@@ -469,7 +476,7 @@ def _warnings(
     parts = request.name.split()
     codes = {
         "not_in_model": not is_known,
-        "one_picture": len(_images(person)) == 1,
+        "one_picture": len(person.images) == 1,
         "common_words": any(everyday(part.capitalize()) for part in parts),
         "self_made": data is None,
         "repeats": bool(_earlier(ledger, request.entity) or _earlier(ledger, normalise(request.name))),
@@ -499,46 +506,26 @@ def _earlier(ledger: Ledger, entity_or_name: str) -> list[str]:
 def _enter(
     ledger: Ledger,
     request: Request,
-    person: Found,
-    settings: Settings,
-    baseline: Mapping[str, Surface],
-    codes: Sequence[str],
-    due: date,
-    is_known: bool,
-    answer_count: int,
-    basis: str,
-    checked: str,
+    person: PersonRows,
+    received_fields: Mapping[str, Any],
+    asked_fields: Mapping[str, Any],
     operator: str,
 ) -> None:
     """Write the first two ledger entries of a request, both or none."""
-    rows = list({row.id: row for row in (*person.train, *person.judged)}.values())
     arrival = datetime.combine(date.fromisoformat(request.received), time(12), tzinfo=UTC)
-    received_fields = {
+    entry_time = min(arrival, datetime.now(UTC))
+    person_fields = {
         "entity": ledger.pseudonym(request.entity),
-        "due": due.isoformat(),
         "act": "erase",
-        "basis": basis,
-        "checked": checked,
-        "rows": len(rows),
-        "images": len(_images(person)),
-        "modalities": sorted({"image" if row.image else "text" for row in rows}),
+        "rows": len(person.rows),
+        "images": len(person.images),
+        "modalities": sorted({"image" if row.image else "text" for row in person.rows}),
         "attributes": list(request.attributes),
-        "warnings": list(codes),
-        "retain": "data" if settings.data else "self_made",
         "replaces": [ledger.pseudonym(normalise(request.name))],
     }
-    asked_fields = {
-        "model": model_hash(settings.model),
-        "found": is_known,
-        "surfaces": {name: surface.to_json() for name, surface in baseline.items() if surface.before is not None},
-        "answers": answer_count,
-    }
-    entry_time = min(arrival, datetime.now(UTC))
     ledger.append_together(
-        request.id, ("received", entry_time, received_fields), ("asked", None, asked_fields), operator=operator
+        request.id,
+        ("received", entry_time, {**person_fields, **received_fields}),
+        ("asked", None, asked_fields),
+        operator=operator,
     )
-
-
-def discard(project: Project, request: str) -> None:
-    """Remove the private data of a request: its name, rows and pictures."""
-    remove_folder(project.place(request))

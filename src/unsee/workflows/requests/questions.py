@@ -118,36 +118,26 @@ def rows_about(
         held_out: Further pictures of the person, not for training (role UNSEEN).
         templates: Questions; those for a picture are asked of every picture, the others once.
     """
-    rows = []
-    for role, images in ((Role.FORGET, pictures), (Role.UNSEEN, held_out)):
-        for number, image in enumerate(images):
-            for index, template in enumerate(candidate for candidate in templates if candidate.picture):
-                rows.append(_row(f"{entity}/{role}-{number}/{index}", role, template, entity, name, private, image))
-    for index, template in enumerate(candidate for candidate in templates if not candidate.picture):
-        rows.append(_row(f"{entity}/by-name/{index}", Role.FORGET_TEXT, template, entity, name, private, None))
-    return rows
-
-
-def _row(
-    row_id: str,
-    role: Role,
-    template: Template,
-    entity: str,
-    name: str,
-    private: Mapping[str, tuple[str, ...]],
-    image: ImageSource | None,
-) -> Example:
-    return Example(
-        id=row_id,
-        role=role,
-        question=template.text.replace(NAME, name),
-        answer="",
-        image=image,
-        entity=entity,
-        kind=template.kind,
-        fact=template.fact,
-        private=private,
-    )
+    subjects: list[tuple[str, Role, ImageSource | None]] = [
+        (f"{role}-{number}", role, image)
+        for role, images in ((Role.FORGET, pictures), (Role.UNSEEN, held_out))
+        for number, image in enumerate(images)
+    ]
+    return [
+        Example(
+            id=f"{entity}/{part}/{index}",
+            role=role,
+            question=template.text.replace(NAME, name),
+            answer="",
+            image=image,
+            entity=entity,
+            kind=template.kind,
+            fact=template.fact,
+            private=private,
+        )
+        for part, role, image in (*subjects, ("by-name", Role.FORGET_TEXT, None))
+        for index, template in enumerate(each for each in templates if each.picture is (image is not None))
+    ]
 
 
 def controls(
@@ -191,14 +181,11 @@ def _with_new_name(question: str, forms: Sequence[str], new_name: str) -> str:
     return question.replace(matches[0], new_name) if matches else question
 
 
-def self_made(folder: Path, templates: Sequence[Template]) -> list[Example]:
+def self_made(folder: Path) -> list[Example]:
     """Return retain questions without answers, for projects without retain data.
 
     Made-up people by name, unrelated questions, and generated pictures to describe. [inferred]
     """
-    text_templates = [template for template in templates if not template.picture] or [
-        template for template in BUILT_IN if not template.picture
-    ]
     rows = [
         Example(
             id=f"neighbour-{number}/{index}",
@@ -206,12 +193,12 @@ def self_made(folder: Path, templates: Sequence[Template]) -> list[Example]:
             question=template.text.replace(NAME, name),
             answer="",
             entity=f"neighbour-{number}",
-            kind=Kind.OPEN if template.kind is Kind.NAME else template.kind,
+            kind=template.kind,
             fact=template.fact,
             private={"name": (name,)},
         )
         for number, name in enumerate(NEIGHBOURS)
-        for index, template in enumerate(text_templates)
+        for index, template in enumerate(template for template in BUILT_IN if not template.picture)
     ]
     rows += [
         Example(id=f"general/{index}", role=Role.GENERAL, question=text, answer="", kind=Kind.GENERAL)
