@@ -139,6 +139,19 @@ def test_attacks_have_the_settings_of_the_file_and_the_first_seeds(cells, tmp_pa
         read_plan(file)
 
 
+def test_the_final_evaluation_is_that_of_the_search(file):
+    """A method's own eval setting is not replaced by the one of base once it is chosen."""
+    text = FILE.replace("stop: never}}", "stop: never}, eval: {max_new_tokens: 96, measures: [bleu]}}")
+    file.write_text(text.replace("  npo:\n", "  npo: {eval.max_new_tokens: 48}\n"))
+    plan = read_plan(file)
+    for name, length in (("npo", 48), ("milder", 96)):
+        searched = plan.search[name][0]
+        trial = Tried(cell=searched.name, label=searched.label, distance=0.1, keeps=1.0)
+        (cell, _) = leaderboard_module._final(plan, "first", name, [trial])
+        assert cell.run.eval == {**searched.run.eval, "split": "report"}
+        assert cell.run.eval["max_new_tokens"] == length
+
+
 def test_the_chosen_setting_keeps_and_is_near_gold(board):
     found = json.loads((board / "chosen.json").read_text())
     assert found["npo"]["chosen"] == "npo lr=0.0001"

@@ -371,7 +371,7 @@ def _final(plan: _Plan, world_name: str, name: str, trials: Sequence[Tried]) -> 
         "data": absolute_or_name(world.data),
         "benchmark": world.benchmark,
     }
-    eval_settings = {**run.eval, **_judging(plan.board, "report")}
+    eval_settings = {**run.eval, "split": "report"}
     attack = _attack(plan.board, world.golds[choice.promise])
     attacked_seeds = plan.board.seeds[: plan.board.attack_seeds]
     return [
