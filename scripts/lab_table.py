@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unsee.errors import UnseeError
 from unsee.report.table import table
-from unsee.workflows.sweep import read_grid
+from unsee.workflows.grid import read_grid
 
 
 def cells(place: Path) -> list[Path]:

@@ -349,7 +349,7 @@ def test_plugins_stand_in_a_run_file(tmp_path):
 
 
 def test_plugins_stand_in_a_grid_and_in_a_sequence(tmp_path):
-    from unsee.workflows.sweep import read_grid
+    from unsee.workflows.grid import read_grid
 
     file = write(tmp_path / "nothing.py")
     grid = tmp_path / "grid.yaml"

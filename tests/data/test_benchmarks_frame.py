@@ -26,7 +26,7 @@ from unsee.data.records import locate_file
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 from unsee.workflows.check import check
-from unsee.workflows.sweep import read_grid
+from unsee.workflows.grid import read_grid
 
 RATIO_10 = {"name": "mllmu", "ratio": 10}
 

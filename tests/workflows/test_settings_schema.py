@@ -22,8 +22,8 @@ from unsee.errors import UserError
 from unsee.workflows import forget as forget_module
 from unsee.workflows.continual import tasks
 from unsee.workflows.continual.settings import Course
+from unsee.workflows.grid import read_grid
 from unsee.workflows.settings_schema import KINDS, schema
-from unsee.workflows.sweep import read_grid
 
 jsonschema = pytest.importorskip("jsonschema")
 ROOT = Path(__file__).parents[2]

@@ -27,6 +27,7 @@ from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 from unsee.utils.files import foreign, owned_folder
 from unsee.workflows import sweep
+from unsee.workflows.grid import Cell, make_cell, read_grid
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 GRID = """
@@ -76,7 +77,7 @@ def stubbed(monkeypatch):
 
 
 def test_a_grid_is_the_product_of_its_axes(grid):
-    cells = sweep.read_grid(grid).cells
+    cells = read_grid(grid).cells
     assert sorted((cell.label, cell.run.seed) for cell in cells) == [
         ("ga", 0),
         ("ga", 1),
@@ -91,9 +92,9 @@ def test_a_folder_beside_the_grid_is_no_packaged_model(grid, tmp_path, monkeypat
     (tmp_path / "lab").mkdir()
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert {(cell.run.model, cell.run.data) for cell in sweep.read_grid(grid).cells} == {("lab", "lab")}
+    assert {(cell.run.model, cell.run.data) for cell in read_grid(grid).cells} == {("lab", "lab")}
     grid.write_text(GRID.replace("data: lab", "data: mine"))
-    assert {cell.run.data for cell in sweep.read_grid(grid).cells} == {str(tmp_path / "mine")}
+    assert {cell.run.data for cell in read_grid(grid).cells} == {str(tmp_path / "mine")}
 
 
 def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
@@ -174,7 +175,7 @@ def test_measures_and_gold_of_a_grid_must_exist(grid, tmp_path):
         other = tmp_path / "other.yaml"
         other.write_text(GRID.replace(old, new))
         with pytest.raises(UserError, match=message):
-            sweep.read_grid(other)
+            read_grid(other)
 
 
 def test_equal_settings_are_one_cell(grid, tmp_path):
@@ -183,7 +184,7 @@ def test_equal_settings_are_one_cell(grid, tmp_path):
     other.write_text(
         GRID.replace("seed: [0, 1]", "seed: [1, 0, 1]").replace("[ga,", "[{name: ga, reduction: token_mean}, ga,")
     )
-    names = [{cell.name.rpartition("-")[2] for cell in sweep.read_grid(file).cells} for file in (grid, other)]
+    names = [{cell.name.rpartition("-")[2] for cell in read_grid(file).cells} for file in (grid, other)]
     assert names[0] == names[1]
 
 
@@ -218,7 +219,7 @@ def test_unusable_arguments_are_refused(grid, tmp_path, more, message):
 )
 def test_the_grids_of_the_documented_tables_can_be_run(file):
     """Their methods and settings exist, and each says the command that runs it."""
-    read = sweep.read_grid(file)
+    read = read_grid(file)
     assert read.cells
     assert read.table
     assert f"configs/tables/{file.name} " in file.read_text().splitlines()[0]
@@ -226,12 +227,12 @@ def test_the_grids_of_the_documented_tables_can_be_run(file):
 
 def test_the_table_part_of_a_grid_makes_a_table(grid, tmp_path):
     """The columns are no setting: the cells stay the same."""
-    names = [cell.name for cell in sweep.read_grid(grid).cells]
+    names = [cell.name for cell in read_grid(grid).cells]
     grid.write_text(f"{GRID}table:\n  gives away: unseen.leak\n")
-    read = sweep.read_grid(grid)
+    read = read_grid(grid)
     assert [cell.name for cell in read.cells] == names
     make_run(tmp_path / "cells" / "a", "npo")
-    sweep.compare_done(tmp_path, [sweep.Cell(name="a", label="npo", run=Run())], read.table)
+    sweep.compare_done(tmp_path, [Cell(name="a", label="npo", run=Run())], read.table)
     assert (tmp_path / "table.md").read_text().startswith("| run | gives away | seeds |\n|---|---|---|\n| npo | 0.")
 
 
@@ -255,7 +256,7 @@ def test_an_axis_without_effect_is_refused_before_anything_starts(grid, tmp_path
 def test_a_base_may_have_settings_that_act_in_some_cells_only(grid):
     base = GRID.partition("axes")[0].replace("data: lab\n", "data: lab\n  method: {name: mmunlearner, p_samples: 9}\n")
     grid.write_text(f"{base}axes:\n  method.mask: [saliency, none]\n")
-    assert len(sweep.read_grid(grid).cells) == 2
+    assert len(read_grid(grid).cells) == 2
 
 
 @pytest.mark.usefixtures("stubbed")
@@ -280,7 +281,7 @@ def test_a_failed_cell_stops_no_other_and_is_tried_again(grid, tmp_path, monkeyp
 @pytest.mark.parametrize("tried", [True, False])
 def test_the_index_is_written_while_a_cell_that_failed_runs_again(grid, tmp_path, monkeypatch, tried):
     """A cell that begins removes why it failed: one of this call, beside another one, or of another sweep."""
-    cells, out = sweep.read_grid(grid).cells, tmp_path / "out"
+    cells, out = read_grid(grid).cells, tmp_path / "out"
     states = sweep.run_cells(cells, out, launcher="local", jobs=1, slurm={})
     (failed,) = (name for name, state in states.items() if state == "failed")
     found = []
@@ -433,7 +434,7 @@ class FakeJob:
 
 
 def test_sentences_stay_out_of_the_names_of_folders():
-    cell = sweep.make_cell(Run(model="lab", data="lab"), "prompt instruction=Ada is not to be named. lr=0.001")
+    cell = make_cell(Run(model="lab", data="lab"), "prompt instruction=Ada is not to be named. lr=0.001")
     assert cell.name.startswith("prompt_lr=0.001_seed=0-")
     assert "Ada" not in cell.name
     assert "Ada" in cell.label
@@ -497,7 +498,7 @@ def test_sigterm_ends_a_sweep_with_its_cells(tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         wait_for(lambda: len(list(out.glob("cells/*/log.jsonl"))) == 2, 480)
-        claims = [out / "claims" / cell.name for cell in sweep.read_grid(file).cells]
+        claims = [out / "claims" / cell.name for cell in read_grid(file).cells]
         assert [file_lock.is_claimed(claim) for claim in claims] == [True, True]
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)

@@ -40,7 +40,8 @@ from unsee.scoring.rules import rules
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.terminal import note
 from unsee.workflows import sweep
-from unsee.workflows.sweep import Cell, Launcher, State
+from unsee.workflows.grid import Cell, make_cell, product_of
+from unsee.workflows.sweep import Launcher, State
 
 OURS: Final = ("eval.split", "eval.gold")
 """Settings that the leaderboard sets itself."""
@@ -325,7 +326,7 @@ def _search(board: Board, name: str, file: Path, plugins: Sequence[str]) -> list
             f"{file}: {name} tries {count} settings, and each method at most {board.settings} (`settings`)."
         )
     base = {**board.base, "seed": board.search_seed, "eval": _judging(board, "selection")}
-    return list(sweep.product_of(base, axis_values, file, plugins))
+    return list(product_of(base, axis_values, file, plugins))
 
 
 def _judging(board: Board, part: str) -> dict[str, Any]:
@@ -356,7 +357,7 @@ def _references(board: Board, world: World, part: str, plugins: Sequence[str]) -
             engine=board.base.get("engine", Run.engine),
             plugins=plugins,
         )
-        cells[stage] = sweep.make_cell(with_plugins(run), stage)
+        cells[stage] = make_cell(with_plugins(run), stage)
     return cells
 
 
@@ -375,7 +376,7 @@ def _final(plan: _Plan, world_name: str, name: str, trials: Sequence[Tried]) -> 
     attack = _attack(plan.board, world.golds[choice.promise])
     attacked_seeds = plan.board.seeds[: plan.board.attack_seeds]
     return [
-        sweep.make_cell(
+        make_cell(
             replace(run, **world_settings, seed=seed, eval=eval_settings),
             name,
             attack if seed in attacked_seeds else None,
