@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -10,10 +11,11 @@ import pytest
 
 from unsee import config
 from unsee.api import Kind, Measure, Method, Needs, Response, Role, Vocabulary, describe, plugins, registry
+from unsee.api.benchmark import NoSettings
 from unsee.cli import main
 from unsee.config import Run
 from unsee.config.plugins import with_plugins
-from unsee.data.open import open_benchmark
+from unsee.data.open import benchmark_arguments, open_benchmark
 from unsee.errors import UnknownNameError, UserError
 from unsee.models.auto import family_for
 from unsee.scoring.aggregate import score
@@ -251,6 +253,10 @@ def test_a_taken_name_is_refused_with_both_origins(tmp_path, installed):
         (METHOD.replace("def unlearn", "def forget"), r"bad\.py, line \d+: Nothing lacks unlearn"),
         (METHOD.replace("@dataclass(frozen=True, kw_only=True)", ""), r"bad\.py, line \d+: put @dataclass"),
         (BENCHMARK.replace("layout =", "l ="), r"bad\.py, line \d+: Shapes needs `name` and `layout`"),
+        (
+            "from unsee.api import Measure\nX = Measure(key='x', better='up', applies=bool, value=max)",
+            r"bad\.py: `better` of the measure x must be one of higher, lower, neither, got 'up'",
+        ),
     ],
 )
 def test_a_broken_plugin_is_an_error_with_file_and_line(tmp_path, capsys, text, message):
@@ -260,6 +266,42 @@ def test_a_broken_plugin_is_an_error_with_file_and_line(tmp_path, capsys, text, 
     assert main.main(["list", "methods", "--plugin", str(file)]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert "bad" not in registry.names("methods")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("return (place / ", "return 1 / 0 or (place / ", r"line 14: ZeroDivisionError"),
+        ("return []", "return [][0]", r"line 17: IndexError: list index out of range"),
+        ("place, settings=None", "place", r"TypeError: Shapes\.__init__\(\) takes 2 positional arguments but 3"),
+    ],
+)
+def test_a_fault_in_a_benchmark_is_an_error_with_its_line(tmp_path, capsys, old, new, message):
+    file = write(tmp_path / "shapes.py", BENCHMARK.replace(old, new).replace("settings or ", ""))
+    write(tmp_path / "data" / "shapes.csv", "")
+    assert main.main(["check", str(tmp_path / "data"), "--plugin", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"unsee: The plugin {file} failed at .*{message}", said)
+    assert "Traceback" not in said
+    with pytest.raises((ZeroDivisionError, IndexError, UserError)):
+        main.main(["check", str(tmp_path / "data"), "--plugin", str(file), "--debug"])
+
+
+def test_a_benchmark_that_does_not_keep_its_settings_gets_them(tmp_path):
+    """They are written into run.yaml, from which the data are opened again."""
+    text = BENCHMARK.replace("self.settings = settings or self.settings_type()", "pass")
+    registry.add(write(tmp_path / "shapes.py", text))
+    write(tmp_path / "data" / "shapes.csv", "")
+    assert open_benchmark(tmp_path / "data").settings == NoSettings()
+    settings = (
+        "from dataclasses import make_dataclass\n    Colors = make_dataclass('Colors', [('color', str, 'red')])\n"
+    )
+    text = text.replace("    from unsee", f"    {settings}    from unsee").replace(
+        "name =", "settings_type = Colors\n        name ="
+    )
+    registry.add(write(tmp_path / "shapes.py", text))
+    opened = open_benchmark(tmp_path / "data", {"name": "shapes", "color": "blue"})
+    assert benchmark_arguments(opened) == {"name": "shapes", "color": "blue"}
 
 
 def test_a_path_may_have_colons_of_its_own(tmp_path):
@@ -283,7 +325,7 @@ def test_code_with_another_hash_is_not_run(tmp_path):
     trace = tmp_path / "trace"
     write(file, METHOD + f"    open({str(trace)!r}, 'w')")
     registry._ADDED.clear()
-    with pytest.raises(UserError, match="has changed"):
+    with pytest.raises(UserError, match="has changed.*take `#sha256=...` out of a copy of the run file"):
         with_plugins(Run(plugins=(spec,)))
     assert not trace.exists()
 
@@ -402,11 +444,13 @@ def test_a_reason_may_hold_braces():
     assert measure.why(["{a}", "{a}", "{}"]) == "2: {a}; 1: {}"
 
 
-def test_a_metric_does_not_take_the_place_of_one_of_unsee(tmp_path):
-    text = (EXAMPLE / "unsee_example" / "brevity.py").read_text().replace('key="brevity"', 'key="rouge1"')
+@pytest.mark.parametrize("key", ["rouge1", "leak", "leak.city", "clean", "rr_proxy", "known_name", "forget_quality"])
+def test_a_metric_does_not_take_the_place_of_one_of_unsee(tmp_path, key):
+    """Not in any role: `retain.leak` would be the plugin's, and `forget.leak` that of unsee."""
+    text = (EXAMPLE / "unsee_example" / "brevity.py").read_text().replace('key="brevity"', f'key="{key}"')
     registry.add(write(tmp_path / "r.py", text))
-    with pytest.raises(UserError, match=r"rouge1 is defined twice: by unsee and by .*r\.py"):
-        extra("rouge1")
+    with pytest.raises(UserError, match=rf"{key} is defined twice: by unsee and by .*r\.py"):
+        extra(key)
 
 
 def test_list_says_everything_about_one_name(tmp_path, capsys):

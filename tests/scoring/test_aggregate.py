@@ -32,6 +32,12 @@ def test_a_value_of_any_number_type_can_be_written(value: object, number: float)
 
 def test_an_undefined_value_is_missing_and_one_that_is_no_number_is_refused() -> None:
     assert (scored(None)["value"], scored(None)["why"]) == (None, "no 1")
-    for value in (float("nan"), -np.inf):
+    for value in (float("nan"), -np.inf, "0.5", [1.0]):
         with pytest.raises(UserError, match="The measure theirs is .* for the answer to 'a'; expected a finite number"):
             scored(value)
+
+
+def test_a_score_without_any_value_never_lacks_a_reason() -> None:
+    silent = Measure(key="silent", better="higher", applies=lambda _: True, value=lambda *_: None)
+    score = score_by(silent, [ROW], Vocabulary())["retain_text.silent"]
+    assert (score.value, score.why) == (None, "silent has no value for 1 answers, and says not why")

@@ -54,7 +54,7 @@ class Benchmark(ABC):
     likelihood: ClassVar[bool] = False
     """Whether evaluation also needs log-probabilities of answers and options."""
 
-    settings: Any
+    settings: Any = NoSettings()
     """Settings it was opened with, of type `settings_type`."""
 
     @classmethod

@@ -21,12 +21,12 @@ from functools import cache, partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 from unsee.api.attack import Attack
 from unsee.api.benchmark import Benchmark
 from unsee.api.family import Family
-from unsee.api.measure import Measure
+from unsee.api.measure import Direction, Measure
 from unsee.api.method import Method
 from unsee.errors import UnseeError, UserError, short_repr
 
@@ -127,7 +127,8 @@ def pinned(spec: Spec) -> Spec:
     if spec.sha256 not in ("", sha256):
         raise UserError(
             f"The plugin {spec.name} has changed: its SHA-256 is {sha256[:12]}..., expected {spec.sha256[:12]}.... "
-            "Nothing of it was run. Restore the file, or start anew in another --out."
+            f"Nothing of it was run. Restore the file; or, for a new run with the new code, take `{PIN}...` out of a copy of "
+            "the run file, and give another --out."
         )
     return replace(spec, sha256=sha256)
 
@@ -240,19 +241,28 @@ def faults_in(origin: str, source: Path) -> Iterator[None]:
     except UnseeError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(
-            f"The plugin {origin} failed at {_place_of(error, source)}: {type(error).__name__}: {error}. "
-            "Correct it, or go without it; --debug shows the traceback."
-        ) from error
+        raise fault_in(origin, source, error) from error
+
+
+def fault_in(origin: str, source: Path, error: BaseException) -> UserError:
+    """Return the exception of a plugin as a UserError with file and line."""
+    return UserError(
+        f"The plugin {origin} failed at {_place_of(error, source)}: {type(error).__name__}: {error}. "
+        "Correct it, or go without it; --debug shows the traceback."
+    )
+
+
+def passed_through(error: BaseException, source: Path) -> list[traceback.FrameSummary]:
+    """Return the calls inside a plugin that an exception came through, the last one last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if Path(frame.filename).is_relative_to(source)]
 
 
 def _place_of(error: BaseException, source: Path) -> str:
     """Return file and line of a fault: the last call inside the plugin, else the last one."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    plugin_frames = [frame for frame in frames if Path(frame.filename).is_relative_to(source)]
-    last = (plugin_frames or list(frames))[-1]
+    last = (passed_through(error, source) or list(traceback.extract_tb(error.__traceback__)))[-1]
     return f"{last.filename}, line {last.lineno}"
 
 
@@ -262,7 +272,10 @@ def source_of(spec: Spec) -> Path:
         return Path(spec.place)
     module_spec = _find(spec.place)
     if module_spec is None or not module_spec.origin or not Path(module_spec.origin).is_file():
-        raise UserError(f"The plugin {spec.name} cannot be found: there is no module {spec.place} in this environment.")
+        raise UserError(
+            f"The plugin {spec.name} cannot be found: there is no module {spec.place} in this environment. "
+            "Install its package, or correct --plugin or `plugins:`."
+        )
     origin = Path(module_spec.origin)
     return origin.parent if origin.name == "__init__.py" else origin
 
@@ -401,6 +414,11 @@ def _require(kind: str, definition: Any, origin: str) -> None:
     if kind == "methods" and "__dataclass_fields__" not in vars(definition):
         raise UserError(
             f"{_line_of(definition)}: put @dataclass(frozen=True, kw_only=True) above class {definition.__name__}."
+        )
+    if kind == "metrics" and definition.better not in get_args(Direction):
+        raise UserError(
+            f"The plugin {origin}: `better` of the measure {definition.key} must be one of {', '.join(get_args(Direction))}, got "
+            f"{short_repr(definition.better)}."
         )
     if kind == "benchmarks" and not all(
         isinstance(getattr(definition, name, None), str) for name in ("name", "layout")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -116,11 +116,24 @@ def pin_of_family(cls: type[Any]) -> tuple[str, ...]:
 
 
 def faults(kind: Listed, name: str) -> AbstractContextManager[None]:
-    """Return a context that turns exceptions of a plugin into UserErrors with file and line."""
-    entry = _entry(kind, name)
+    """Return a context that turns exceptions of a plugin into UserErrors with file and line.
+
+    Those of unsee, and of a class that no plugin defines, pass.
+    """
+    entry = next((entry for entry in _outside(kind) if entry.name == name), None)
     if entry is None or entry.spec.place == plugins.MAIN:
         return nullcontext()
     return plugins.faults_in(entry.origin, plugins.source_of(entry.spec))
+
+
+def fault_of(error: BaseException) -> UserError | None:
+    """Return an exception that came through the code of a plugin as a UserError, or None for any other."""
+    for entry in _all_outside():
+        with suppress(UserError):  # an installed package whose module is gone
+            source = plugins.source_of(entry.spec)
+            if plugins.passed_through(error, source):
+                return plugins.fault_in(entry.origin, source, error)
+    return None
 
 
 def _pinned_spec(entry: Outside) -> str:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Final, NoReturn
 
 from unsee import __version__
+from unsee.api import registry
 from unsee.cli.commands._shared import FAILED, INTERRUPTED, OK, TERMINATED, USAGE, arguments_of
 from unsee.config import paths as config_paths
 from unsee.config.hints import equivalent_paths, paths
@@ -84,12 +85,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has seen enough; without this, closing stdout complains once more.
         sys.stderr.close()
         return OK
-    except OSError as error:
-        if debug or error.strerror is None:
+    except Exception as error:
+        code = None if debug else _told(error)
+        if code is None:
             raise
-        place = "" if error.filename is None else f": {error.filename}"  # a full disk, for one, names no file
-        err(f"unsee: {error.strerror}{place}. With --debug the traceback is shown.")
-        return FAILED
+        return code
+
+
+def _told(error: Exception) -> int | None:
+    """Print what a plugin or the system is to blame for, and return the exit code, or None for any other error."""
+    if fault := registry.fault_of(error):
+        err(f"unsee: {fault}")
+        return USAGE
+    if not isinstance(error, OSError) or error.strerror is None:
+        return None
+    place = "" if error.filename is None else f": {error.filename}"  # a full disk, for one, names no file
+    err(f"unsee: {error.strerror}{place}. With --debug the traceback is shown.")
+    return FAILED
 
 
 def script() -> NoReturn:

@@ -41,7 +41,11 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
         )
     data_place = location(data)
     benchmark_class = _class(name) if name else _recognise_benchmark(data_place)
-    opened_benchmark: Benchmark = benchmark_class(data_place, _settings(benchmark_class, values))
+    settings = _settings(benchmark_class, values)
+    with registry.faults("benchmarks", benchmark_class.name):
+        opened_benchmark: Benchmark = benchmark_class(data_place, settings)
+    if not isinstance(opened_benchmark.settings, benchmark_class.settings_type):
+        opened_benchmark.settings = settings  # a plugin that does not keep them; run.yaml has to record them
     return opened_benchmark
 
 
@@ -126,6 +130,6 @@ def _by_id(hub: Hub, candidates: list[type[Any]]) -> type[Any]:
             return candidate
     ids = ", ".join(f"{hub_id} ({candidate.name})" for candidate in candidates for hub_id in candidate.hub)
     raise UserError(
-        f"{hub} is no folder here, and as a hub id it is none that unsee knows: {ids or 'none'}. "
-        "Say --benchmark NAME if it is laid out as one of them."
+        f"{hub} is no folder here, and as a hub id it is none that unsee knows: {ids or 'none'}."
+        f"{paths.near(hub.id)} Say --benchmark NAME if it is laid out as one of them."
     )

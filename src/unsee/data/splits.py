@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from unsee.api import Benchmark, Example, Vocabulary
-from unsee.api.benchmark import NoSettings
 from unsee.errors import unknown_name
 from unsee.utils.seeds import seed_of
 
@@ -47,7 +46,7 @@ class Narrowed(Benchmark):
 
     def __init__(self, benchmark: Benchmark, keep: Callable[[Example], bool]) -> None:
         """Store the data with their name and needs, and the filter of the part."""
-        self.settings = getattr(benchmark, "settings", None) or NoSettings()
+        self.settings = benchmark.settings
         self._whole, self._keep = benchmark, keep
         vars(self).update(name=benchmark.name, likelihood=benchmark.likelihood)
 

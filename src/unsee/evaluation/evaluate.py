@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
-from unsee.api import VLM, Benchmark, Example, ImageSource, Response, Score, Vocabulary, registry
+from unsee.api import VLM, Benchmark, Example, ImageSource, Response, Score, Vocabulary
 from unsee.api.fast_paths import FAST, Engine, Name, engine_named
 from unsee.api.request import Backend, Decoding
 from unsee.config import EvalConfig, paths
@@ -47,7 +47,7 @@ from unsee.scoring.aggregate import score
 from unsee.scoring.conditions import FORGOTTEN
 from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
 from unsee.scoring.gold_distance import gold_distance
-from unsee.scoring.measures import extra
+from unsee.scoring.measures import extra, plugins_of
 from unsee.scoring.rules import rules
 from unsee.scoring.scores import Scores
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer
@@ -259,8 +259,7 @@ def _judged_facts(
 ) -> dict[str, Any]:
     """Return the content of judged.json: weights, decoding settings, gold model."""
     name = str(model) if isinstance(model, Path | str) else ""
-    outside_keys = {key for name in measures if (key := name.partition("@")[0]) in registry.outside_names("metrics")}
-    plugins = [spec for key in sorted(outside_keys) for spec in registry.pin("metrics", key)]
+    plugins = list(plugins_of(measures))
     return {
         "model": name,
         "weights": hashlib.sha256(backend.weights.encode()).hexdigest(),

@@ -24,6 +24,8 @@ FQ_NEEDS: Final = (
     *(f"forget.{part}" for part in ("truth_ratio", "answer_prob", "ks", "js")),
 )
 """Scores that FQ is computed from."""
+DISTANCES: Final = ("forget_quality", "ks", "js")
+"""Keys of the scores that compare truth ratios with those of a gold model."""
 ITSELF: Final = (
     "the gold model is the judged model itself; give the run of a model trained without what was to be forgotten"
 )

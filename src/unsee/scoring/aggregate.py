@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import SupportsFloat
 
 from unsee.api import Measure, Response, Score, Vocabulary
 from unsee.api.measure import Direction
-from unsee.errors import UserError
+from unsee.errors import UserError, short_repr
 from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means, entity_sums
 from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import model_utility
@@ -54,18 +55,23 @@ def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -
     if not applicable:
         return None
     values = {row.id: value for row in applicable if (value := _value(measure, row, vocabulary)) is not None}
-    why = measure.why([row for row in applicable if row.id not in values])
+    missing = [row for row in applicable if row.id not in values]
+    why = measure.why(missing) or (
+        "" if values else f"{measure.key} has no value for {len(missing)} answers, and says not why"
+    )
     return _mean_score(applicable, values, measure.better, why, micro=measure.micro)
 
 
 def _value(measure: Measure, row: Response, vocabulary: Vocabulary) -> float | None:
     value = measure.value(row, vocabulary)
-    if value is not None and not math.isfinite(value):
+    if value is None:
+        return None
+    if not isinstance(value, SupportsFloat) or not math.isfinite(value):
         raise UserError(
-            f"The measure {measure.key} is {value} for the answer to {row.id!r}; expected a finite number, or None where it is "
-            "undefined."
+            f"The measure {measure.key} is {short_repr(value)} for the answer to {row.id!r}; expected a finite number, or None "
+            "where it is undefined."
         )
-    return None if value is None else float(value)
+    return float(value)
 
 
 def _pair_scores(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:

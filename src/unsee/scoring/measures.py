@@ -5,7 +5,7 @@ No model, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -21,6 +21,7 @@ from unsee.metrics.matching import unreadable
 from unsee.metrics.mmubench import target_forms
 from unsee.metrics.scripts import foreign, scripts
 from unsee.scoring import image_text_pairs, reasoning, values
+from unsee.scoring.against_gold import DISTANCES
 from unsee.scoring.conditions import (
     CLASSED,
     FORGOTTEN,
@@ -214,6 +215,15 @@ EXTRA: Final[Mapping[str, Measure]] = {
 """Optional measures, requested by a data set (`Vocabulary.measures`) or a user (`--measures`)."""
 _SPLIT: Final[Mapping[str, Measure]] = {**{measure.key: measure for measure in _ALWAYS}, **EXTRA}
 """Measures available for one kind of question (`rougeL@open`), for papers whose tasks share a role."""
+_OF_ROLES: Final = (*_ELSEWHERE, _STAYING, *_REASONING, *_SOUND, *_FORGOTTEN, *_HAZARDS, *_BENIGN, *_STRANGERS)
+_TAKEN: Final = {
+    *_SPLIT,
+    *(measure.key for measure in _OF_ROLES),
+    *map(str, Aftermath),
+    *DISTANCES,
+    image_text_pairs.NAME,
+}
+"""Keys of unsee's own scores, of whatever role: of two scores with one name the second would replace the first."""
 
 
 def extra(name: str) -> Measure:
@@ -228,11 +238,18 @@ def extra(name: str) -> Measure:
     return _of_this(measure, Kind(kind)) if kind else measure
 
 
+def plugins_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the specs, with hashes, of the plugins that define any of these measures."""
+    outside_names = registry.outside_names("metrics")
+    keys = sorted({name.partition("@")[0] for name in names})
+    return tuple(spec for key in keys if key in outside_names for spec in registry.pin("metrics", key))
+
+
 def _plugin(key: str) -> Measure | None:
     """Return a plugin's measure. A key that unsee uses itself is refused."""
     if key not in registry.outside_names("metrics"):
         return None
-    if key in _SPLIT:
+    if key in _TAKEN or key.startswith("leak."):
         origin = registry.origin("metrics", key)
         raise UserError(f"The metric {key} is defined twice: by unsee and by {origin}. Rename the one of {origin}.")
     measure: Measure = registry.load_metric(key)

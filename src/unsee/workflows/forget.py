@@ -199,7 +199,7 @@ def _require_effect(checked_run: Checked, *, shared: bool) -> None:
     """
     method, benchmark, training = checked_run.method, checked_run.benchmark, checked_run.training
     suggested = config.build(Training, benchmark.suggested(checked_run.run.method), where="training")
-    parts = {"method": method, "training": training, "benchmark": getattr(benchmark, "settings", None)}
+    parts = {"method": method, "training": training, "benchmark": benchmark.settings}
     neutral = {"training": suggested}
     messages = list(without_effect(parts, [*idle_in_run(method, training), *benchmark.idle()], neutral=neutral))
     if messages and not shared:
