@@ -627,15 +627,13 @@ class TestVLMEvalKit:
 
     def test_a_choice_that_names_no_option_is_left_out_and_said(self, tmp_path, monkeypatch, capsys):
         rows = [*choices(), replace(choices()[0], id="odd", answer="nobody")]
-        monkeypatch.setattr(vlmevalkit, "open_benchmark", lambda *_: of_rows(rows))
-        monkeypatch.setattr(vlmevalkit, "require_usable", lambda *_: None)
+        monkeypatch.setattr(vlmevalkit, "open_source", lambda *_: of_rows(rows))
         (file,) = vlmevalkit.write_tables(tmp_path, tmp_path / "out")
         assert [row["id"] for row in table(file)] == [row.id for row in rows[:2]]
         assert "1 multiple choices are left out" in capsys.readouterr().err
 
     def test_choices_that_all_name_no_option_are_an_error(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(vlmevalkit, "open_benchmark", lambda *_: of_rows([replace(choices()[0], answer="nobody")]))
-        monkeypatch.setattr(vlmevalkit, "require_usable", lambda *_: None)
+        monkeypatch.setattr(vlmevalkit, "open_source", lambda *_: of_rows([replace(choices()[0], answer="nobody")]))
         with pytest.raises(UserError, match="the 1 questions of .* are multiple choices whose answer names none"):
             vlmevalkit.write_tables(tmp_path, tmp_path / "out")
         assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import pytest
 from helpers.evaluated import make_run
 from helpers.run import EXAMPLE
 from unsee import forget
-from unsee.api import Finding
+from unsee.api import Finding, registry
 from unsee.api.fast_paths import engine_named
 from unsee.attacks.prompts import Prompts
 from unsee.cli import main
@@ -135,6 +135,72 @@ def test_an_attack_that_could_not_be_made_is_tried_again(tmp_path, monkeypatch):
         patch.setattr(Prompts, "run", full)
         assert attack(model, EXAMPLE, **asked)["prompts"]["why"] == "the disk is full"
     assert "findings" in attack(model, EXAMPLE, **asked)["prompts"]
+
+
+SHARE = """
+from dataclasses import dataclass
+from unsee.api import Attack, Finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share(Attack):
+    def run(self, victim):
+        return [Finding(variant="x", recovered={"ada": 0.5}, degenerate=0.0, questions=3)]
+"""
+
+
+@pytest.fixture
+def share(tmp_path, monkeypatch):
+    """Return a function that writes an attack of one's own, loads it, and attacks."""
+    monkeypatch.setattr(registry, "_ADDED", {})
+    model, file = save_tiny(tmp_path / "model"), tmp_path / "share.py"
+
+    def found(old="", new=""):
+        file.write_text(SHARE.replace(old, new) if old else SHARE)
+        registry.add(file)
+        return attack(model, EXAMPLE, attacks=["share"], out=tmp_path / "out")["share"]
+
+    return found
+
+
+def test_an_attack_whose_code_has_changed_is_made_again(share):
+    assert share()["recovered"] == 0.5
+    assert share("0.5", "0.25")["recovered"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("0.5", "1.7", "The finding 'x' has the share 1.7 for ada; expected 0 to 1."),
+        ("0.5", "float('nan')", "The finding 'x' has the share nan for ada; expected 0 to 1."),
+        ("degenerate=0.0", "degenerate=-1", "The finding 'x' has the share -1 for degenerate; expected 0 to 1."),
+        ('{"ada": 0.5}', "{}", "the variant 'x' could be judged for nobody"),
+        ("questions=3)]", "questions=3)] * 2", "the attack has two findings of the variant 'x' at None"),
+    ],
+)
+def test_a_finding_that_says_nothing_is_not_measured(share, old, new, why):
+    outcome = share(old, new)
+    assert outcome["why"] == why
+    assert "recovered" not in outcome
+
+
+def test_a_fault_in_an_attack_is_an_error_with_its_line(share):
+    with pytest.raises(UserError, match=r"failed at .*share\.py, line 9: ZeroDivisionError"):
+        share("return [", "return [1 / 0, ")
+    with pytest.raises(UserError, match="failed at .*: TypeError: 'NoneType' object is not iterable"):
+        share("return [", "[")
+
+
+def test_a_plugin_of_the_run_is_named_where_its_data_need_it(tmp_path):
+    run = tmp_path / "run"
+    save_tiny(run / "model")
+    (run / "run.yaml").write_text(
+        f"model: m\ndata: {EXAMPLE}\nbenchmark: shapes\nmethod: ga\nplugins: [a.py#sha256=1]\nresult: {{}}\n"
+    )
+    with pytest.raises(
+        UserError, match=r"Unknown benchmark 'shapes'.* The model was made with plugins.*: --plugin a\.py$"
+    ):
+        attack(run)
 
 
 def test_attacks_of_another_seed_are_kept_beside(tmp_path):

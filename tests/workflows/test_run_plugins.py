@@ -143,3 +143,16 @@ def test_the_example_package_works_when_it_is_installed(model, tmp_path):
     unsee("forget", "--ask", "0", "run/run.yaml", "--resume")
     said = unsee("eval", "--model", "run", "--measures", "brevity", "--all", "--set", "eval.max_new_tokens=4")
     assert "forget.brevity" in said
+
+
+def test_data_that_a_plugin_reads_are_exported(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text("from unsee.benchmarks.folder import Folder\n\n\nclass Mine(Folder):\n    name = 'mine'\n")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.yaml").write_text(f"model: lab\ndata: {EXAMPLE}\nbenchmark: mine\nplugins: [{file}]\nresult: {{}}\n")
+    words = ["export", str(run), "--to", "vlmevalkit", "--out", str(tmp_path / "out")]
+    assert main.main(words) == 2
+    assert f"which are not loaded by themselves: --plugin {file}\n" in capsys.readouterr().err
+    assert main.main([*words, "--plugin", str(file)]) == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["unsee_out.tsv"]

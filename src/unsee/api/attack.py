@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from unsee.api.benchmark import Benchmark
 from unsee.api.finite import require_finite
+from unsee.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,12 @@ class Finding:
     """Position on the attack's curve (optimiser steps, draws), or None."""
     further: Mapping[str, float] = field(default_factory=dict)
     """Further figures of this attack, such as its control."""
+
+    def __post_init__(self) -> None:
+        """Reject shares outside of 0..1, NaN among them."""
+        for name, share in {**self.recovered, "degenerate": self.degenerate}.items():
+            if not 0 <= share <= 1:
+                raise UserError(f"The finding {self.variant!r} has the share {share} for {name}; expected 0 to 1.")
 
     @property
     def mean(self) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from unsee.api import registry
-from unsee.api.plugins import Outside, Spec, pinned
+from unsee.api.plugins import PIN, Outside, Spec, pinned
 from unsee.config.run import Run
-from unsee.errors import UserError
+from unsee.errors import UnknownNameError, UserError
 
 
 def with_plugins(run: Run) -> Run:
@@ -36,6 +38,20 @@ def with_used(run: Run, *names: tuple[registry.Listed, str]) -> Run:
 def with_specs(run: Run, specs: tuple[str, ...]) -> Run:
     """Return the run with further plugins."""
     return replace(run, plugins=tuple(dict.fromkeys((*run.plugins, *specs))))
+
+
+@contextmanager
+def naming_plugins(run: Run) -> Iterator[None]:
+    """Name the plugins of a run where one is missing. Data and models never load code."""
+    try:
+        yield
+    except UnknownNameError as error:
+        if not run.plugins:
+            raise
+        options = " ".join(f"--plugin {text.partition(PIN)[0]}" for text in run.plugins)
+        raise UserError(
+            f"{error} The model was made with plugins, which are not loaded by themselves: {options}"
+        ) from error
 
 
 def _is_spec(method: str) -> bool:

@@ -23,8 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unsee import config
-from unsee.api import Example, Kind, Role
+from unsee.api import Benchmark, Example, Kind, Role
 from unsee.api.example import OF_TARGETS
+from unsee.config import Run
+from unsee.config.plugins import naming_plugins
 from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
@@ -55,9 +57,7 @@ def write_task(source: Path | str, out: Path, *, benchmark: str = "") -> list[Pa
 
     One task with images, one as text.
     """
-    data, layout = data_of(source, benchmark)
-    dataset = open_benchmark(data, layout)
-    require_usable(dataset, str(data))
+    dataset = open_source(source, benchmark)
     examples = list(dataset.examples("eval"))
     task = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
     out.mkdir(parents=True, exist_ok=True)
@@ -96,21 +96,22 @@ def metrics(examples: Sequence[Example]) -> list[str]:
     return [*names, *(f"{role.value}_leak" for role in Role if role in leaking_roles)]
 
 
-def data_of(source: Path | str, benchmark: str) -> tuple[str, Any]:
-    """Return data and layout, those of a run folder or as given.
+def open_source(source: Path | str, benchmark: str) -> Benchmark:
+    """Return the opened data, those of a run folder or as given.
 
     Raises:
-        UserError: The run no longer names its data.
+        UserError: They cannot be used, or the run no longer names them.
     """
     run_file = Path(source) / "run.yaml"
-    if run_file.is_file():
-        run = config.read(run_file)
-        if not run.data:
-            raise UserError(
-                f"{run_file} no longer names the data of the run, since `unsee purge` took them out. Export the data themselves."
-            )
-        return run.data, benchmark or run.benchmark
-    return str(source), benchmark
+    run = config.read(run_file) if run_file.is_file() else Run(data=str(source))
+    if not run.data:
+        raise UserError(
+            f"{run_file} no longer names the data of the run, since `unsee purge` took them out. Export the data themselves."
+        )
+    with naming_plugins(run):
+        dataset = open_benchmark(run.data, benchmark or run.benchmark)
+    require_usable(dataset, run.data)
+    return dataset
 
 
 def _yaml(task: str, data: str, examples: Sequence[Example]) -> str:

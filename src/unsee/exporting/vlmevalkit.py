@@ -19,10 +19,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from unsee.api import Example, Kind
-from unsee.data.check import require_usable
-from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.exporting.lmms_eval import by_letter, data_of, png
+from unsee.exporting.lmms_eval import by_letter, open_source, png
 from unsee.metrics.choice import choice
 from unsee.utils.files import atomic_writer
 from unsee.utils.terminal import note
@@ -36,9 +34,7 @@ def write_tables(source: Path | str, out: Path, *, benchmark: str = "") -> list[
     Raises:
         UserError: No question has an image, or all that have one are left out.
     """
-    data, layout = data_of(source, benchmark)
-    dataset = open_benchmark(data, layout)
-    require_usable(dataset, str(data))
+    dataset = open_source(source, benchmark)
     with_image = [example for example in dataset.examples("eval") if example.image is not None]
     exportable = [example for example in with_image if example.kind is not Kind.CHOICE or _letter(example)]
     if len(exportable) < len(with_image):

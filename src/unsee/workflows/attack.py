@@ -17,6 +17,7 @@ from unsee.api import Attack, Benchmark, Finding, Victim, registry
 from unsee.api.fast_paths import PLAIN, Engine, engine_named
 from unsee.api.idle import require_effect
 from unsee.config import RECORD, Run, paths
+from unsee.config.plugins import naming_plugins
 from unsee.data import shared_cache
 from unsee.data.check import fingerprint
 from unsee.data.open import open_benchmark
@@ -37,6 +38,8 @@ from unsee.utils.progress import Bar
 from unsee.utils.terminal import note
 
 ATTACKS: Final = "attacks.json"
+_DECIDING: Final = ("settings", "code")
+"""What the description of an attack must have in common with an earlier one, for its findings to stand."""
 
 
 def attack(
@@ -56,8 +59,8 @@ def attack(
 ) -> dict[str, Any]:
     """Attack a model and return the results by attack.
 
-    The findings are written to `attacks.json` after every attack. Those that are there already, of the same weights, data, seed
-    and settings, are not made again; an attack that could not be made is tried again. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
+    The findings are written to `attacks.json` after every attack. Those that are there already, of the same weights, data, seed,
+    settings and plugin, are not made again; an attack that could not be made is tried again. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
     all runs that stand beside it.
 
     Args:
@@ -93,7 +96,8 @@ def attack(
     for other_model in filter(None, map(str, (gold, original))):
         folder_of(other_model)
     layout = config.benchmark_of(Run(data=str(data), benchmark=benchmark), run)
-    opened_data = only(open_benchmark(str(data or run.data), layout), split)
+    with naming_plugins(run):
+        opened_data = only(open_benchmark(str(data or run.data), layout), split)
     given_models = {"model": model, "gold": gold, "original": original or run.model}
     models = {model_role: str(path) for model_role, path in given_models.items() if path}
     facts = {
@@ -111,10 +115,12 @@ def attack(
     with owner(out_folder):
         results = _finished_attacks(out_folder / ATTACKS, facts)
         for name, chosen_attack in attacks_by_name.items():
-            earlier = results.get(name, {})
-            if "findings" not in earlier or earlier.get("settings") != config.plain(asdict(chosen_attack)):
+            earlier, description = results.get(name, {}), _description(chosen_attack)
+            if "findings" not in earlier or any(earlier.get(key) != description.get(key) for key in _DECIDING):
                 gold_rows = _GoldRows(out_folder, chosen_attack, {"attack": name, **facts}, switches)
-                results[name] = _run_attack(name, chosen_attack, opened_data, openers, seed, gold_rows)
+                with registry.faults("attacks", name):
+                    outcome = _run_attack(name, chosen_attack, opened_data, openers, seed, gold_rows)
+                results[name] = {**description, **outcome}
                 atomic_write_json(out_folder / ATTACKS, {"facts": facts, "attacks": results})
     return {name: results[name] for name in attacks_by_name}
 
@@ -176,6 +182,19 @@ def attack_of(name: str | Attack, settings: Mapping[str, Mapping[str, Any]], *, 
     return name, chosen_attack
 
 
+def _description(chosen_attack: Attack) -> dict[str, Any]:
+    """Return what is written of an attack beside its results, the hash of its code if it is not one of unsee."""
+    own = type(chosen_attack).__module__.partition(".")[0] == __name__.partition(".")[0]
+    code = "" if own else _hash_of(type(chosen_attack))
+    return {
+        "settings": config.plain(asdict(chosen_attack)),
+        **({"code": code} if code else {}),
+        "needs": chosen_attack.needs,
+        "finds": chosen_attack.finds,
+        "axis": chosen_attack.axis,
+    }
+
+
 def _run_attack(
     name: str,
     chosen_attack: Attack,
@@ -186,12 +205,6 @@ def _run_attack(
 ) -> dict[str, Any]:
     """Return the findings of an attack on all models, and their summary."""
     start = time.perf_counter()
-    description = {
-        "settings": config.plain(asdict(chosen_attack)),
-        "needs": chosen_attack.needs,
-        "finds": chosen_attack.finds,
-        "axis": chosen_attack.axis,
-    }
     findings_by_model: dict[str, list[Finding]] = {}
     try:
         for model_role in [role for role in ("model", "gold") if role in openers]:
@@ -211,9 +224,8 @@ def _run_attack(
             if model_role == "gold":
                 gold_rows.write(findings_by_model[model_role])
     except UnseeError as error:
-        return {**description, "why": str(error)}
+        return {"why": str(error)}
     return {
-        **description,
         "seconds": round(time.perf_counter() - start, 1),
         **worst_summary(findings_by_model["model"], findings_by_model.get("gold")),
         "findings": {
@@ -385,8 +397,18 @@ def _beside(file: Path, facts: Mapping[str, Any]) -> Path:
 
 
 def _with_progress(findings: Iterator[Finding] | Sequence[Finding], label: str) -> Iterator[Finding]:
-    """Yield the findings with a progress line."""
+    """Yield the findings with a progress line.
+
+    Raises:
+        UserError: One of them is about nobody, or there are two of one variant at one place.
+    """
+    places = set()
     with Bar(label) as bar:
         for number, finding in enumerate(findings, start=1):
+            if not finding.recovered:
+                raise UserError(f"the variant {finding.variant!r} could be judged for nobody")
+            if (finding.variant, finding.at) in places:
+                raise UserError(f"the attack has two findings of the variant {finding.variant!r} at {finding.at}")
+            places.add((finding.variant, finding.at))
             bar.update(number, f"{finding.variant} {finding.mean:.0%}")
             yield finding

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from unsee import config
 from unsee.api import Benchmark, registry
-from unsee.api.plugins import PIN
 from unsee.cli.commands._shared import OK, apply_retention, print_remark, run_of, run_options, say, say_json
 from unsee.config import Run, paths
 from unsee.config.hints import setting_hints
 from unsee.config.paths import require_run
+from unsee.config.plugins import naming_plugins
 from unsee.config.retention import KEEP
 from unsee.data.check import fingerprint
 from unsee.data.open import open_benchmark
-from unsee.errors import UnknownNameError, UserError
+from unsee.errors import UserError
 from unsee.models.builtin import PACKAGED
 from unsee.models.location import folder_of
 from unsee.scoring.scores import FIRST
@@ -68,7 +66,7 @@ def action(options: argparse.Namespace) -> int:
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that records it.")
     paths.require_own(folder_of(run.model), Path(out))  # before the data are read and torch is imported
-    with _plugins_named(earlier):
+    with naming_plugins(earlier):
         benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     if settings.gold:
         _require_gold(settings.gold)
@@ -130,20 +128,6 @@ def _earlier(model: Path) -> Run:
     """Return the run that produced the model, or an empty one."""
     record = model / config.RECORD
     return config.read(record) if record.is_file() else Run()
-
-
-@contextmanager
-def _plugins_named(earlier: Run) -> Iterator[None]:
-    """Name the plugins of the model's run where one is missing. A model never loads code."""
-    try:
-        yield
-    except UnknownNameError as error:
-        if not earlier.plugins:
-            raise
-        plugin_flags = " ".join(f"--plugin {text.partition(PIN)[0]}" for text in earlier.plugins)
-        raise UserError(
-            f"{error} The model was made with plugins, which are not loaded by themselves: {plugin_flags}"
-        ) from error
 
 
 def _require_gold(gold: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from unsee.cli.commands._shared import OK, say
+from unsee.cli.commands._shared import OK, add_plugins, plugin_option, say
 
 FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit")
 
@@ -22,10 +22,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmark", default="", metavar="NAME", help="for lmms-eval and vlmevalkit: layout of the data"
     )
+    plugin_option(parser)
 
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    add_plugins(options)
     from unsee.exporting import export
     from unsee.workflows.requests.manage import note_child
     from unsee.workflows.verdict import require_silent
