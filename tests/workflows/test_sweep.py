@@ -433,6 +433,21 @@ class FakeJob:
         return self.error
 
 
+@pytest.mark.parametrize(
+    ("group", "evaluation", "attack"),
+    [("metrics", {"measures": ["x@open"]}, None), ("attacks", {}, {"attacks": ["x"]})],
+)
+def test_a_cell_is_another_one_if_an_installed_plugin_has_changed(tmp_path, monkeypatch, group, evaluation, attack):
+    (tmp_path / "mine-1.dist-info").mkdir()
+    (tmp_path / "mine-1.dist-info" / "entry_points.txt").write_text(f"[unsee.{group}]\nx = mine_x:X\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = set()
+    for text in ("VERSION = 1", "VERSION = 2"):  # the code itself is not run
+        (tmp_path / "mine_x.py").write_text(text)
+        names.add(sweep.make_cell(Run(model="lab", data="lab", eval=evaluation), "x", attack).name)
+    assert len(names) == 2
+
+
 def test_sentences_stay_out_of_the_names_of_folders():
     cell = make_cell(Run(model="lab", data="lab"), "prompt instruction=Ada is not to be named. lr=0.001")
     assert cell.name.startswith("prompt_lr=0.001_seed=0-")

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee import config
-from unsee.api import Training
+from unsee.api import Training, registry
 from unsee.api.idle import idle_in_run, without_effect
 from unsee.config import Run
 from unsee.config.hints import setting_hints
 from unsee.config.paths import is_model, require_run
-from unsee.config.plugins import with_plugins, with_used
+from unsee.config.plugins import with_plugins, with_specs, with_used
 from unsee.errors import UserError, short_repr, unknown_name
 from unsee.models.builtin import absolute_or_name
-from unsee.scoring.measures import extra
+from unsee.scoring.measures import extra, plugins_of
 from unsee.utils.nameless import nameless_words
 
 _PARTS: Final = ("base", "axes", "slurm", "table")
@@ -123,7 +123,7 @@ def _cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
     """Return the cell of a run, with settings checked and explicit."""
     if not (run.model and run.data and run.method):
         raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
-    run = with_used(with_plugins(run), ("methods", run.method))
+    run = with_plugins(run)
     method = config.method_of(run)
     training = config.build(Training, run.training, where="training")
     parts = {"method": method, "training": training}
@@ -168,12 +168,23 @@ def _require_judged(gold: str, data: str) -> None:
 
 
 def make_cell(run: Run, label: str, attack: Mapping[str, Any] | None = None) -> Cell:
-    """Return the cell of a checked run, named by its content."""
+    """Return the cell of a checked run, named by its content and the code of all plugins that it uses."""
+    run = _with_plugins_used(run, attack)
     content = json.dumps(config.plain({**_content(run), **({"attack": attack} if attack else {})}), sort_keys=True)
     first, _, settings = label.partition(" ")  # sentences, which may name people, stay out of the names of folders
     slug = re.sub(r"[^\w.=-]+", "_", f"{first} {nameless_words(settings)} seed={run.seed}")[:_NAME]
     name = f"{slug}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
     return Cell(name=name, label=label, run=run, attack=attack or {})
+
+
+def _with_plugins_used(run: Run, attack: Mapping[str, Any] | None) -> Run:
+    """Return the run with the installed plugins that its method, measures and attacks, and a named benchmark, come from."""
+    benchmark, _ = config.name_and_settings(run.benchmark)
+    attack_names = (attack.get("attacks") or registry.names("attacks")) if attack else ()
+    used: list[tuple[registry.Listed, str]] = [("methods", run.method), ("benchmarks", benchmark)]
+    used += [("attacks", name) for name in attack_names]
+    run = with_used(run, *((kind, name) for kind, name in used if name))
+    return with_specs(run, plugins_of(config.build(config.EvalConfig, run.eval, where="eval").measures))
 
 
 def _content(run: Run) -> dict[str, Any]:
