@@ -155,4 +155,4 @@ def test_data_that_a_plugin_reads_are_exported(tmp_path, capsys):
     assert main.main(words) == 2
     assert f"which are not loaded by themselves: --plugin {file}\n" in capsys.readouterr().err
     assert main.main([*words, "--plugin", str(file)]) == 0
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["unsee_out.tsv"]
+    assert [file.name for file in (tmp_path / "out").glob("*.tsv")] == ["unsee_out.tsv"]
