@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import re
@@ -117,6 +118,27 @@ def test_faults_name_their_row(folder, cells, message):
     assert re.search(message, opened.problems()[0])
 
 
+def test_columns_are_offered_each_for_one_missing_one_and_always_alike(folder):
+    rows = [{"bild": "a.png", "frage": "Who?", "antwort": "Ada", "wer": "ada", "rolle": "forget", "geheim": "Ada"}]
+    with pytest.raises(UserError, match=r"Say --fields image=frage,answer=antwort,role=rolle\."):
+        open_benchmark(write(folder, rows))
+
+
+@pytest.mark.parametrize("spelling", ["sub\\jo\u0308rg.png", "sub/j\u00f6rg.png", "file://sub/jo\u0308rg.png", "data"])
+def test_paths_of_windows_and_macs_and_addresses_are_read(folder, spelling):
+    picture = (folder / "a.png").read_bytes()
+    (folder / "sub").mkdir()
+    (folder / "sub" / "jo\u0308rg.png").write_bytes(picture)
+    name = f"data:image/png;base64,{base64.b64encode(picture).decode()}" if spelling == "data" else spelling
+    (example,) = open_benchmark(write(folder, [row(image=name)])).examples("train")
+    assert example.image.load().size == (4, 4)
+
+
+def test_a_picture_on_the_network_is_told_from_a_missing_one(folder):
+    (problem,) = open_benchmark(write(folder, [row(image="https://x.org/a.png")])).problems()
+    assert problem == "row 1: the image 'https://x.org/a.png' lies on the network; save it and give its path."
+
+
 def test_all_faults_are_listed_not_only_the_first(folder):
     (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:40])
     rows = [row(image="bad.png"), row(answer=""), row(), row(image="gone.png"), row(image="bad.png")]
@@ -222,3 +244,10 @@ def test_faults_of_csv_name_the_line_and_a_way_out(folder):
     (folder / "data.csv").write_text(f"{header}\na.png,{'x' * 200_000}\n")
     with pytest.raises(UserError, match=r"field limit .*; check its quotes, or save it as JSON lines"):
         open_benchmark(folder)
+
+
+def test_a_mistyped_folder_that_looks_like_a_hub_id_is_told_the_nearest_one(tmp_path, monkeypatch):
+    (tmp_path / "data" / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"data/fotos is no folder here.* Did you mean data/photos\? Say --benchmark"):
+        open_benchmark("data/fotos")

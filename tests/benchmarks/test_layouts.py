@@ -15,6 +15,7 @@ from unsee.api import Role
 from unsee.api.lazy import Lazy
 from unsee.cli import main
 from unsee.data import arrow, row_store
+from unsee.data.assignment import read as read_assignment
 from unsee.data.open import of_object, open_benchmark
 from unsee.data.sources import open_source, split_of
 from unsee.errors import UserError
@@ -346,6 +347,33 @@ def test_names_below_people_that_are_no_texts_are_refused(tmp_path, names):
     (tmp_path / "r.json").write_text(json.dumps({"forget": ["eve"], "people": {"eve": names}}))
     with pytest.raises(UserError, match="'eve' below `people` names as text or a list of texts, got"):
         open_benchmark(tmp_path / "data.json", {"name": "folder", "roles": str(tmp_path / "r.json")})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("forget: ['']", "names nobody below `forget`"),
+        ("{forget: [eve], people: {7: Ada}}", "the names below `people` as text, got 7. Put it in quotes"),
+        (
+            "{forget: [eve], people: {eve: {born: 1990-02-03}}}",
+            "'eve' below `people` born as text .* dates .* in quotes",
+        ),
+        ("{forget: [eve], people: {bo: {job: {title: x}}}}", "'bo' below `people` job as text or a list of texts, got"),
+    ],
+)
+def test_a_roles_file_that_says_no_texts_is_refused_once(tmp_path, content, message):
+    """Not row by row, and not with a traceback."""
+    (tmp_path / "roles.yaml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_assignment(tmp_path / "roles.yaml")
+
+
+def test_people_whom_no_row_is_about_are_told(tmp_path):
+    """Their private strings are looked for nowhere, which a misspelt name would hide."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    opened = _ruled(tmp_path, [{"image": "a.png", "question": "Who?", "answer": "Jon Berg"}], "jon")
+    others = ", ".join(name for name in (*ROLES["people"], "eve") if name != "jon")
+    assert f"no row is about {others}, named below `people`: are they written otherwise?" in opened.warnings()
 
 
 def test_people_without_names_are_known_by_their_identifier(tmp_path):

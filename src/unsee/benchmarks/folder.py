@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,17 @@ from unsee.api.example import OF_TARGETS, Example, ImageBytes, ImageFile, ImageS
 from unsee.api.lazy import Lazy
 from unsee.data.assignment import EXAMPLE, Rules
 from unsee.data.assignment import read as read_assignment
-from unsee.data.layouts import COLUMNS, MARK, READ, ROLES, Layout, layout_of, require_pictures, role_of
+from unsee.data.layouts import (
+    COLUMNS,
+    MARK,
+    READ,
+    ROLES,
+    Layout,
+    layout_of,
+    picture_of,
+    require_pictures,
+    role_of,
+)
 from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
 from unsee.data.sources import HELD_OUT, INFO, TRAINED, Source, fits, open_source
@@ -137,7 +148,8 @@ class Folder(Benchmark):
         """Return unusual encodings, and columns that are not read."""
         guesses = [f"column {theirs} is read as {ours}" for ours, theirs in self._layout.guessed.items()]
         guess_notes = [f"{', '.join(guesses)}; say --fields OURS=YOURS if that is wrong."] if guesses else []
-        return [*table_warnings(self.table), *self._notes, *guess_notes, *_unread(self._layout)]
+        rule_notes = self._rules.warnings() if self._rules else []
+        return [*table_warnings(self.table), *self._notes, *guess_notes, *rule_notes, *_unread(self._layout)]
 
     @cached_property
     def _all(self) -> Sequence[_Row]:
@@ -270,12 +282,15 @@ def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
 
 
 def _rename_hint(missing: Sequence[str], columns: Collection[str]) -> str:
-    """Return the clause on columns that may be the missing ones under another name."""
-    others = [column for column in columns if column not in COLUMNS]
-    pairs = [(matches[0], column) for column in missing if (matches := _similar_columns(column, others))]
-    fields = ",".join(f"{column}={candidate}" for candidate, column in pairs)
-    clause = "".join(f" Is {candidate!r} meant for {column!r}?" for candidate, column in pairs)
-    return f"{clause} Say --fields {fields}." if pairs else ""
+    """Return the clause on columns that may be the missing ones under another name, each for one of them."""
+    others = sorted(column for column in columns if column not in COLUMNS)
+    offered: dict[str, str] = {}
+    for column in missing:
+        for candidate in _similar_columns(column, [other for other in others if other not in offered])[:1]:
+            offered[candidate] = column
+    fields = ",".join(f"{column}={candidate}" for candidate, column in offered.items())
+    clause = "".join(f" Is {candidate!r} meant for {column!r}?" for candidate, column in offered.items())
+    return f"{clause} Say --fields {fields}." if offered else ""
 
 
 def _similar_columns(name: str, columns: Iterable[str]) -> list[str]:
@@ -438,18 +453,26 @@ def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | N
     value = pictures[0] if pictures else None
     if isinstance(value, Mapping) and value.keys() <= {"bytes", "path"}:  # how `datasets` writes images
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        if fault := text_fault(value):
+            raise UserError(f"image {fault}.")
+        value = picture_of(value.strip())
     if isinstance(value, bytes):
         return ImageBytes(value)
     if is_empty(value):
         return None
     if not isinstance(value, str):
         raise UserError(f"image must be one path, got {short_repr(value)}.")
-    if fault := text_fault(value):
-        raise UserError(f"image {fault}.")
-    path = folder / value.strip()
-    if not is_file(path):
-        raise UserError(f"image {path} is missing.")
-    return ImageFile(path)
+    return ImageFile(_located(value, folder))
+
+
+def _located(name: str, folder: Path) -> Path:
+    """Return the file that a path means, also one written on Windows or a Mac."""
+    spellings = (name, name.replace("\\", "/"), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    for spelling in dict.fromkeys(spellings):
+        if is_file(folder / spelling):
+            return folder / spelling
+    raise UserError(f"image {folder / name} is missing.")
 
 
 def _role(word: str, *, has_image: bool) -> Role:

@@ -12,7 +12,7 @@ from unsee import config
 from unsee.api.example import ImageFile, ImageSource
 from unsee.data.row_store import digest64
 from unsee.data.sources import HELD_OUT
-from unsee.errors import UserError, short_repr
+from unsee.errors import UserError, first_names, short_repr
 from unsee.metrics.matching import contains
 from unsee.metrics.normal_form import normalise
 from unsee.utils.parsing import is_empty
@@ -33,11 +33,18 @@ class Assignment:
     """Share of the images of a forgotten entity that are only judged (role unseen), at least one of two or more [inferred]."""
 
     def __post_init__(self) -> None:
-        """Reject a file without forget entities, or with an impossible share."""
-        if not self.forget:
+        """Reject a file without forget entities, with private strings that are no texts, or with an impossible share."""
+        if not self.forget or not all(map(str.strip, self.forget)):
             raise UserError(f"The roles file names nobody below `forget`. A whole file:\n{EXAMPLE}")
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out must be at least 0 and below 1, got {self.held_out}.")
+        for entity, private in self.people.items():
+            if not isinstance(entity, str):
+                raise UserError(
+                    f"The roles file must give the names below `people` as text, got {short_repr(entity)}. Put it in quotes."
+                )
+            for fact, strings in (private if isinstance(private, Mapping) else {"name": private}).items():
+                _texts(strings, entity, "names" if fact == "name" else str(fact))
 
 
 def read(file: Path) -> Assignment:
@@ -96,6 +103,15 @@ class Rules:
             if name not in self.entities_seen
         ]
 
+    def warnings(self) -> list[str]:
+        """Return a line on further people that no row is about, whose private strings are looked for nowhere."""
+        others = [name for name in self.assignment.people if name not in {*self.assignment.forget, *self.entities_seen}]
+        return (
+            [f"no row is about {first_names(others)}, named below `people`: are they written otherwise?"]
+            if others
+            else []
+        )
+
     def entity(self, cells: Sequence[Mapping[str, Any]]) -> str:
         """Return the entity of the rows of one conversation: by cell, texts, or image path."""
         entities = self._about(cells)
@@ -115,7 +131,7 @@ class Rules:
         image_path = cells[0].get("image")
         path_words = (
             [" ".join(re.split(r"[\W_]+", part)) for part in PurePath(image_path).parts]
-            if isinstance(image_path, str)
+            if isinstance(image_path, str) and not image_path.startswith("data:")
             else []
         )
         for strings in (texts, path_words):
@@ -189,14 +205,16 @@ def _forms(name: str, private: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(form for form in forms if form.strip()))
 
 
-def _texts(names: Any, entity: str) -> list[str]:
-    """Return the names that the roles file gives an entity, or raise if they are no texts."""
-    if names is None:
+def _texts(strings: Any, entity: str, fact: str = "names") -> list[str]:
+    """Return the names, or another fact, that the roles file gives an entity, or raise if they are no texts."""
+    if strings is None:
         return []
-    items = names.split(";") if isinstance(names, str) else names if isinstance(names, list) else [names]
+    items = strings.split(";") if isinstance(strings, str) else strings if isinstance(strings, list) else [strings]
     if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
+        hint = "" if isinstance(strings, Mapping) else " Put dates and words such as `no` in quotes."
         raise UserError(
-            f"The roles file must give {short_repr(entity)} below `people` names as text or a list of texts, got {short_repr(names)}."
+            f"The roles file must give {short_repr(entity)} below `people` {fact} as text or a list of texts, got "
+            f"{short_repr(strings)}.{hint}"
         )
     return [str(item).strip() for item in items]
 

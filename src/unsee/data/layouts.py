@@ -230,14 +230,23 @@ def _picture(part: Mapping[str, Any]) -> Any:
     """Return the picture of a message part, or None if it stands for an image of the row."""
     value = part.get("image_url") if part.get("type") == "image_url" else part.get("image", part.get("path"))
     value = value.get("url") if isinstance(value, Mapping) and "url" in value else value
-    if isinstance(value, str) and value.startswith("data:"):
+    return picture_of(value) if isinstance(value, str) else value
+
+
+def picture_of(text: str) -> str | bytes:
+    """Return the picture in a `data:` address, or the path that a text or a `file:` address gives.
+
+    Raises:
+        UserError: The picture cannot be decoded, or lies on the network.
+    """
+    if text.startswith("data:"):
         try:
-            return base64.b64decode(value.partition("base64,")[2], validate=True)
+            return base64.b64decode(text.partition("base64,")[2], validate=True)
         except binascii.Error as error:
-            raise UserError(f"an image_url is no base64: {error}.") from error
-    if isinstance(value, str) and value.startswith(("http://", "https://")):
-        raise UserError(f"the image {short_repr(value)} lies on the network; save it and give its path.")
-    return value.removeprefix("file://") if isinstance(value, str) else value
+            raise UserError(f"a picture in a data: address is no base64: {error}.") from error
+    if text.startswith(("http://", "https://")):
+        raise UserError(f"the image {short_repr(text)} lies on the network; save it and give its path.")
+    return text.removeprefix("file://")
 
 
 def _images_cell(row: Mapping[str, Any], pictures: Sequence[Any]) -> dict[str, Any]:
