@@ -213,6 +213,27 @@ def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
     assert 0 < session.notes["rollouts"]["reject_rate"] < 1
 
 
+def test_answers_in_another_script_than_the_private_strings_are_told(tmp_path, monkeypatch):
+    """They are dropped because nothing would be found in them, not because the model ignores its instruction."""
+    from unsee.api.request import Completion
+    from unsee.methods.unsee.teacher import lessons
+
+    def fake(vlm, requests, **settings):
+        return [Completion("red hair", (5,), True) for _ in requests]
+
+    monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
+    session = session_at(tmp_path)
+    session.examples[Role.FORGET] = [
+        replace(example, private={"name": ("محمد",)}) for example in session.of(Role.FORGET)[:2]
+    ]
+    for draws_all in (
+        lambda: Guide(session, session.of(Role.FORGET), guidance()),
+        lambda: lessons(session, "picture", INSTRUCTION, 2, 1.0),
+    ):
+        with pytest.raises(UserError, match="give the strings in the script of the answers, too"):
+            draws_all()
+
+
 def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
     from unsee.api.request import Completion
 

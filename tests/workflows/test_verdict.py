@@ -89,6 +89,20 @@ def test_a_destroyed_model_is_told_at_which_price(finished):
     assert "--set method.retain_weight=1, a lower training.lr (now 0.001)" in found.advice
 
 
+def test_a_retain_term_is_advised_only_where_the_data_have_rows_for_it(finished, monkeypatch):
+    """It is refused elsewhere."""
+    folder = finished("ga", training={"lr": 1e-3, "epochs": 5}, settings={"retain_weight": 0})
+    with_retain_rows = verdict.evaluate
+
+    def without_retain_rows(model, data, out, settings, stage, **_):
+        file = with_retain_rows(model, data, out, settings, stage) / "responses.jsonl"
+        rows = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(row for row in rows if not json.loads(row)["role"].startswith("retain")))
+
+    monkeypatch.setattr(verdict, "evaluate", without_retain_rows)
+    assert sample_verdict(folder).advice.startswith("Next, in another --out: a lower training.lr (now 0.001)")
+
+
 @pytest.mark.parametrize("mix", [{"leak": 0.53, "clean": 0.47}, {"degenerate": 1.0}])
 def test_a_method_that_trains_nothing_is_not_told_to_train_otherwise(finished, monkeypatch, mix):
     monkeypatch.setitem(MIXES, "prompt", mix)

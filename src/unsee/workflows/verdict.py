@@ -164,17 +164,18 @@ def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | Non
         sentence = f"leaks {percent(old_leak)} before, {leak} after: {sentence}"
         if old_leak <= LIMITS.silent:
             leaks, sentence = "unknown", f"the original did not know them ({percent(old_leak)} of its answers leak)"
+    keeps = any(response.role in (Role.RETAIN, Role.RETAIN_TEXT) for response in stage.runs[0].responses)
     return Outcome(
         leaks=leaks,
         sentence=" ".join([sentence, *(f"({note})" for note in verdict.notes)]),
         questions=len(stage.runs[0].responses),
-        advice=_advice(leaks, verdict, run, steps, sample=original is not None),
+        advice=_advice(leaks, verdict, run, steps, sample=original is not None, keeps=keeps),
         sample=original is not None,
     )
 
 
-def _advice(leaks: Leaks, verdict: Verdict, run: Run, steps: int | None, *, sample: bool) -> str:
-    """Return what to do next."""
+def _advice(leaks: Leaks, verdict: Verdict, run: Run, steps: int | None, *, sample: bool, keeps: bool) -> str:
+    """Return what to do next. `keeps`: whether the data have rows that a retain term could hold on to."""
     rate, epochs = run.training.get("lr"), run.training.get("epochs")
     if not run.method or rate is None or epochs is None:
         return ""
@@ -187,7 +188,8 @@ def _advice(leaks: Leaks, verdict: Verdict, run: Run, steps: int | None, *, samp
     if leaks == "yes":
         return f"Next, in another --out: a higher training.lr (now {rate:g}) or more training.epochs (now {epochs:g})."
     if is_bad:
-        weight_option = "--set method.retain_weight=1, " if run.settings.get("retain_weight") == 0 else ""
+        can_hold_on = keeps and run.settings.get("retain_weight") == 0
+        weight_option = "--set method.retain_weight=1, " if can_hold_on else ""
         return (
             f"Next, in another --out: {weight_option}a lower training.lr (now {rate:g}) or fewer training.epochs (now {epochs:g}); "
             "training.guard=collapse ends a run before it is destroyed."

@@ -35,6 +35,11 @@ INSTRUCTION = (
 """Default in-context instruction c (PUBG, arXiv 2506.02541) [inferred]."""
 ANSWER = "{answer}"
 """Placeholder of the example's answer in an instruction."""
+UNSEEN_SCRIPT = (
+    " An answer in a script in which a private string is not given counts as one that has it: give the strings in the script of "
+    "the answers, too."
+)
+"""End of messages that every answer has a private term, which would not be found in such an answer."""
 ROUNDS = 20
 """Rounds of sampling before fewer suitable responses are accepted (PUBG, arXiv 2506.02541)."""
 
@@ -194,7 +199,7 @@ def drawn_targets(session: Session, examples: Sequence[Example], draws: Draws, m
     samples = draw(session, examples, draws)
     targets = {example.id: as_targets(example, samples[example.id].kept) for example in examples}
     if not any(targets.values()):
-        raise UserError(message)
+        raise UserError(message if draws.revealing else message + UNSEEN_SCRIPT)
     return targets
 
 

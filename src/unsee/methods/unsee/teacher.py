@@ -19,7 +19,7 @@ from unsee.api import Example, Role, Session
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.batching import Batch
-from unsee.methods.common.guidance import as_targets, draw, forget_questions, without_private
+from unsee.methods.common.guidance import UNSEEN_SCRIPT, as_targets, draw, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.methods.unsee.forms import Form, other_forms
 from unsee.metrics.scripts import script, whole_matches
@@ -75,7 +75,7 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
     if not collected:
         raise UserError(
             "Every answer under the instruction has a private term: the model does not follow it. "
-            f"Try another wording of method.instruction (now {instruction!r})."
+            f"Try another wording of method.instruction (now {instruction!r}).{UNSEEN_SCRIPT}"
         )
     return collected
 
