@@ -292,6 +292,33 @@ def test_gold_without_false_answers_gives_the_distance_alone(tmp_path):
     assert "forget.ks" not in scores
 
 
+class Gone(Plain):
+    """The same without any rows that are to be kept."""
+
+    name = "gone"
+
+    def examples(self, split):
+        return [row for row in super().examples(split) if row.role is Role.FORGET]
+
+
+def test_what_no_score_against_gold_can_be_told_of_is_judged_all_the_same(tmp_path):
+    asked(tmp_path / "gold", seed=1, data=Gone())
+    scores = asked(tmp_path / "x", data=Gone(), gold=tmp_path / "gold")
+    assert "forget.leak" in scores
+    assert "what was kept" in scores["model.gold_distance"].why
+    assert "no truth ratio" in scores["model.fq"].why
+
+
+def test_a_gold_model_that_was_asked_other_questions_is_refused(tmp_path):
+    class Others(Plain):
+        def examples(self, split):
+            return [replace(row, question=f"And {row.question}") for row in super().examples(split)]
+
+    asked(tmp_path / "gold", seed=1, data=Others())
+    with pytest.raises(UserError, match="The gold model was asked other questions; judge both on the same data"):
+        asked(tmp_path / "x", data=Plain(), gold=tmp_path / "gold")
+
+
 class Kept(Facts):
     """False answers for what is kept alone."""
 

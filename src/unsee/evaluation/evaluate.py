@@ -45,7 +45,6 @@ from unsee.scoring.against_gold import (
 )
 from unsee.scoring.aggregate import score
 from unsee.scoring.conditions import FORGOTTEN
-from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
 from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra, plugins_of
 from unsee.scoring.rules import rules
@@ -332,9 +331,12 @@ def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold_response
     scores = score(responses, vocabulary)
     if gold_responses is None:
         return Scores(scores)
-    scores |= gold_distance(responses, scores, score(same_questions(gold_responses, responses), vocabulary))
+    comparable_responses = same_questions(gold_responses, responses)
+    if {response.id for response in responses}.isdisjoint(response.id for response in comparable_responses):
+        raise UserError("The gold model was asked other questions; judge both on the same data.")
+    scores |= gold_distance(responses, scores, score(comparable_responses, vocabulary))
     why = incomparable(responses, gold_responses)
-    if scores[GOLD_DISTANCE].value is not None and why not in ("", ITSELF):
+    if why not in ("", ITSELF):
         return Scores({**scores, "model.fq": no_forget_quality(why)})
     scores |= against_gold(responses, gold_responses)
     return Scores({**scores, "model.fq": forget_quality_score(scores)})
