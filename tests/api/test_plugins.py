@@ -200,6 +200,34 @@ def test_a_package_whose_module_is_gone_or_damaged_breaks_no_list(installed, cap
     assert "Gradient ascent" in said
 
 
+def test_a_broken_package_is_named_and_stops_nobody_who_does_not_need_it(installed, capsys):
+    points = installed / "unsee_example-0.1.0.dist-info" / "entry_points.txt"
+    points.write_text("[unsee.methods]\nfixed_answer = unsee_example.gone:FixedAnswer\n[unsee.method]\nlost = x:Y\n")
+    plugins._installed.cache_clear()
+    with pytest.raises(
+        UserError, match="gone:FixedAnswer of package unsee-example cannot be found: there is no module"
+    ):
+        registry.load("methods", "fixed_answer")
+    assert Run.of("m", "d", registry.load("methods", "npo")(), "o").method == "npo"
+    assert main.main(["list", "methods"]) == 0
+    said = capsys.readouterr().err
+    assert "Unknown group of entry points in an installed package 'unsee.method'. Did you mean unsee.methods" in said
+    plugins._installed.cache_clear()
+
+
+def test_a_module_with_a_byte_order_mark_is_summed_up(installed):
+    file = installed / "unsee_example" / "fixed_answer.py"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert registry.summary("methods", "fixed_answer").startswith("Fixed answer: train")
+
+
+def test_two_families_of_one_model_type_are_refused(tmp_path):
+    file = write(tmp_path / "mine.py", FAMILY.replace("blind_model", "llava"))
+    registry.add(file)
+    with pytest.raises(UserError, match=rf"type llava are served by llava \(unsee\) and by mine \({file}\)"):
+        family_for("llava")
+
+
 TWO = METHOD.replace("weight: float", "name: ClassVar[str] = 'nothing'\n\n        weight: float") + METHOD[
     METHOD.index("    @data") :
 ].replace("class Nothing", "class Steered").replace(

@@ -185,10 +185,16 @@ def _installed(kind: str, _: tuple[str, ...]) -> tuple[Outside, ...]:
     )
 
 
+def unknown_groups() -> list[str]:
+    """Return the groups of entry points that look like unsee's and are none, as of a typing error."""
+    groups = importlib.metadata.entry_points().groups
+    return sorted(group for group in groups if group.startswith("unsee.") and group not in GROUPS.values())
+
+
 def _load_entry_point(point: importlib.metadata.EntryPoint, kind: str) -> Any:
     """Import an entry point and check it."""
     origin = f"{point.value} of package {point.dist.name}" if point.dist else point.value
-    with faults_in(origin, source_of(Spec(place=point.module))):
+    with faults_in(origin, source_of(Spec(place=point.module), origin)):
         definition = point.load()
         _require(kind, definition, origin)
     declared_name = definition.key if kind == "metrics" else definition.name if kind == "benchmarks" else point.name
@@ -202,7 +208,7 @@ def _load_entry_point(point: importlib.metadata.EntryPoint, kind: str) -> Any:
 def text_of(entry: Outside) -> str:
     """Return the source of a plugin's module, which is not imported."""
     source = source_of(entry.spec)
-    return (source / "__init__.py" if source.is_dir() else source).read_text(encoding="utf-8")
+    return (source / "__init__.py" if source.is_dir() else source).read_text(encoding="utf-8-sig")
 
 
 def class_text(entry: Outside) -> str:
@@ -266,15 +272,15 @@ def _place_of(error: BaseException, source: Path) -> str:
     return f"{last.filename}, line {last.lineno}"
 
 
-def source_of(spec: Spec) -> Path:
-    """Return the file of a plugin, or the folder of a package."""
+def source_of(spec: Spec, label: str = "") -> Path:
+    """Return the file of a plugin, or the folder of a package. `label`: its name in the error."""
     if Path(spec.place).is_absolute():
         return Path(spec.place)
     module_spec = _find(spec.place)
     if module_spec is None or not module_spec.origin or not Path(module_spec.origin).is_file():
         raise UserError(
-            f"The plugin {spec.name} cannot be found: there is no module {spec.place} in this environment. "
-            "Install its package, or correct --plugin or `plugins:`."
+            f"The plugin {label or spec.name} cannot be found: there is no module {spec.place} in this environment. "
+            "Install its package (anew), or correct --plugin or `plugins:`."
         )
     origin = Path(module_spec.origin)
     return origin.parent if origin.name == "__init__.py" else origin
@@ -377,7 +383,7 @@ def _entry(spec: Spec, kind: str, definition: Any, default: str, *, doc: str | N
         )
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"The plugin {spec.name} has the name {short_repr(name)}: letters, digits, '_', '.' and '-' only."
+            f"The plugin {spec.name} has the name {short_repr(name)}: letters, digits, '_', '.' and '-' only. Rename it."
         )
     line = (doc or getattr(definition, "__doc__", "") or "").strip().partition("\n")[0]
     return Outside(kind=kind, name=name, origin=spec.name, spec=spec, load=lambda: definition, doc=line)

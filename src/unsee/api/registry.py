@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal, cast
@@ -94,14 +96,19 @@ def add(spec: str | Path) -> list[Outside]:
 
 def add_class(cls: type[Method]) -> str:
     """Return the name of a method class. A class from no file or plugin gets one here."""
-    for name in names("methods"):
-        plugin_entry = _entry("methods", name)
-        if cls.__module__ == module_of("methods", name) if plugin_entry is None else plugin_entry.load() is cls:
-            return name
+    if name := name_of("methods", cls):
+        return name
     entry = plugins.of_class(cls)
     _require_free(entry, [entry])
     _ADDED["methods", entry.name] = entry
     return entry.name
+
+
+def name_of(kind: Loadable, cls: type[Any]) -> str:
+    """Return the name of a class, or empty if it is none of unsee and of the plugins that are loaded."""
+    own_names = (name for name in _files(kind) if cls.__module__ == module_of(kind, name))
+    loaded = (entry for entry in _outside(kind) if entry in _ADDED.values() or entry.spec.place in sys.modules)
+    return next(chain(own_names, (entry.name for entry in loaded if entry.load() is cls)), "")
 
 
 def pin(kind: Listed, name: str) -> tuple[str, ...]:

@@ -85,11 +85,19 @@ class AutoFamily(Family):
 
 
 def family_for(model_type: str) -> Family:
-    """Return the family of a model type, else the generic one."""
-    families: list[type[Family]] = [registry.load("models", name) for name in registry.names("models")]
-    matches = [candidate for candidate in families if model_type in candidate.model_types]
-    family: Family = (matches or [registry.load("models", "generic")])[0]()
-    return family
+    """Return the family of a model type, else the generic one.
+
+    Raises:
+        UserError: Several families serve the type, of which at least one is a plugin's.
+    """
+    families: dict[str, type[Family]] = {name: registry.load("models", name) for name in registry.names("models")}
+    names = [name for name, candidate in families.items() if model_type in candidate.model_types] or ["generic"]
+    if len(names) > 1:
+        origins = " and by ".join(f"{name} ({registry.origin('models', name)})" for name in names)
+        raise UserError(
+            f"Models of type {model_type} are served by {origins}. Take the type out of one, or go without its plugin."
+        )
+    return families[names[0]]()
 
 
 def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tuple[Module, Any]:

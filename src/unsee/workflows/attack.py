@@ -163,8 +163,7 @@ def attack_of(name: str | Attack, settings: Mapping[str, Mapping[str, Any]], *, 
         UserError: A setting can have no effect, or is given beside an attack that is an object.
     """
     if isinstance(name, Attack):
-        names_by_class = {registry.load("attacks", key): key for key in registry.names("attacks")}
-        attack_name = names_by_class.get(type(name), type(name).__name__.lower())
+        attack_name = registry.name_of("attacks", type(name)) or type(name).__name__.lower()
         if quick or attack_name in settings:
             option = "quick" if quick else f"settings of {attack_name}"
             raise UserError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
-from unsee.api import registry
+from unsee.api import plugins, registry
 from unsee.api.describe import describe
 from unsee.api.method import GROUPS
 from unsee.cli.commands._shared import OK, add_plugins, plugin_option, say
@@ -42,6 +42,8 @@ def action(options: argparse.Namespace) -> int:
         _say_names(kind, names, max(map(len, names), default=0))
     if not names:
         err(f"There are no {kind} yet.")
+    for group in plugins.unknown_groups():
+        err(str(unknown_name("group of entry points in an installed package", group, plugins.GROUPS.values())))
     return OK
 
 
