@@ -8,6 +8,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from helpers.folder import KEPT, folder, row, write
 from unsee.api import Kind, Role
@@ -234,6 +235,37 @@ def test_tables_of_spreadsheets_are_read(folder, mark, encoding):
     first = opened.examples("train")[0]
     assert (first.answer, dict(first.private)) == ("Zoë, \u201cZ\u201d", {"name": ("Zoë",), "city": ("Malmö",)})
     assert any("Windows-1252" in warning for warning in opened.warnings()) == (encoding == "cp1252")
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("Иван Петров", "cp1251"), ("这是张伟", "gb18030"), ("Γιάννης", "cp1253")]
+)
+def test_tables_in_another_encoding_than_the_western_one_are_refused(folder, name, encoding):
+    """Read as Windows-1252 their names would be found in no answer."""
+    (folder / "data.csv").write_bytes(
+        "\n".join([",".join(row()), ",".join(row(answer=name).values())]).encode(encoding)
+    )
+    with pytest.raises(UserError, match=r"data\.csv is not UTF-8 text, and no Windows-1252 either\. Save it as UTF-8"):
+        open_benchmark(folder)
+
+
+def test_columns_are_known_in_any_case(folder):
+    """An unread `Split` would have rows trained on that are to be judged only."""
+    rows = [row(Split="train", ID="x"), row(image="b.png", Split="test", ID="y")]
+    opened = open_benchmark(write(folder, rows))
+    assert [example.id for example in opened.examples("train")] == ["x"]
+    assert any("column ID is read as id, column Split is read as split" in line for line in opened.warnings())
+
+
+@pytest.mark.parametrize("name", ["data.xlsx", "data.tsv", "photos/data.jsonl"])
+def test_a_table_that_is_not_read_is_named_where_images_are_read_instead(tmp_path, name):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "photos" / "1.jpg")
+    (tmp_path / name).write_text("")
+    with pytest.raises(
+        UserError, match=f"there is no table: every image is asked .* nothing is read from {name}; a table"
+    ):
+        open_benchmark(tmp_path)
 
 
 def test_faults_of_csv_name_the_line_and_a_way_out(folder):

@@ -91,7 +91,7 @@ class Folder(Benchmark):
             assignment = read_assignment(Path(self.settings.roles))
             self._rules = Rules(assignment, self._readable(), partial(_image, folder=self.base))
         self._notes = source.notes
-        _require_columns(self._layout, self.table, rules=self._rules is not None)
+        _require_columns(self._layout, source, rules=self._rules is not None)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -267,7 +267,7 @@ class _Survey:
                 facts.setdefault(fact, {}).update(dict.fromkeys(forms))
 
 
-def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
+def _require_columns(layout: Layout, source: Source, *, rules: bool) -> None:
     """Raise if a column is missing that neither the layout nor a rule replaces."""
     by_rule = ("entity", "role", "private") if rules else ("entity", "private") if layout.talk else ()
     missing = [column for column in COLUMNS if column not in by_rule and not layout.has(column)]
@@ -275,9 +275,10 @@ def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
         return
     assignable = [column for column in missing if column in ("entity", "role", "private")]
     hint = f" Who is to be forgotten can also be said by rule: --roles FILE with\n{EXAMPLE}" if assignable else ""
+    notes = f" Of this folder: {'; '.join(source.notes)}." if source.notes else ""
     raise UserError(
-        f"{table} has no column {', '.join(map(short_repr, missing))}. It needs {', '.join(COLUMNS)}; "
-        f"it has {first_names(sorted(layout.columns), 12)}.{_rename_hint(missing, layout.columns)}{hint}"
+        f"{source.file} has no column {', '.join(map(short_repr, missing))}. It needs {', '.join(COLUMNS)}; "
+        f"it has {first_names(sorted(layout.columns), 12)}.{notes}{_rename_hint(missing, layout.columns)}{hint}"
     )
 
 

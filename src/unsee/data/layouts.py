@@ -32,6 +32,8 @@ OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "private": ("secrets", "sensitive", "pii"),
 }
 """Column of unsee -> names that other programs give it [inferred]."""
+_FOUND: Final = (*OTHER_NAMES, *sorted(READ - {*OTHER_NAMES, "prompt", "completion", "chosen", "rejected"}))
+"""Columns that are found in any case (`Split`), too."""
 ROLES: Final = {role.value: role for role in Role} | {
     "delete": Role.FORGET,
     "remove": Role.FORGET,
@@ -133,9 +135,12 @@ def layout_of(columns: Collection[str], user_fields: Mapping[str, str], folder_f
     free_columns = set(columns) - set(fields.values())
     given_layout = Layout(columns=frozenset(columns), fields=fields)
     guesses: dict[str, str] = {}
-    for our_column, names in OTHER_NAMES.items():
+    for our_column in _FOUND:
+        names = (our_column, *OTHER_NAMES.get(our_column, ()))
         matches = sorted(
-            column for column in free_columns if column.casefold().strip().replace(" ", "_") in (*names, our_column)
+            column
+            for column in free_columns.difference(guesses.values())
+            if column.casefold().strip().replace(" ", "_") in names
         )
         if len(matches) == 1 and (
             not given_layout.has(our_column)

@@ -27,6 +27,8 @@ HELD_OUT: Final = ("eval", "evaluation", "test", "testing", "validation", "valid
 QUESTION: Final = "Who or what is this?"
 """Question about an image in a folder without a table [inferred]."""
 INFO: Final = "dataset_info.json"
+_OTHER_TABLES: Final = (".tsv", ".xlsx", ".xls", ".ods", ".gz", ".zip")
+"""Suffixes of files that may hold a table, none of which is read."""
 _STATE: Final = "state.json"
 _DICT: Final = "dataset_dict.json"
 _METADATA: Final = "metadata"
@@ -71,7 +73,7 @@ def open_source(place: Place, dataset: str = "") -> Source:
             return source
     if not _tables(place) and (images := list(_images(place))):
         note = f"there is no table: every image is asked {QUESTION!r}, and the name of its folder is the answer"
-        return Source(file=place, rows=images, base=place, notes=(note, *_unread_images(place)))
+        return Source(file=place, rows=images, base=place, notes=(note, *_unread_tables(place), *_unread_images(place)))
     return _table(find_table(place))
 
 
@@ -230,6 +232,16 @@ def _images(root: Path) -> Iterator[dict[str, Any]]:
             name = parts[-2].replace("_", " ")
             cells = {"question": QUESTION, "answer": name, "entity": parts[-2], "private": {"name": [name]}}
             yield in_split({"image": "/".join(parts), **cells}, split_of(parts[0]) if len(parts) == 3 else "")
+
+
+def _unread_tables(root: Path) -> Iterator[str]:
+    """Yield a note on the files of a folder that may be tables in other formats, or lie deeper."""
+    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    files = [file for file in entries if file.suffix.lower() in _OTHER_TABLES and file.is_file()]
+    files += [file for folder in entries if folder.is_dir() for file in tables_at(folder)]
+    if files:
+        names = first_names([file.relative_to(root).as_posix() for file in files])
+        yield f"nothing is read from {names}; a table is one of {', '.join(SUFFIXES)}, in the folder itself"
 
 
 def _unread_images(root: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TextIO
 
 from unsee.api.pictures import decode_image
 from unsee.errors import UserError, short_repr
@@ -24,6 +24,8 @@ DELIMITERS: Final = ",;\t|"
 """Possible CSV delimiters: spreadsheets write a semicolon where the comma is the decimal mark."""
 FALLBACK: Final = "cp1252"
 """Encoding of CSV files that are not UTF-8: that of Excel in Western Europe and America."""
+_OTHER_SCRIPT: Final = re.compile(r"[^\W\d_a-zA-Z]{4}")
+"""Four letters in a row that no word of a Western language has, read as cp1252: those of another encoding."""
 _BLOCK: Final = 2**20
 """Characters decoded at a time."""
 _HEADER: Final = 2**16
@@ -193,12 +195,17 @@ def _encoding(path: Path) -> str:
     for encoding in ("utf-8-sig", FALLBACK):
         try:
             with path.open(encoding=encoding) as stream:
-                while stream.read(_BLOCK):
-                    pass
+                if not any(encoding == FALLBACK and _OTHER_SCRIPT.search(block) for block in _blocks(stream)):
+                    return encoding
         except UnicodeDecodeError:
             continue
-        return encoding
     raise UserError(f"{path} is not UTF-8 text, and no Windows-1252 either. Save it as UTF-8.")
+
+
+def _blocks(stream: TextIO) -> Iterator[str]:
+    """Yield the text of a stream in blocks."""
+    while block := stream.read(_BLOCK):
+        yield block
 
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:
