@@ -324,6 +324,8 @@ def test_results_on_other_data_than_the_runs_are_told(tmp_path, capsys):
     table.write_text("\n".join(table.read_text().splitlines()[1:]) + "\n")
     eval_command._tell_of_other_data(open_benchmark(str(other)), str(other), out)
     assert f"The scores in {out} become those on {other}" in capsys.readouterr().err
+    eval_command._tell_of_other_data(open_benchmark(str(other)), str(other), out, changed=True)
+    assert "it may have been trained on what they call unseen" in capsys.readouterr().err
 
 
 def test_json_stays_json_whatever_the_ids_are(capsys):

@@ -70,8 +70,8 @@ def action(options: argparse.Namespace) -> int:
         benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     if settings.gold:
         _require_gold(settings.gold)
-    if not config.has_same_data(run, earlier):
-        _tell_of_other_data(benchmark, data, Path(out))
+    is_same_place = config.has_same_data(run, earlier)
+    _tell_of_other_data(benchmark, data, Path(run.model if is_same_place else out), changed=is_same_place)
     from unsee.evaluation.evaluate import evaluate
     from unsee.models.builtin import STAGES, resolve
 
@@ -92,13 +92,27 @@ def action(options: argparse.Namespace) -> int:
     return OK
 
 
-def _tell_of_other_data(benchmark: Benchmark, data: str, out: Path) -> None:
-    """Print a remark if the results of a run will be those on other data than it was unlearned on."""
-    record = out / config.RECORD
+def _tell_of_other_data(benchmark: Benchmark, data: str, folder: Path, *, changed: bool = False) -> None:
+    """Print a remark if the results of a run will be those on other data than it was unlearned on.
+
+    Args:
+        benchmark: The data.
+        data: Their place.
+        folder: Folder of the run.
+        changed: Whether they are at the place of those that it was unlearned on, and not given instead of them.
+    """
+    record = folder / config.RECORD
     data_hash = config.read_mapping(record).get("record", {}).get("data_hash") if record.is_file() else None
-    if data_hash and fingerprint(benchmark) != data_hash:
+    if not data_hash or fingerprint(benchmark) == data_hash:
+        return
+    if changed:
         print_remark(
-            f"The scores in {out} become those on {data}, which differ from the data it was unlearned on. Another --out keeps them apart."
+            f"The data at {data}, or their settings, have changed since {folder} was unlearned on them: it may have been trained on "
+            "what they call unseen."
+        )
+    else:
+        print_remark(
+            f"The scores in {folder} become those on {data}, which differ from the data it was unlearned on. Another --out keeps them apart."
         )
 
 
