@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from helpers.run import EXAMPLE
 from unsee import Run, evaluate, forget, load
 from unsee.config import read_mapping
+from unsee.config import run as run_file
 from unsee.data.check import fingerprint
 from unsee.data.open import of_object, open_benchmark
 from unsee.errors import UserError
@@ -149,6 +151,7 @@ def test_lists_of_a_parquet_file_are_read_from_pandas(tmp_path):
         ("pair", list, "have no rows"),
         ("pair", lambda: [1], "Row 1 of the data .list. must be a mapping"),
         ("pair", lambda: 3, "data must be a path, a hub id, a list of mappings"),
+        ("pair", lambda: [{**rows()[0], "image": np.zeros((4, 4, 3), np.uint8)}], "Row 1 .* Image.fromarray"),
         ("pair", lambda: [{"question": "Who?"}], "answer"),
     ],
 )
@@ -158,6 +161,23 @@ def test_what_is_no_model_or_no_table_is_refused_and_leaves_nothing(opened, tmp_
     with pytest.raises(UserError, match=message):
         forget(given, data(), NPO_HERE, tmp_path / "x", training=SHORT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_on_rows_is_judged_on_the_same_rows(done, tmp_path):
+    """Its error says to give the same object."""
+    assert evaluate(done, rows(), tmp_path / "judged", limit=1, max_new_tokens=4)["forget.leak"].n > 0
+
+
+def test_a_class_in_place_of_a_method_is_refused(model, tmp_path):
+    with pytest.raises(UserError, match=r"method is the class NPO; give an instance, NPO\(\)"):
+        forget(model, EXAMPLE, NPO, tmp_path / "x")
+
+
+def test_one_plugin_alone_is_not_read_letter_by_letter(tmp_path):
+    """The letters `/` and `.` are folders, whose code would be run."""
+    file = tmp_path / "mine.py"
+    for plugins in (file, str(file), [file]):
+        assert run_file.Run.of("m", "d", "npo", "o", plugins=plugins).plugins == (str(file),)
 
 
 @pytest.mark.parametrize("form", ["path", "pair", "vlm"])

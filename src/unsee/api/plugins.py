@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
@@ -106,6 +106,11 @@ class Outside:
     """Returns the class, or the measure."""
     doc: str = ""
     """First line of the docstring; empty = read it from the source."""
+
+
+def listed(specs: str | Path | Iterable[Path | str]) -> tuple[str, ...]:
+    """Return specs as texts; one alone is a list of one, and not of its letters."""
+    return (str(specs),) if isinstance(specs, str | Path) else tuple(map(str, specs))
 
 
 def hash_of(spec: Spec) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypedDict
 
 from unsee.api import Method, Response, Role, registry
 from unsee.api.fast_paths import Name
+from unsee.api.plugins import listed
 from unsee.config.overrides import dump_yaml, merge, read_mapping
 from unsee.config.retention import KEEP, require_retention
 from unsee.config.schema import build, plain
@@ -104,14 +105,17 @@ class Run:
             plugins: Files or modules with code of your own.
 
         Raises:
-            UserError: Settings are given beside a method that is an object.
+            UserError: Settings are given beside a method that is an object, or the method is a class.
         """
+        specs = listed(plugins)
+        if isinstance(method, type):
+            raise UserError(f"method is the class {method.__name__}; give an instance, {method.__name__}().")
         if isinstance(method, Method):
             if settings:
                 raise UserError("Settings are given twice: in the method itself, and as `settings`. Give one of them.")
             settings = {setting.name: getattr(method, setting.name) for setting in fields(method) if setting.init}
             method = registry.add_class(type(method))
-            plugins = (*plugins, *registry.pin("methods", method))
+            specs = (*specs, *registry.pin("methods", method))
         return cls(
             model=str(model),
             data=str(data),
@@ -122,7 +126,7 @@ class Run:
             engine=engine,
             settings=plain(settings or {}),
             training=dict(training or {}),
-            plugins=tuple(map(str, plugins)),
+            plugins=specs,
         )
 
     @classmethod

@@ -89,6 +89,10 @@ def _cell(value: Any) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return {name: _cell(item) for name, item in value.items()}
+    if getattr(value, "ndim", 0) > 1:
+        raise UserError(
+            "an array of several dimensions is no cell; give a picture as PIL image, Image.fromarray(array)."
+        )
     if hasattr(value, "tolist"):  # numpy's arrays, as which pandas holds the lists of a Parquet file
         return _cell(value.tolist())
     return [_cell(item) for item in value] if isinstance(value, list | tuple) else value

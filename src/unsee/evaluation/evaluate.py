@@ -63,7 +63,7 @@ VOCABULARY: Final = "vocabulary.json"
 
 def evaluate(
     model: VLM | Path | str,
-    data: Benchmark | Path | str,
+    data: Any,
     out: Path | str,
     settings: EvalConfig | None = None,
     *,
@@ -78,7 +78,7 @@ def evaluate(
 
     Args:
         model: Folder, hub id, run folder, or an opened model (`unsee.load`).
-        data: Folder or table, "lab", or an opened benchmark.
+        data: Folder or table, "lab", an opened benchmark, or rows as an object (as of `unsee.forget`).
         out: Folder that receives responses.jsonl, vocabulary.json and scores.json; a run folder may be its own.
         settings: Questions and measures (`EvalConfig`); defaults if None.
         stage: Name of the model in the results; empty = the folder's name.
@@ -366,13 +366,13 @@ def _note_steering(backend: ModelBackend, out: Path) -> None:
         atomic_write_json(out / "steering.json", summaries)
 
 
-def as_benchmark(data: Benchmark | Path | str) -> Benchmark:
-    """Return a benchmark, opened if data are given by folder, table or name."""
+def as_benchmark(data: Any) -> Benchmark:
+    """Return a benchmark, opened if data are given by folder, table or name, or as rows."""
     if isinstance(data, Benchmark):
         return data
-    from unsee.data.open import open_benchmark
+    from unsee.data.open import of_object, open_benchmark
 
-    return open_benchmark(data)
+    return open_benchmark(data) if isinstance(data, Path | str) else of_object(data)
 
 
 def _engine(model: VLM | Path | str, engine: Name | Engine | None) -> Engine:

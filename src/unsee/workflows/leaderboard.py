@@ -27,6 +27,7 @@ from unsee import config
 from unsee.api import registry
 from unsee.api.idle import require_effect
 from unsee.api.method import Promise
+from unsee.api.plugins import listed
 from unsee.config import Run
 from unsee.config.plugins import with_plugins
 from unsee.errors import UserError, short_repr, unknown_name
@@ -190,6 +191,7 @@ def leaderboard(
             could not be judged, or another process is judging it.
     """
     sweep.require_launcher(launcher, jobs)
+    plugins = listed(plugins)
     plan, folder = read_plan(Path(file), plugins), Path(out)
     atomic_write_text(folder / "leaderboard.yaml", Path(file).read_text(encoding="utf-8"))
     cells_by_name: dict[str, Cell] = {}

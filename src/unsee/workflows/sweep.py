@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Literal
 
 from unsee import config
+from unsee.api.plugins import listed
 from unsee.config import RECORD, Run
 from unsee.config.plugins import with_plugins
 from unsee.distributed import processes
@@ -65,7 +66,7 @@ def sweep(
         UserError: The grid, or any cell of it, names what does not exist; nothing has been started then.
     """
     require_launcher(launcher, jobs)
-    parsed_grid, folder = read_grid(Path(grid), plugins), Path(out)
+    parsed_grid, folder = read_grid(Path(grid), listed(plugins)), Path(out)
     atomic_write_text(folder / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
     states = run_cells(parsed_grid.cells, folder, launcher=launcher, jobs=jobs, slurm=parsed_grid.slurm)
     compare_done(folder, parsed_grid.cells, parsed_grid.table)
