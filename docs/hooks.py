@@ -75,11 +75,7 @@ def on_page_markdown(text: str, **_: Any) -> str:
     text = text.replace(
         "<!-- recipes -->", "\n" + runpy.run_path(str(ROOT / "scripts" / "recipes_table.py"))["table"]()
     )
-    return re.sub(
-        r"\[`?([^\]`]+)`?\]\((?:\.\./)?((?:perf|requirements|examples|configs|CONTRIBUTING|CHANGELOG|src)[^)#]*)\)",
-        r"`\2`",
-        text,
-    )
+    return _OUTSIDE.sub(r"`\1`", text)
 
 
 def method(name: str) -> str:
