@@ -257,6 +257,15 @@ def test_columns_are_known_in_any_case(folder):
     assert any("column ID is read as id, column Split is read as split" in line for line in opened.warnings())
 
 
+def test_photos_in_a_format_that_is_not_read_are_told(tmp_path):
+    (tmp_path / "Ada").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "Ada" / "1.jpg")
+    (tmp_path / "Ada" / "2.HEIC").write_bytes(b"")
+    (tmp_path / "roles.yaml").write_text("forget: [Ada]")
+    opened = open_benchmark(tmp_path, {"name": "folder", "roles": str(tmp_path / "roles.yaml")})
+    assert "images in other formats are not read: Ada/2.HEIC; save them as PNG or JPEG" in opened.warnings()
+
+
 @pytest.mark.parametrize("name", ["data.xlsx", "data.tsv", "photos/data.jsonl"])
 def test_a_table_that_is_not_read_is_named_where_images_are_read_instead(tmp_path, name):
     (tmp_path / "photos").mkdir()

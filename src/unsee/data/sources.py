@@ -29,6 +29,8 @@ QUESTION: Final = "Who or what is this?"
 INFO: Final = "dataset_info.json"
 _OTHER_TABLES: Final = (".tsv", ".xlsx", ".xls", ".ods", ".gz", ".zip")
 """Suffixes of files that may hold a table, none of which is read."""
+_OTHER_IMAGES: Final = (".heic", ".heif", ".avif", ".jfif", ".jpe", ".jp2", ".jxl", ".dng", ".svg")
+"""Suffixes of image files that are not read."""
 _STATE: Final = "state.json"
 _DICT: Final = "dataset_dict.json"
 _METADATA: Final = "metadata"
@@ -245,17 +247,20 @@ def _unread_tables(root: Path) -> Iterator[str]:
 
 
 def _unread_images(root: Path) -> Iterator[str]:
-    """Yield a note on the folders whose images are no rows."""
+    """Yield notes on the folders whose images are no rows, and on images in formats that are not read."""
     folders = dict.fromkeys("/".join(parts[:-1]) or "." for parts in _image_places(root) if not _is_asked(parts))
     if folders:
         yield f"images are read from CLASS/ and SPLIT/CLASS/ (splits {', '.join((*TRAINED, *HELD_OUT))}), not from {first_names([*folders])}"
+    files = ["/".join(parts) for parts in _image_places(root, _OTHER_IMAGES) if _is_asked(parts)]
+    if files:
+        yield f"images in other formats are not read: {first_names(files)}; save them as PNG or JPEG"
 
 
-def _image_places(root: Path) -> Iterator[tuple[str, ...]]:
+def _image_places(root: Path, suffixes: Sequence[str] = IMAGES) -> Iterator[tuple[str, ...]]:
     """Yield the parts of the paths of all image files below a folder, but for hidden ones."""
     for file in sorted(root.rglob("*")) if root.is_dir() else ():
         parts = file.relative_to(root).parts
-        if file.suffix.lower() in IMAGES and not any(part.startswith(".") for part in parts):
+        if file.suffix.lower() in suffixes and not any(part.startswith(".") for part in parts):
             yield parts
 
 
