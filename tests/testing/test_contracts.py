@@ -11,12 +11,14 @@ from typing import ClassVar
 import pytest
 import torch
 
-from unsee.api import Measure, Method, Trial, registry
+from unsee.api import Example, Measure, Method, Role, Trial, Vocabulary, registry
+from unsee.data.check import examine
 from unsee.errors import UserError
 from unsee.models.families.llava import Llava
 from unsee.scoring.conditions import anything
 from unsee.scoring.measures import EXTRA
 from unsee.testing import benchmark_contract, family_contract, method_contract, metric_contract
+from unsee.testing.attacks import People
 from unsee.testing.checks import settings_contract
 from unsee.testing.tiny import save_tiny
 
@@ -253,3 +255,32 @@ def test_the_documented_method_holds_its_contract(tmp_path):
     file.write_text(snippets("Add a method")[0], encoding="utf-8")
     registry.add(file)
     method_contract(registry.load("methods", "documented"), "lora", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": 7}, "Example 7: expected an id as text"),
+        ({"role": "forget"}, "a Role and a Kind, got 'forget'"),
+        ({"private": {"name": "Ada"}}, r"expected tuples of texts, got 'Ada'; write \('Ada',\)"),
+        ({"options": "AB"}, r"write \('AB',\)"),
+    ],
+)
+def test_an_example_whose_letters_would_be_searched_for_is_refused(change, message):
+    """`("Ada")` is no tuple, and an answer without a lone "A", "d" or "a" would pass for one that tells nothing."""
+    with pytest.raises(UserError, match=message):
+        Example(**{"id": "1", "role": Role.FORGET, "question": "Who?", "answer": "Ada", **change})
+
+
+def test_a_vocabulary_of_letters_is_refused():
+    with pytest.raises(UserError, match=r"Vocabulary: expected tuples of texts, got 'Ada'"):
+        Vocabulary(names={"ada": "Ada"})
+
+
+def test_examples_that_can_be_read_only_once_are_refused():
+    class Once(People):
+        def examples(self, split):
+            yield from super().examples(split)
+
+    with pytest.raises(UserError, match="The benchmark people must return a sequence of examples, such as a list, got"):
+        examine(Once(), "data")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from unsee.api.pictures import decode_image
-from unsee.errors import UserError
+from unsee.errors import UserError, short_repr
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -148,6 +148,23 @@ class Question:
     perturbed: tuple[str, ...] = ()
     """False answers of the same form as the true one; required for the truth ratio."""
 
+    def __post_init__(self) -> None:
+        """Reject names in place of roles and kinds, and one text in place of several, whose letters would be searched for."""
+        if not (isinstance(self.id, str) and isinstance(self.role, Role) and isinstance(self.kind, Kind)):
+            raise UserError(
+                f"Example {self.id!r}: expected an id as text, a Role and a Kind, got {self.role!r} and {self.kind!r}."
+            )
+        lists = (*self.private.values(), self.options, self.accepted, self.perturbed)
+        _require_lists(f"Example {self.id!r}", lists)
+
+
+def _require_lists(owner: str, values: Iterable[Sequence[str]]) -> None:
+    """Raise if one of the values is a text."""
+    if texts := [value for value in values if isinstance(value, str)]:
+        raise UserError(
+            f"{owner}: expected tuples of texts, got {short_repr(texts[0])}; write ({short_repr(texts[0])},)."
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example(Question):
@@ -172,3 +189,7 @@ class Vocabulary:
     """Regular expressions, one of which a well-formed (lower-cased) sentence matches in full; empty = no check."""
     measures: tuple[str, ...] = ()
     """Extra measures of this data set: names in `unsee.scoring.measures.EXTRA`, or one kind's: `rougeL@open`."""
+
+    def __post_init__(self) -> None:
+        """Reject one text in place of several."""
+        _require_lists("Vocabulary", (*self.names.values(), *self.facts.values(), self.sentences, self.measures))

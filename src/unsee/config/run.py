@@ -266,7 +266,7 @@ def read_responses(file: Path) -> list[Response]:
     for number, row in enumerate(read_jsonl(file), start=1):
         try:
             responses.append(Response.from_json(row))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
             raise UserError(
                 f"{file} is damaged (row {number} is no response: {error!s:.200}). Judge the run again with `unsee eval`."
             ) from error

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Role
 from unsee.api.example import OF_TARGETS, ImageFile
@@ -133,6 +133,16 @@ def _row_bytes(split: str, example: Example, image: str) -> bytes:
     return json.dumps(row, ensure_ascii=False, sort_keys=True).encode()
 
 
+def _examples(opened: Benchmark, split: Literal["train", "eval"]) -> Sequence[Example]:
+    """Return the examples of a split, or raise if they can be read only once."""
+    rows = opened.examples(split)
+    if not isinstance(rows, Sequence):
+        raise UserError(
+            f"The benchmark {opened.name} must return a sequence of examples, such as a list, got {short_repr(rows)}."
+        )
+    return rows
+
+
 class Survey:
     """Findings of one pass over both splits: a few bytes per row, and more per entity."""
 
@@ -142,7 +152,7 @@ class Survey:
         With `warn`, rows of other roles are also compared with the forget set as read so far (see `again`).
         With `hashed`, `fingerprint` is the result of the function of this name, else "".
         """
-        train_rows, eval_rows = opened.examples("train"), opened.examples("eval")
+        train_rows, eval_rows = _examples(opened, "train"), _examples(opened, "eval")
         self.splits = {"train": train_rows, "eval": eval_rows}
         self.ids = {split: array("Q") for split in self.splits}
         self.places: dict[Role, array[int]] = {}
