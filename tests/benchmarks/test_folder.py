@@ -249,6 +249,18 @@ def test_tables_in_another_encoding_than_the_western_one_are_refused(folder, nam
         open_benchmark(folder)
 
 
+def test_a_column_that_is_taken_for_another_is_named_beside_its_faults(folder):
+    rows = [{**{name: value for name, value in row().items() if name != "role"}, "Role": "actor"}]
+    opened = open_benchmark(write(folder, rows))
+    (problem,) = opened.problems()
+    assert problem.startswith("row 1: Unknown role 'actor'")
+    assert problem.endswith("; column Role is read as role; say --fields OURS=YOURS, or rename it, if that is wrong")
+    with pytest.raises(
+        UserError, match="cannot be used; column Role is read as role; .*\n  row 1: Unknown role 'actor'"
+    ):
+        opened.examples("train")
+
+
 def test_columns_are_known_in_any_case(folder):
     """An unread `Split` would have rows trained on that are to be judged only."""
     rows = [row(Split="train", ID="x"), row(image="b.png", Split="test", ID="y")]

@@ -73,6 +73,8 @@ def test_guessed_columns_are_shown_and_can_be_named(tmp_path, capsys):
     assert "column image_path is read as image, column prompt is read as question" in said
     assert main.main([*words, "--fields", "answer=person"]) == 0
     assert "response is read as answer" not in capsys.readouterr().out
+    assert main.main([*words, "--fields", "answer=response,answer=person"]) == 2
+    assert "--fields says twice what 'answer' is" in capsys.readouterr().err
     assert main.main([*words, "--fields", "answer=respo"]) == 2
     assert "Did you mean response?" in capsys.readouterr().err
 

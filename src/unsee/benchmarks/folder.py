@@ -103,7 +103,8 @@ class Folder(Benchmark):
         survey = self._survey
         if survey.faults:
             lines = [f"row {number}: {fault}" for number, fault in survey.faults]
-            raise UserError(list_message(f"{self.table} cannot be used:", lines, 10, " (unsee check lists all)"))
+            head = "; ".join([f"{self.table} cannot be used", *self._guess_notes()])
+            raise UserError(list_message(f"{head}:", lines, 10, " (unsee check lists all)"))
         use_bit = _TRAIN if split == "train" else _EVAL
         indices = array("Q", (index for index, use in enumerate(survey.uses) if use & use_bit))
         rows = self._all
@@ -142,14 +143,21 @@ class Folder(Benchmark):
         verdicts = _Verdicts()
         broken = [(index + 1, fault) for index, image in self._images() if (fault := verdicts.of(image))]
         faults = [*self._survey.faults, *broken]
-        return [f"row {number}: {fault}" for number, fault in sorted(faults, key=lambda fault: fault[0])]
+        lines = [f"row {number}: {fault}" for number, fault in sorted(faults, key=lambda fault: fault[0])]
+        if self._survey.faults:
+            lines[-1] = "; ".join([lines[-1], *self._guess_notes()])
+        return lines
 
     def warnings(self) -> Sequence[str]:
         """Return unusual encodings, and columns that are not read."""
-        guesses = [f"column {theirs} is read as {ours}" for ours, theirs in self._layout.guessed.items()]
-        guess_notes = [f"{', '.join(guesses)}; say --fields OURS=YOURS if that is wrong."] if guesses else []
+        guess_notes = [f"{note}." for note in self._guess_notes()]
         rule_notes = self._rules.warnings() if self._rules else []
         return [*table_warnings(self.table), *self._notes, *guess_notes, *rule_notes, *_unread(self._layout)]
+
+    def _guess_notes(self) -> list[str]:
+        """Return a line on the columns that are read under another name than theirs, if there are any."""
+        guesses = [f"column {theirs} is read as {ours}" for ours, theirs in self._layout.guessed.items()]
+        return [f"{', '.join(guesses)}; say --fields OURS=YOURS, or rename it, if that is wrong"] if guesses else []
 
     @cached_property
     def _all(self) -> Sequence[_Row]:

@@ -55,6 +55,9 @@ def benchmark_of(arguments: dict[str, Any]) -> str | dict[str, Any]:
         pairs = [pair.partition("=") for pair in arguments["fields"].split(",")]
         if unmapped := [name for name, _, column in pairs if not column.strip()]:
             raise UserError(f"--fields must be OURS=YOURS,..., e.g. image=image_path; {unmapped[0]!r} names no column.")
+        ours_named = [ours.strip() for ours, _, _ in pairs]
+        if twice := [ours for ours in ours_named if ours_named.count(ours) > 1]:
+            raise UserError(f"--fields says twice what {twice[0]!r} is; give it once.")
         settings["fields"] = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
     if arguments.get("roles"):
         settings["roles"] = str(Path(arguments["roles"]).resolve())
