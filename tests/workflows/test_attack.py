@@ -13,6 +13,8 @@ from unsee.api import Finding, registry
 from unsee.api.fast_paths import engine_named
 from unsee.attacks.prompts import Prompts
 from unsee.cli import main
+from unsee.data.check import fingerprint
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.report import compare
 from unsee.report.attacked import recovered_by_attack
@@ -201,6 +203,17 @@ def test_a_plugin_of_the_run_is_named_where_its_data_need_it(tmp_path):
         UserError, match=r"Unknown benchmark 'shapes'.* The model was made with plugins.*: --plugin a\.py$"
     ):
         attack(run)
+
+
+def test_data_that_have_changed_since_the_run_are_told(tmp_path, capsys):
+    run, asked = tmp_path / "run", {"attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"], "shots": 0}}}
+    save_tiny(run / "model")
+    for data_hash, told in ((fingerprint(open_benchmark(EXAMPLE)), False), ("0", True)):
+        (run / "run.yaml").write_text(
+            f"model: ''\ndata: {EXAMPLE}\nrecord: {{data_hash: '{data_hash}'}}\nresult: {{}}\n"
+        )
+        attack(run, **asked)
+        assert ("it may have been trained on what they call unseen" in capsys.readouterr().err) == told
 
 
 def test_attacks_of_another_seed_are_kept_beside(tmp_path):

@@ -235,6 +235,21 @@ def require_ended(folder: Path) -> None:
         )
 
 
+def data_hash_of(folder: Path) -> str:
+    """Return the hash of the data that a run was made with, or empty if it records none."""
+    record = folder / "run.yaml"
+    values = read_mapping(record).get("record") if record.is_file() else None
+    return str(values.get("data_hash") or "") if isinstance(values, Mapping) else ""
+
+
+def changed_data(folder: Path) -> str:
+    """Return the note on a run whose data are not those that it was made with."""
+    return (
+        f"The data of {folder}, or their settings, have changed since it was unlearned on them: it may have been trained on what they "
+        "call unseen."
+    )
+
+
 def require_answered(folder: Path) -> None:
     """Raise if the evaluation in `folder` was broken off, since answers are missing."""
     total, count = _unfinished_counts(folder)

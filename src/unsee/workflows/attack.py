@@ -105,6 +105,8 @@ def attack(
         "seed": seed,
         **{model_role: lineage_hash(path) for model_role, path in models.items()},
     }
+    if not data and split == "all" and config.data_hash_of(folder) not in ("", facts["data"]):
+        note(config.changed_data(folder))
     switches = engine_named(engine or run.engine)
     facts |= {"split": split} if split != "all" else {}
     facts |= {"engine": "plain"} if switches == PLAIN else {}

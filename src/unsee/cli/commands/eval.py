@@ -101,15 +101,11 @@ def _tell_of_other_data(benchmark: Benchmark, data: str, folder: Path, *, change
         folder: Folder of the run.
         changed: Whether they are at the place of those that it was unlearned on, and not given instead of them.
     """
-    record = folder / config.RECORD
-    data_hash = config.read_mapping(record).get("record", {}).get("data_hash") if record.is_file() else None
+    data_hash = config.data_hash_of(folder)
     if not data_hash or fingerprint(benchmark) == data_hash:
         return
     if changed:
-        print_remark(
-            f"The data at {data}, or their settings, have changed since {folder} was unlearned on them: it may have been trained on "
-            "what they call unseen."
-        )
+        print_remark(config.changed_data(folder))
     else:
         print_remark(
             f"The scores in {folder} become those on {data}, which differ from the data it was unlearned on. Another --out keeps them apart."
