@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,7 +88,7 @@ def action(options: argparse.Namespace) -> int:
     if options.json:
         say_json({name: score.to_json() for name, score in scores.items()})
     else:
-        say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, everything=options.all)]))
+        say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, settings.measures, everything=options.all)]))
     _judge_retention(Path(out))
     return OK
 
@@ -148,16 +149,20 @@ def _require_gold(gold: str) -> None:
         require_run(gold)
 
 
-def _score_lines(scores: dict[str, Any], *, everything: bool) -> list[str]:
-    """Return the scores to print, then missing ones with reasons."""
+def _score_lines(scores: dict[str, Any], asked: Sequence[str], *, everything: bool) -> list[str]:
+    """Return the scores to print, those of the measures `asked` for among them, then missing ones with reasons."""
     from unsee.scoring.measures import EXTRA
 
-    keys = {*SHOWN, *EXTRA, *registry.outside_names("metrics")}
+    keys = {*asked, *((*SHOWN, *EXTRA, *registry.outside_names("metrics")) if everything else ())}
+    chief = {
+        name
+        for name, score in scores.items()
+        if not everything and (name in FIRST or (name.endswith(".cut") and score.value))
+    }
     printed = {
         name: score
         for name, score in scores.items()
-        if score.value is not None
-        and (name.partition(".")[2] in keys if everything else name in FIRST or (name.endswith(".cut") and score.value))
+        if score.value is not None and (name in chief or name.partition(".")[2] in keys)
     }
     width = max(map(len, printed), default=0)
     lines = [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in printed.items()]
