@@ -309,16 +309,6 @@ def test_what_no_score_against_gold_can_be_told_of_is_judged_all_the_same(tmp_pa
     assert "no truth ratio" in scores["model.fq"].why
 
 
-def test_a_gold_model_that_was_asked_other_questions_is_refused(tmp_path):
-    class Others(Plain):
-        def examples(self, split):
-            return [replace(row, question=f"And {row.question}") for row in super().examples(split)]
-
-    asked(tmp_path / "gold", seed=1, data=Others())
-    with pytest.raises(UserError, match="The gold model was asked other questions; judge both on the same data"):
-        asked(tmp_path / "x", data=Plain(), gold=tmp_path / "gold")
-
-
 class Kept(Facts):
     """False answers for what is kept alone."""
 
@@ -408,12 +398,17 @@ class Others(Facts):
         return [replace(row, question=f"{row.question} Tell me.") for row in super().examples(split)]
 
 
-@pytest.mark.parametrize("settings", [{"roles": ["retain"]}, {"data": Others()}])
-def test_a_gold_model_asked_nothing_of_the_same_is_refused_before_generation(tmp_path, settings):
+def test_a_gold_model_that_was_asked_other_questions_is_refused_before_generation(tmp_path):
     asked(tmp_path / "gold", seed=1)
-    with pytest.raises(UserError, match=r"No question asked here .* was asked of the gold model"):
-        asked(tmp_path / "x", gold=tmp_path / "gold", **settings)
+    with pytest.raises(UserError, match="The gold model was asked other questions; judge both on the same data"):
+        asked(tmp_path / "x", gold=tmp_path / "gold", data=Others())
     assert not (tmp_path / "x").exists()
+    asked(tmp_path / "others", data=Others())
+    with pytest.raises(UserError, match="The gold model was asked other questions"):
+        rescore(tmp_path / "others", gold=tmp_path / "gold")
+    scores = asked(tmp_path / "y", gold=tmp_path / "gold", roles=["retain"])
+    assert scores["model.gold_distance"].value is None
+    assert scores["retain.truth_ratio"].value is not None
 
 
 def test_compare_holds_every_run_against_the_gold_one(tmp_path):

@@ -44,7 +44,6 @@ from unsee.scoring.against_gold import (
     same_questions,
 )
 from unsee.scoring.aggregate import score
-from unsee.scoring.conditions import FORGOTTEN
 from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra, plugins_of
 from unsee.scoring.rules import rules
@@ -106,7 +105,7 @@ def evaluate(
     )
     gold_responses = None if gold_folder is None else _golden(gold_folder)
     if gold_responses is not None:
-        _require_shared_questions(examples, gold_responses)
+        _require_shared_questions(gold_responses, [_unanswered(example) for example in examples])
     likelihood = (
         settings.likelihood or gold_responses is not None or (benchmark.likelihood and settings.backend == "hf")
     )
@@ -290,21 +289,12 @@ def _require_other_weights(gold: Path, weights: str | None) -> None:
         )
 
 
-def _require_shared_questions(examples: Sequence[Example], gold_responses: Sequence[Response]) -> None:
-    """Raise if the gold model was asked nothing that is asked about what was to be forgotten."""
-    forgotten = [
-        Response.of(
-            example, stage="", text="", tokens=0, ended=False, image_key=example.image.key if example.image else ""
-        )
-        for example in examples
-        if example.role in FORGOTTEN
-    ]
-    shared_ids = {row.id for row in same_questions(gold_responses, forgotten)}
-    if not any(row.id in shared_ids for row in forgotten):
-        raise UserError(
-            "No question asked here about what was to be forgotten was asked of the gold model (--gold). Judge both on the "
-            "same data, with `forget` or `unseen` among the roles."
-        )
+def _require_shared_questions(gold_responses: Sequence[Response], responses: Sequence[Response]) -> list[Response]:
+    """Return the gold model's responses to the same questions, or raise if there are none."""
+    shared = same_questions(gold_responses, responses)
+    if {response.id for response in responses}.isdisjoint(response.id for response in shared):
+        raise UserError("The gold model was asked other questions; judge both on the same data.")
+    return shared
 
 
 def _gold_facts(gold: Path | str | None, gold_responses: Sequence[Response] | None) -> dict[str, str]:
@@ -331,9 +321,7 @@ def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold_response
     scores = score(responses, vocabulary)
     if gold_responses is None:
         return Scores(scores)
-    comparable_responses = same_questions(gold_responses, responses)
-    if {response.id for response in responses}.isdisjoint(response.id for response in comparable_responses):
-        raise UserError("The gold model was asked other questions; judge both on the same data.")
+    comparable_responses = _require_shared_questions(gold_responses, responses)
     scores |= gold_distance(responses, scores, score(comparable_responses, vocabulary))
     why = incomparable(responses, gold_responses)
     if why not in ("", ITSELF):
@@ -422,11 +410,17 @@ def _chosen(examples: Sequence[Example], settings: EvalConfig) -> list[Example]:
 
 def _empty_response(example: Example, out: Path, images: Path, stage: str) -> Response:
     """Return the record of an example without a response, its image saved to disk."""
+    record = _unanswered(example, stage)
     if example.image is None:
-        return Response.of(example, stage=stage, text="", tokens=0, ended=False)
-    key = example.image.key
-    image_path = Path(os.path.relpath(_save_image(example.image, key, images).resolve(), out.resolve())).as_posix()
-    return Response.of(example, stage=stage, text="", tokens=0, ended=False, image=image_path, image_key=key)
+        return record
+    image_file = _save_image(example.image, record.image_key, images)
+    return replace(record, image=Path(os.path.relpath(image_file.resolve(), out.resolve())).as_posix())
+
+
+def _unanswered(example: Example, stage: str = "") -> Response:
+    """Return the record of an example without a response and without the path of its image."""
+    image_key = example.image.key if example.image else ""
+    return Response.of(example, stage=stage, text="", tokens=0, ended=False, image_key=image_key)
 
 
 def _save_image(image: ImageSource, key: str, folder: Path) -> Path:
