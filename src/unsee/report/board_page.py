@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from unsee.api import Response
 from unsee.report import attacked, charts, gallery
 from unsee.report import routes as asking
 from unsee.report.board import Cost, Row, rows_in_order, share_of_gold, took
 from unsee.report.columns import MEANING
 from unsee.report.page import groups, render_page
-from unsee.report.read import Record
 from unsee.report.summary import CLASSES, judged_role
 
 PROMISES: Final[Mapping[str, str]] = {
@@ -175,7 +173,7 @@ def _leak(row: Row, role: str) -> Leak | None:
     if row.reference or row.stage is None:
         return None
     leaks = [
-        (run, response, _quote(row.name, run, response))
+        (run, response, gallery.answer(run.stage, row.name, run, response))
         for run in row.stage.runs
         for response in run.responses
         if response.role == role and gallery.verdict_of(run, response) == "leak"
@@ -188,7 +186,3 @@ def _leak(row: Row, role: str) -> Leak | None:
         question=gallery.printable(worst_response.question),
         answer=quote,
     )
-
-
-def _quote(name: str, run: Record, response: Response) -> gallery.Answer:
-    return gallery.answer(run.stage, name, run, response)

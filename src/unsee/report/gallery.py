@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from unsee.api import PROBES, Kind, Response, Role
@@ -17,6 +18,7 @@ from unsee.metrics.scripts import is_whole_word
 from unsee.report.read import Record, Stage
 from unsee.report.summary import CLASSES
 from unsee.scoring.against_gold import alike
+from unsee.utils.grouping import by_key
 
 CARDS = 36
 """Most cards in the gallery."""
@@ -33,6 +35,8 @@ SHARE: Mapping[Role, int] = {
 """Most cards per role."""
 SIGNS = 320
 """Characters of a response that are shown; longer ones are truncated."""
+FACES = 8
+"""Most forget entities in the header of the report."""
 SIDE = 128
 """Largest side of an embedded image in pixels."""
 
@@ -259,22 +263,22 @@ class Face:
     picture: str
 
 
-def faces(stages: Sequence[Stage], limit: int = 8) -> list[Face]:
+def faces(stages: Sequence[Stage]) -> list[Face]:
     """Return image and name of the first forget entities."""
-    face_by_entity: dict[str, Face] = {}
-    for role in (Role.UNSEEN, Role.FORGET):
-        for response in stages[0].runs[0].responses:
-            if (
-                response.role == role
-                and response.entity not in face_by_entity
-                and response.image
-                and len(face_by_entity) < limit
-            ):
-                name = next(iter(response.private.get("name", ())), response.entity)
-                face_by_entity[response.entity] = Face(
-                    name=printable(name), picture=picture(stages[0].runs[0].folder, response)
-                )
-    return list(face_by_entity.values())
+    run = stages[0].runs[0]
+    responses_by_entity = by_key(
+        (response.entity, response)
+        for role in (Role.UNSEEN, Role.FORGET)
+        for response in run.responses
+        if response.role == role and response.image
+    )
+    return [
+        Face(
+            name=printable(next(iter(responses[0].private.get("name", ())), entity)),
+            picture=picture(run.folder, responses[0]),
+        )
+        for entity, responses in islice(responses_by_entity.items(), FACES)
+    ]
 
 
 def showcase(stages: Sequence[Stage], role: str) -> str | None:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from unsee.report.columns import Column
 from unsee.report.read import REFERENCES, Stage, only
 from unsee.report.summary import interval_text, judged_role, peak_gib, pooled_score, seconds
 from unsee.report.verdict import Verdict, judge, ranked_stages
@@ -18,26 +19,7 @@ ANEW: Final = "unsee.evaluation.evaluate.rescore(RUN)"
 """Call that judges answers again, without a model."""
 
 
-class Heading(Protocol):
-    """Description of a column."""
-
-    @property
-    def key(self) -> str:
-        """Key in scores.json."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """Column title."""
-        ...
-
-    @property
-    def better(self) -> str:
-        """Arrow for the better direction."""
-        ...
-
-
-def write_leaderboard(stages: Sequence[Stage], columns: Sequence[Heading], out: Path) -> None:
+def write_leaderboard(stages: Sequence[Stage], columns: Sequence[Column], out: Path) -> None:
     """Write leaderboard.md and leaderboard.json to the folder `out`."""
     role = judged_role(stages)
     original = only(stages, "original")
@@ -49,7 +31,7 @@ def write_leaderboard(stages: Sequence[Stage], columns: Sequence[Heading], out: 
     (out / "leaderboard.json").write_text(json.dumps(rows, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
 
 
-def _row(stage: Stage, verdict: Verdict, columns: Sequence[Heading]) -> dict[str, Any]:
+def _row(stage: Stage, verdict: Verdict, columns: Sequence[Column]) -> dict[str, Any]:
     scores = {column.key: score for column in columns if (score := pooled_score(stage, column.key)) is not None}
     return {
         "stage": stage.name,
@@ -64,7 +46,7 @@ def _row(stage: Stage, verdict: Verdict, columns: Sequence[Heading]) -> dict[str
     }
 
 
-def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Sequence[Heading]) -> str:
+def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Sequence[Column]) -> str:
     """Return the table in Markdown, in the order given."""
     header = ["model", *(f"{column.key} {column.better}" for column in columns), "seconds", "GiB", "seeds", "verdict"]
     rows = []
