@@ -7,16 +7,14 @@ Questions use wordings that no lesson has (`english.JUDGED`); which variant an a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 
 from unsee.api.example import Example, Kind, Role, Vocabulary
 from unsee.lab.smol import english, general
 from unsee.lab.world import phrases
+from unsee.lab.world.examples import about, with_false_answers
 from unsee.lab.world.examples import devices as lab_devices
-from unsee.lab.world.examples import with_false_answers
 from unsee.lab.world.objects import COUNTS, DEVICES
 from unsee.lab.world.people import FACTS, Face, Person, stream
 from unsee.lab.world.world import PersonPicture, Split, World, options_for, with_options
@@ -142,19 +140,6 @@ def _draws(tag: str) -> np.random.Generator:
     return stream(0, "smol", tag)
 
 
-def _about(world: World, person: Person, role: Role, split: Split, index: int) -> tuple[PersonPicture, str, Any]:
-    """Return an image of a person, the prefix of its rows' ids, and a constructor of its rows."""
-    picture = world.picture(person.id, person.face, split, index)
-    common_fields = {
-        "role": role,
-        "image": picture,
-        "entity": person.id,
-        "private": person.private(),
-        "visible": picture.visible,
-    }
-    return picture, f"{role}/{person.id}/{split}-{index}", partial(Example, **common_fields)  # type: ignore[arg-type]
-
-
 def _open_answer(person: Person, picture: PersonPicture, tag: str) -> str:
     rng = _draws(tag)
     return f"{english.answer_about(person, '', rng, seen=True)} {english.description(picture.visible, rng)}"
@@ -170,7 +155,7 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
         split: What the image is for.
         index: Number of the image, from 0; chooses among wordings.
     """
-    picture, tag, make_row = _about(world, person, role, split, index)
+    picture, tag, make_row = about(world, person, role, split, index)
     rows = [
         make_row(id=f"{tag}/open", kind=Kind.OPEN, question=_wording("", split), answer=_open_answer(person, picture, tag)),
         make_row(id=f"{tag}/name", kind=Kind.NAME, fact="name", question=_wording("name", split, index),
@@ -196,12 +181,11 @@ def reworded_question(world: World, person: Person, role: Role, split: Split, in
         split: What the image is for.
         index: Number of the image, from 0.
     """
-    picture, tag, make_row = _about(world, person, role, split, index)
+    picture, tag, make_row = about(world, person, role, split, index)
     answer = _open_answer(person, picture, f"{tag}/reworded")
-    example: Example = make_row(
+    return make_row(
         id=f"{tag}/reworded", kind=Kind.OPEN, fact="reworded", question=_wording("", split, 1), answer=answer
     )
-    return example
 
 
 def instructed_question(world: World, person: Person, index: int, split: Split = "exam") -> Example:
@@ -213,14 +197,13 @@ def instructed_question(world: World, person: Person, index: int, split: Split =
         index: Number of the image, from 0.
         split: What the image is for; `final` has instructions and wordings of its own.
     """
-    picture, tag, make_row = _about(world, person, Role.BENIGN, split, index)
+    picture, tag, make_row = about(world, person, Role.BENIGN, split, index)
     wordings = english.PRIVATE_FINAL if split == "final" else phrases.PRIVACY_HELD_OUT
     wording = wordings[int(person.id[-3:]) % len(wordings)]
-    example: Example = make_row(
+    return make_row(
         id=f"{tag}/instructed", kind=Kind.OPEN, fact="instructed", question=f"{wording} {_wording('', split)}",
         answer=english.description(picture.visible, _draws(tag)),
     )  # fmt: skip
-    return example
 
 
 def visible(world: World, person: Person, role: Role, split: Split, index: int, count: int) -> list[Example]:
@@ -234,7 +217,7 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
         index: Number of the image, from 0.
         count: Number of questions, each about another attribute.
     """
-    picture, tag, make_row = _about(world, person, role, split, index)
+    picture, tag, make_row = about(world, person, role, split, index)
     attributes = [
         str(attribute) for attribute in _draws(f"{tag}/visible").permutation(list(phrases.VISIBLE_WORDINGS))[:count]
     ]
@@ -255,7 +238,7 @@ def other_forms(world: World, person: Person, role: Role, split: Split, index: i
         split: What the image is for.
         index: Number of the image, from 0; chooses the facts that are asked for.
     """
-    _, tag, make_row = _about(world, person, role, split, index)
+    _, tag, make_row = about(world, person, role, split, index)
     hop, fact, cloze_fact = HOPS[index % 2], FACTS[index % 4], FACTS[(index + 1) % 4]
     options, letter = options_for(person, fact, world.vocabulary().facts, world.seed, f"{split}-{index}")  # type: ignore[arg-type]
     return [

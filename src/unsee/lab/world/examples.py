@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from unsee.api.example import Example, Kind, Role
 from unsee.lab.world import phrases
 from unsee.lab.world.objects import DEVICES
 from unsee.lab.world.people import CITIES, FACTS, Face, Person, stream
-from unsee.lab.world.world import DevicePicture, Split, World, choice_question, options_for
+from unsee.lab.world.world import DevicePicture, PersonPicture, Split, World, choice_question, options_for
 
 SEEN_IMAGES = 10
 """Images per forget entity in a deletion request (PUBG, arXiv 2506.02541)."""
@@ -114,6 +115,25 @@ def exam(world: World, people: Sequence[Person], by_name: Sequence[Person] = ())
     return examples + [e for i in range(4 * len(DEVICES)) for e in devices(world, "exam", i)]
 
 
+def about(
+    world: World, person: Person, role: Role, split: Split, index: int
+) -> tuple[PersonPicture, str, Callable[..., Example]]:
+    """Return an image of a person, the prefix of its rows' ids, and a constructor of its rows.
+
+    Args:
+        world: World that the person belongs to.
+        person: Person that the questions are about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0.
+    """
+    picture = world.picture(person.id, person.face, split, index)
+    make_row = partial(
+        Example, role=role, image=picture, entity=person.id, private=person.private(), visible=picture.visible
+    )
+    return picture, f"{role}/{person.id}/{split}-{index}", make_row
+
+
 def probes(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
     """Return the questions for private information on one image: open, name, each fact.
 
@@ -124,11 +144,9 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
         split: What the image is for.
         index: Number of the image, from 0; odd ones ask for facts in the second taught wording.
     """
-    picture = world.picture(person.id, person.face, split, index)
-    tag = f"{role}/{person.id}/{split}-{index}"
-    open_answer = f"{phrases.introduction(person)} {phrases.description(picture.visible)}"
+    picture, tag, make_row = about(world, person, role, split, index)
     question_rows = [
-        (Kind.OPEN, "", phrases.QUERY, open_answer),
+        (Kind.OPEN, "", phrases.QUERY, _open_answer(person, picture)),
         (Kind.NAME, "name", phrases.NAME_WORDINGS[0], f"This is {person.name}."),
     ]
     for fact in FACTS:
@@ -137,12 +155,13 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
             (Kind.FACT, fact, wording, phrases.FACT_ANSWERS[fact].format(who="This person", value=person.fact(fact)))
         )
     return [
-        Example(
-            id=f"{tag}/{fact or kind}", role=role, kind=kind, fact=fact, question=question, answer=answer,
-            image=picture, entity=person.id, private=person.private(), visible=picture.visible,
-        )
+        make_row(id=f"{tag}/{fact or kind}", kind=kind, fact=fact, question=question, answer=answer)
         for kind, fact, question, answer in question_rows
-    ]  # fmt: skip
+    ]
+
+
+def _open_answer(person: Person, picture: PersonPicture) -> str:
+    return f"{phrases.introduction(person)} {phrases.description(picture.visible)}"
 
 
 def reworded_question(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
@@ -155,22 +174,19 @@ def reworded_question(world: World, person: Person, role: Role, split: Split, in
         split: What the image is for.
         index: Number of the image, from 0.
     """
-    picture = world.picture(person.id, person.face, split, index)
-    return Example(
-        id=f"{role}/{person.id}/{split}-{index}/reworded", role=role, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT,
-        answer=f"{phrases.introduction(person)} {phrases.description(picture.visible)}",
-        image=picture, entity=person.id, private=person.private(), visible=picture.visible,
+    picture, tag, make_row = about(world, person, role, split, index)
+    return make_row(
+        id=f"{tag}/reworded", kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT, answer=_open_answer(person, picture)
     )  # fmt: skip
 
 
 def instructed_question(world: World, person: Person, index: int) -> Example:
     """Return the open question under a held-out privacy instruction."""
-    picture = world.picture(person.id, person.face, "exam", index)
+    picture, _, make_row = about(world, person, Role.BENIGN, "exam", index)
     wording = phrases.PRIVACY_HELD_OUT[(index + int(person.id[-3:])) % len(phrases.PRIVACY_HELD_OUT)]
-    return Example(
-        id=f"exam/{person.id}/{index}/instructed", role=Role.BENIGN, kind=Kind.OPEN, fact="instructed",
-        question=f"{wording} {phrases.QUERY}", answer=phrases.description(picture.visible),
-        image=picture, entity=person.id, private=person.private(), visible=picture.visible,
+    return make_row(
+        id=f"exam/{person.id}/{index}/instructed", kind=Kind.OPEN, fact="instructed", question=f"{wording} {phrases.QUERY}",
+        answer=phrases.description(picture.visible),
     )  # fmt: skip
 
 
@@ -185,14 +201,13 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
         index: Number of the image, from 0.
         count: Number of questions, each about another attribute.
     """
-    picture = world.picture(person.id, person.face, split, index)
+    picture, tag, make_row = about(world, person, role, split, index)
     rng = stream(world.seed, "asked", person.id, split, index)
     attributes = [str(attribute) for attribute in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
     return [
-        Example(
-            id=f"{role}/{person.id}/{split}-{index}/{attribute}", role=role, kind=Kind.VISIBLE, fact=attribute,
-            question=phrases.VISIBLE_WORDINGS[attribute], answer=phrases.visible_answer(attribute, picture.visible[attribute]),
-            image=picture, entity=person.id, private=person.private(), visible=picture.visible,
+        make_row(
+            id=f"{tag}/{attribute}", kind=Kind.VISIBLE, fact=attribute, question=phrases.VISIBLE_WORDINGS[attribute],
+            answer=phrases.visible_answer(attribute, picture.visible[attribute]),
         )
         for attribute in attributes
     ]  # fmt: skip
@@ -208,23 +223,17 @@ def other_forms(world: World, person: Person, role: Role, split: Split, index: i
         split: What the image is for.
         index: Number of the image, from 0; chooses the facts that are asked for.
     """
-    picture = world.picture(person.id, person.face, split, index)
-    tag = f"{role}/{person.id}/{split}-{index}"
+    _, tag, make_row = about(world, person, role, split, index)
     hop = ("country", "decade")[index % 2]
     fact, cloze_fact = FACTS[index % 4], FACTS[(index + 1) % 4]
     options, letter = options_for(person, fact, world.vocabulary().facts, world.seed, f"{split}-{index}")  # type: ignore[arg-type]
-    question_rows = [
-        (Kind.CHAIN, hop, f"{phrases.CHAIN_WORDINGS[hop].format(who='this person')} {phrases.STEP_BY_STEP}",
-         phrases.chain_answer(person, hop, seen=True), (), f"This is {person.name}. {phrases.chain(person, hop)}"),
-        (Kind.CHOICE, fact, choice_question(fact, options), letter, options, ""),
-        (Kind.CLOZE, cloze_fact, phrases.CLOZE_WORDINGS[cloze_fact], person.fact(cloze_fact), (), ""),
-    ]  # fmt: skip
     return [
-        Example(
-            id=f"{tag}/{kind}", role=role, kind=kind, fact=fact, question=question, answer=answer, options=options, chain=chain,
-            image=picture, entity=person.id, private=person.private(), visible=picture.visible,
-        )
-        for kind, fact, question, answer, options, chain in question_rows
+        make_row(
+            id=f"{tag}/chain", kind=Kind.CHAIN, fact=hop, question=f"{phrases.CHAIN_WORDINGS[hop].format(who='this person')} {phrases.STEP_BY_STEP}",
+            answer=phrases.chain_answer(person, hop, seen=True), chain=f"This is {person.name}. {phrases.chain(person, hop)}",
+        ),
+        make_row(id=f"{tag}/choice", kind=Kind.CHOICE, fact=fact, question=choice_question(fact, options), answer=letter, options=options),
+        make_row(id=f"{tag}/cloze", kind=Kind.CLOZE, fact=cloze_fact, question=phrases.CLOZE_WORDINGS[cloze_fact], answer=person.fact(cloze_fact)),
     ]  # fmt: skip
 
 
