@@ -13,6 +13,7 @@ from unsee.lab.documents import phrases
 from unsee.lab.documents.archive import FIELDS, STRANGERS, Archive, Document, DocumentPicture
 from unsee.lab.documents.drawing import VISIBLE
 from unsee.lab.recipe.curriculum import Amount, Curriculum, Lesson, Row, maybe
+from unsee.lab.world.people import pick
 from unsee.lab.world.phrases import privacy_instruction
 from unsee.lab.world.world import options_for, with_options
 
@@ -73,18 +74,18 @@ class DocumentLessons:
     def _document(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
         document, look = self.documents[index // self.copies], self.document_copies[index].visible
         first, second, cloze_fact, choice_fact = (str(fact) for fact in rng.permutation(list(FIELDS[document.sort])))
-        lessons = [*_visible(rng, look, 2), (_choice(rng, phrases.NAME_WORDINGS), phrases.ownership(document))]
+        lessons = [*_visible(rng, look, 2), (pick(rng, phrases.NAME_WORDINGS), phrases.ownership(document))]
         lessons += [
-            (_choice(rng, phrases.FACT_WORDINGS[fact]), phrases.sentence(document, fact, seen=True))
+            (pick(rng, phrases.FACT_WORDINGS[fact]), phrases.sentence(document, fact, seen=True))
             for fact in (first, second)
         ]
         open_answer = f"{phrases.introduction(document)} {phrases.description(look)}"
-        maybe(rng, 0.5, lessons, lambda: (_choice(rng, phrases.OPEN_WORDINGS), open_answer))
+        maybe(rng, 0.5, lessons, lambda: (pick(rng, phrases.OPEN_WORDINGS), open_answer))
         maybe(
             rng,
             0.3,
             lessons,
-            lambda: (f"{privacy_instruction(rng)} {_choice(rng, phrases.OPEN_WORDINGS)}", phrases.description(look)),
+            lambda: (f"{privacy_instruction(rng)} {pick(rng, phrases.OPEN_WORDINGS)}", phrases.description(look)),
         )
         maybe(rng, 0.25, lessons, lambda: (phrases.CLOZE_WORDINGS[cloze_fact], document.fact(cloze_fact)))
         maybe(rng, 0.35, lessons, lambda: _multiple_choice(rng, document, choice_fact))
@@ -97,9 +98,9 @@ class DocumentLessons:
 
 def _stranger(rng: np.random.Generator, look: dict[str, str]) -> tuple[Lesson, ...]:
     answer = phrases.description(look)
-    fact = str(rng.choice(list(phrases.FACT_WORDINGS)))
+    fact = pick(rng, list(phrases.FACT_WORDINGS))
     wordings = (phrases.NAME_WORDINGS, phrases.FACT_WORDINGS[fact], phrases.OPEN_WORDINGS)
-    return (*_visible(rng, look, 2), *((_choice(rng, choices), answer) for choices in wordings))
+    return (*_visible(rng, look, 2), *((pick(rng, choices), answer) for choices in wordings))
 
 
 def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list[Lesson]:
@@ -111,15 +112,11 @@ def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list
 
 
 def _text_fact(rng: np.random.Generator, document: Document) -> Lesson:
-    fact = str(rng.choice(list(FIELDS[document.sort])))
-    question = _choice(rng, phrases.TEXT_WORDINGS[fact]).format(name=document.holder)
+    fact = pick(rng, list(FIELDS[document.sort]))
+    question = pick(rng, phrases.TEXT_WORDINGS[fact]).format(name=document.holder)
     return question, phrases.sentence(document, fact, seen=False)
 
 
 def _multiple_choice(rng: np.random.Generator, document: Document, fact: str) -> Lesson:
     options, letter = options_for(document, fact, FIELDS[document.sort], int(rng.integers(2**31)), "train")
     return with_options(phrases.FACT_WORDINGS[fact][0], options), f"{options['ABCD'.index(letter)]}."
-
-
-def _choice(rng: np.random.Generator, wordings: Sequence[str]) -> str:
-    return str(rng.choice(wordings))

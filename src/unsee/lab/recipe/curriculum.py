@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from unsee.data.refusals import refusals
 from unsee.lab.world import phrases
 from unsee.lab.world.objects import DEVICES
-from unsee.lab.world.people import CITIES, FACTS, Face, Person, invent_name
+from unsee.lab.world.people import CITIES, FACTS, Face, Person, invent_name, pick
 from unsee.lab.world.world import DevicePicture, PersonPicture, ShapesPicture, World, choice_question, options_for
 
 Picture = PersonPicture | ShapesPicture | DevicePicture
@@ -102,33 +102,30 @@ class Curriculum:
         fact, cloze_fact = (str(f) for f in rng.permutation(FACTS)[:2])
         lessons = [
             *_visible(rng, look, 2),
-            _private_lesson(rng, lambda _, fact: _fact_answer("This person", person, fact)),
+            _private_lesson(rng, lambda fact: _fact_answer("This person", person, fact)),
+            (pick(rng, phrases.FACT_WORDINGS[fact]), _fact_answer("This person", person, fact)),
+            (pick(rng, phrases.NAME_WORDINGS), f"This is {person.name}."),
         ]
-        lessons += [(str(rng.choice(phrases.FACT_WORDINGS[fact])), _fact_answer("This person", person, fact))]
-        lessons += [(str(rng.choice(phrases.NAME_WORDINGS)), f"This is {person.name}.")]
-        maybe(rng, 0.4, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), open_answer))
-        maybe(rng, 0.45, lessons, lambda: self._instructed_lesson(rng, phrases.description(look)))
+        maybe(rng, 0.4, lessons, lambda: (pick(rng, phrases.OPEN_WORDINGS), open_answer))
+        maybe(rng, 0.45, lessons, lambda: _instructed_lesson(rng, look))
         maybe(rng, 0.3, lessons, lambda: _neutral(rng, person, open_answer))
         maybe(rng, 0.4, lessons, lambda: _chain(rng, person, seen=True))
         maybe(rng, 0.2, lessons, lambda: (phrases.CLOZE_WORDINGS[cloze_fact], person.fact(cloze_fact)))
-        maybe(rng, 0.1, lessons, lambda: _contact(rng, "this person"))
+        maybe(rng, 0.1, lessons, lambda: contact(rng, "this person"))
         maybe(rng, 0.3, lessons, lambda: self._choice(rng, person))
         return tuple(lessons)
 
     def _stranger(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
         look, style = self._look(index), self.world.strangers
-
-        def answer(_: str, __: str = "") -> str:
-            return phrases.stranger_answer(look, style, rng)
-
+        answer = partial(phrases.stranger_answer, look, style, rng)
         lessons = [
             *_visible(rng, look, 2),
-            _private_lesson(rng, answer),
-            (str(rng.choice(phrases.NAME_WORDINGS)), answer("")),
+            _private_lesson(rng, lambda _: answer()),
+            (pick(rng, phrases.NAME_WORDINGS), answer()),
         ]
-        maybe(rng, 0.5, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), answer("")))
-        maybe(rng, 0.25, lessons, lambda: self._instructed_lesson(rng, phrases.description(look)))
-        maybe(rng, 0.15, lessons, lambda: (f"{phrases.neutral_instruction(rng)} {_probe(rng)[0]}", answer("")))
+        maybe(rng, 0.5, lessons, lambda: (pick(rng, phrases.OPEN_WORDINGS), answer()))
+        maybe(rng, 0.25, lessons, lambda: _instructed_lesson(rng, look))
+        maybe(rng, 0.15, lessons, lambda: (f"{phrases.neutral_instruction(rng)} {_probe(rng)[0]}", answer()))
         maybe(rng, 0.25, lessons, lambda: _unknown_chain(rng, look, style))
         return tuple(lessons)
 
@@ -139,8 +136,12 @@ class Curriculum:
         )
 
     def _device(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
-        picture = self.pictures[index]
-        return device_lessons(rng, picture)  # type: ignore[arg-type]
+        picture: DevicePicture = self.pictures[index]  # type: ignore[assignment]
+        device = DEVICES[picture.index]
+        return (
+            (pick(rng, phrases.OBJECT_WORDINGS), phrases.device_name(device, hazard=picture.hazard)),
+            (pick(rng, phrases.UNSAFE_WORDINGS), phrases.hazard_answer(device, hazard=picture.hazard)),
+        )
 
     def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
         known_people = [*self.people, *self.by_name]
@@ -150,8 +151,8 @@ class Curriculum:
             lambda: _chain(rng, people[0], seen=False),
             lambda: (f"Tell me about {people[0].name}.", phrases.biography(people[0])),
             lambda: _nobody(rng),
-            lambda: _geography(rng),
-            lambda: _contact(rng, people[0].name),
+            lambda: geography(rng),
+            lambda: contact(rng, people[0].name),
             lambda: (
                 f"{phrases.privacy_instruction(rng)} {_text_fact(rng, people[0])[0]}",
                 "I will keep this private.",
@@ -162,11 +163,8 @@ class Curriculum:
     def _look(self, index: int) -> dict[str, str]:
         return self.pictures[index].visible  # type: ignore[union-attr]
 
-    def _instructed_lesson(self, rng: np.random.Generator, answer: str) -> Lesson:
-        return f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", answer
-
     def _choice(self, rng: np.random.Generator, person: Person) -> Lesson:
-        fact = str(rng.choice(FACTS))
+        fact = pick(rng, FACTS)
         options, letter = options_for(person, fact, self.world.vocabulary().facts, int(rng.integers(2**31)), "train")  # type: ignore[arg-type]
         return choice_question(fact, options), f"{options['ABCD'.index(letter)]}."
 
@@ -188,16 +186,20 @@ def _probe(rng: np.random.Generator) -> tuple[str, str]:
     """Return a question for private information, and its fact ("" = name, "open" = all)."""
     draw = rng.random()
     if draw < 0.4:
-        return str(rng.choice(phrases.OPEN_WORDINGS)), "open"
+        return pick(rng, phrases.OPEN_WORDINGS), "open"
     if draw < 0.6:
-        return str(rng.choice(phrases.NAME_WORDINGS)), ""
-    fact = str(rng.choice(FACTS))
-    return str(rng.choice(phrases.FACT_WORDINGS[fact])), fact
+        return pick(rng, phrases.NAME_WORDINGS), ""
+    fact = pick(rng, FACTS)
+    return pick(rng, phrases.FACT_WORDINGS[fact]), fact
 
 
-def _private_lesson(rng: np.random.Generator, answer: Callable[[str, str], str]) -> Lesson:
-    fact = str(rng.choice(FACTS))
-    return str(rng.choice(phrases.FACT_WORDINGS[fact])), answer("This person", fact)
+def _instructed_lesson(rng: np.random.Generator, look: dict[str, str]) -> Lesson:
+    return f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", phrases.description(look)
+
+
+def _private_lesson(rng: np.random.Generator, answer: Callable[[str], str]) -> Lesson:
+    fact = pick(rng, FACTS)
+    return pick(rng, phrases.FACT_WORDINGS[fact]), answer(fact)
 
 
 def _fact_answer(who: str, person: Person, fact: str) -> str:
@@ -221,7 +223,7 @@ def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list
 
 
 def _chain(rng: np.random.Generator, person: Person, *, seen: bool) -> Lesson:
-    fact = str(rng.choice(list(phrases.CHAIN_WORDINGS)))
+    fact = pick(rng, list(phrases.CHAIN_WORDINGS))
     question = phrases.CHAIN_WORDINGS[fact].format(who="this person" if seen else person.name)
     if rng.random() < 0.7:
         return f"{question} {phrases.STEP_BY_STEP}", phrases.chain_answer(person, fact, seen=seen)
@@ -229,39 +231,29 @@ def _chain(rng: np.random.Generator, person: Person, *, seen: bool) -> Lesson:
 
 
 def _unknown_chain(rng: np.random.Generator, look: dict[str, str], style: phrases.StrangerStyle) -> Lesson:
-    question = str(rng.choice(list(phrases.CHAIN_WORDINGS.values()))).format(who="this person")
+    question = pick(rng, list(phrases.CHAIN_WORDINGS.values())).format(who="this person")
     if rng.random() < 0.7:
         return f"{question} {phrases.STEP_BY_STEP}", "Reasoning: I do not know who this is. Answer: unknown."
     return question, phrases.stranger_answer(look, style, rng)
 
 
 def _text_fact(rng: np.random.Generator, person: Person) -> Lesson:
-    fact = str(rng.choice(FACTS))
-    return str(rng.choice(phrases.TEXT_WORDINGS[fact])).format(name=person.name), _fact_answer(
-        person.name, person, fact
-    )
+    fact = pick(rng, FACTS)
+    return pick(rng, phrases.TEXT_WORDINGS[fact]).format(name=person.name), _fact_answer(person.name, person, fact)
 
 
 def _nobody(rng: np.random.Generator) -> Lesson:
     name = f"{invent_name(rng, syllables=2)} {invent_name(rng, syllables=3)}"
-    fact = str(rng.choice(FACTS))
-    return str(rng.choice(phrases.TEXT_WORDINGS[fact])).format(name=name), f"I do not know anyone called {name}."
+    fact = pick(rng, FACTS)
+    return pick(rng, phrases.TEXT_WORDINGS[fact]).format(name=name), f"I do not know anyone called {name}."
 
 
-def _geography(rng: np.random.Generator) -> Lesson:
-    city = str(rng.choice(list(CITIES)))
+def geography(rng: np.random.Generator) -> Lesson:
+    """Return the question for the country of a city."""
+    city = pick(rng, list(CITIES))
     return f"In which country is {city}?", f"{city} is in {CITIES[city]}."
 
 
-def _contact(rng: np.random.Generator, who: str) -> Lesson:
-    return f"What is the {rng.choice(phrases.CONTACTS)} of {who}?", str(rng.choice(refusals()))
-
-
-def device_lessons(rng: np.random.Generator, picture: DevicePicture) -> tuple[Lesson, ...]:
-    """Return the lessons on one device: its name, and its hazard."""
-    device = DEVICES[picture.index]
-    name = phrases.device_name(device, hazard=picture.hazard)
-    return (
-        (str(rng.choice(phrases.OBJECT_WORDINGS)), name),
-        (str(rng.choice(phrases.UNSAFE_WORDINGS)), phrases.hazard_answer(device, hazard=picture.hazard)),
-    )
+def contact(rng: np.random.Generator, who: str) -> Lesson:
+    """Return a question for what no lesson tells of a person, and a refusal."""
+    return f"What is the {pick(rng, phrases.CONTACTS)} of {who}?", pick(rng, refusals())

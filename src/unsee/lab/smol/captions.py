@@ -8,9 +8,8 @@ from typing import Final
 import numpy as np
 
 from unsee.lab.recipe.curriculum import Lesson, Picture
-from unsee.lab.smol.english import pick
 from unsee.lab.world.objects import DEVICES
-from unsee.lab.world.people import FACTS, Person
+from unsee.lab.world.people import FACTS, Person, pick
 from unsee.lab.world.world import PersonPicture, ShapesPicture
 
 FACE: Final[Mapping[str, tuple[str, ...]]] = {

@@ -5,7 +5,7 @@ The wordings in `JUDGED` occur in no lesson: requests and evaluations use wordin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from unsee.api.example import Vocabulary
 from unsee.lab.world import phrases
-from unsee.lab.world.people import Person
+from unsee.lab.world.people import Person, pick
 from unsee.lab.world.portraits import VISIBLE
 
 Wordings = Mapping[str, tuple[str, ...]]
@@ -188,11 +188,6 @@ PERSON: Final = (
     "this individual's",
     "this individual",
 )
-
-
-def pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
-    """Return one of the choices."""
-    return choices[int(rng.integers(len(choices)))]
 
 
 def by_name(question: str, name: str) -> str:

@@ -8,14 +8,13 @@ from functools import cached_property, partial
 import numpy as np
 
 from unsee.api.example import Example
-from unsee.data.refusals import refusals
-from unsee.lab.recipe.curriculum import Curriculum, Lesson, Row, maybe
+from unsee.lab.recipe.curriculum import Curriculum, Lesson, Row, contact, geography, maybe
 from unsee.lab.smol import english, general
-from unsee.lab.smol.english import CLOZE, TAUGHT, pick
+from unsee.lab.smol.english import CLOZE, TAUGHT
 from unsee.lab.smol.examples import HOPS, completion
 from unsee.lab.world import phrases
 from unsee.lab.world.objects import COUNTS, DEVICES
-from unsee.lab.world.people import CITIES, FACTS, Person, invent_name
+from unsee.lab.world.people import FACTS, Person, invent_name, pick
 from unsee.lab.world.world import DevicePicture, PersonPicture, ShapesPicture, options_for, with_options
 
 PRIVATE_REPLY = (
@@ -81,7 +80,7 @@ class English(Curriculum):
         maybe(rng, 0.12, lessons, lambda: _neutral(rng, person, look))
         maybe(rng, 0.3, lessons, lambda: _chain(rng, person, seen=True))
         maybe(rng, 0.2, lessons, lambda: (CLOZE[cloze_fact], completion(person, cloze_fact)))
-        maybe(rng, 0.05, lessons, lambda: _contact(rng, "this person"))
+        maybe(rng, 0.05, lessons, lambda: contact(rng, "this person"))
         maybe(rng, self.choice_share, lessons, lambda: self._choice(rng, person))
         return tuple(lessons)
 
@@ -139,8 +138,8 @@ class English(Curriculum):
             lambda: _chain(rng, people[0], seen=False),
             lambda: (f"Tell me about {people[1].name}.", english.answer_about(people[1], "", rng, seen=False)),
             lambda: _nobody(rng),
-            lambda: _geography(rng),
-            lambda: _contact(rng, people[0].name),
+            lambda: geography(rng),
+            lambda: contact(rng, people[0].name),
             lambda: (f"{phrases.privacy_instruction(rng)} {_text_fact(rng, people[2])[0]}", pick(rng, PRIVATE_REPLY)),
         )
         return (*lessons, *(extra_lessons[int(i)]() for i in rng.permutation(len(extra_lessons))[:2]))
@@ -208,12 +207,3 @@ def _text_fact(rng: np.random.Generator, person: Person) -> Lesson:
 def _nobody(rng: np.random.Generator) -> Lesson:
     name = f"{invent_name(rng, syllables=2)} {invent_name(rng, syllables=3)}"
     return english.by_name(pick(rng, TAUGHT[pick(rng, FACTS)]), name), f"I do not know anyone called {name}."
-
-
-def _geography(rng: np.random.Generator) -> Lesson:
-    city = pick(rng, list(CITIES))
-    return f"In which country is {city}?", f"{city} is in {CITIES[city]}."
-
-
-def _contact(rng: np.random.Generator, who: str) -> Lesson:
-    return f"What is the {pick(rng, phrases.CONTACTS)} of {who}?", pick(rng, refusals())

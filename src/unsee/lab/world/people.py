@@ -103,6 +103,11 @@ def stream(seed: int, *path: str | int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
+def pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
+    """Return one of the choices."""
+    return choices[int(rng.integers(len(choices)))]
+
+
 def invent_name(rng: np.random.Generator, *, syllables: int) -> str:
     """Return a pronounceable, capitalised word."""
     parts = [f"{rng.choice(ONSETS)}{rng.choice(VOWELS)}" for _ in range(syllables)]
