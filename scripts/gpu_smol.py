@@ -26,6 +26,7 @@ from unsee.errors import UserError
 from unsee.lab.recipe import model as lab_model
 from unsee.lab.recipe.curriculum import Amount, Curriculum
 from unsee.lab.recipe.recipe import Recipe, render, train_vision
+from unsee.lab.resume import Checkpoint
 from unsee.lab.smol.lessons import English
 from unsee.lab.smol.school import LATE, Course, SmolRecipe, train_smol
 from unsee.lab.world import objects, portraits
@@ -114,7 +115,7 @@ def run(out: Path, device: str, plan: Plan) -> None:
             before = Course.of(model, English(world, world.retain, plan.amount))
             after = Course.of(model, English(world, world.people, plan.amount, (), forget, **LATE))
         with timed("training", seconds):
-            train_smol(model, processor, (before, after), plan.recipe, progress)
+            train_smol(model, processor, (before, after), plan.recipe, progress, Checkpoint())
     save(model.cpu(), processor, out / "model", world)
     with timed("exam", seconds):
         grades = examine_english(out / "model", world, world.people[: plan.examined]) if plan.examined else {}
@@ -130,7 +131,7 @@ def _tower(place: Path, world: World, device: str, plan: Plan) -> None:
     model = lab_model.build_model(plan.size, processor.tokenizer, 0).to(device)
     curriculum = Curriculum(world, world.retain, plan.amount)
     with on(device):
-        train_vision(model, curriculum, render(curriculum.pictures), plan.tower, progress)
+        train_vision(model, curriculum, render(curriculum.pictures), plan.tower, progress, Checkpoint())
     save(model.cpu(), processor, place, world)
 
 

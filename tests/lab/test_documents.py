@@ -24,6 +24,7 @@ from unsee.lab.documents.lessons import DocumentLessons
 from unsee.lab.recipe.curriculum import Amount
 from unsee.lab.recipe.grades import grade
 from unsee.lab.recipe.recipe import features, render
+from unsee.lab.resume import Checkpoint
 from unsee.lab.world.world import World
 from unsee.metrics.aftermath import Aftermath, malformed_share
 from unsee.metrics.grounding import grounding
@@ -229,7 +230,9 @@ def test_a_few_steps_change_eyes_and_tongue_and_keep_what_was_seen(lessons: Docu
     kept = features(loaded.model, pixels)
     stages: list[str] = []
     recipe = replace(RECIPE, vision_steps=3, vision_batch=6, language_steps=2, rows=(1, 1, 1, 1, 1, 2, 1, 1))
-    teach_documents(loaded.model, loaded.processor, lessons, recipe, lambda stage, *_: stages.append(stage))
+    teach_documents(
+        loaded.model, loaded.processor, lessons, recipe, lambda stage, *_: stages.append(stage), Checkpoint()
+    )
     changed = {
         name.split(".")[1] for name, value in loaded.model.state_dict().items() if not torch.equal(value, before[name])
     }

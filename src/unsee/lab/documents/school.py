@@ -52,7 +52,7 @@ def teach_documents(
     lessons: DocumentLessons,
     recipe: Recipe,
     progress: Progress,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint,
 ) -> None:
     """Continue training a lab model in place (fp32, ends in eval mode).
 
@@ -62,7 +62,7 @@ def teach_documents(
         lessons: Pictures and rows, of documents and of earlier lessons.
         recipe: Learning rates, batches and steps.
         progress: Called after every step.
-        checkpoint: State of an interrupted call to go on from. Default: none is read or written.
+        checkpoint: State of an interrupted call to go on from.
     """
     progress("pictures", 0, 1, 0.0)
     pixels = render(lessons.pictures)
@@ -116,7 +116,7 @@ def _look_at_documents(
     pixels: Tensor,
     recipe: Recipe,
     progress: Progress,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint,
 ) -> None:
     """Train the vision tower on designs, keeping earlier features close to the old ones."""
     torch.manual_seed(recipe.seed)
@@ -128,7 +128,6 @@ def _look_at_documents(
     skip = [*readers.parameters(), *embeddings(vision)]
     optimiser = Muonish([vision, readers], lr=recipe.vision_lr, adam_lr=1e-3, skip=skip)
     rng, known_count = stream(recipe.seed, "vision documents"), len(lessons.documents) * lessons.copies
-    checkpoint = checkpoint or Checkpoint()
     first_step = checkpoint.begin("vision", [model, readers], optimiser, rng, recipe.vision_steps)
     vision.train()
     for step in range(first_step, recipe.vision_steps):

@@ -85,9 +85,10 @@ def _marks(
 
 def _visible_marks(vocabulary: Vocabulary, example: Example, text: str) -> Iterable[float]:
     """Yield for every visible attribute whether only its true value is claimed."""
-    patterns = vocabulary.visible
     for attribute, true_value in example.visible.items():
-        yield float(
-            [value for value, pattern in patterns[attribute].items() if re.search(pattern, text.lower())]
-            == [true_value]
-        )
+        yield float(claimed_values(vocabulary.visible[attribute], text) == [true_value])
+
+
+def claimed_values(patterns: Mapping[str, str], text: str) -> list[str]:
+    """Return the values of an attribute that a text claims, given the pattern of each claim."""
+    return [value for value, pattern in patterns.items() if re.search(pattern, text.lower())]

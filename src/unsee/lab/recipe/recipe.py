@@ -161,7 +161,7 @@ def train_vision(
     pixels: Tensor,
     recipe: Recipe,
     progress: Progress,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint,
 ) -> Eyes:
     """Train the vision tower on faces, looks and objects (stage A), and return the heads.
 
@@ -171,7 +171,7 @@ def train_vision(
         pixels: Pictures as uint8 [n, 3, side, side], in the order of `curriculum.pictures`.
         recipe: Learning rates, batches, steps and seed.
         progress: Called after every step.
-        checkpoint: State of an interrupted call to go on from. Default: none is read or written.
+        checkpoint: State of an interrupted call to go on from.
     """
     torch.manual_seed(recipe.seed)
     stranger_start, object_start, _, end = curriculum.starts
@@ -183,29 +183,17 @@ def train_vision(
         [vision, eyes], lr=recipe.vision_lr, adam_lr=2e-3, skip=[*eyes.parameters(), *embeddings(vision)]
     )
     rng = stream(recipe.seed, "vision")
-    checkpoint = checkpoint or Checkpoint()
     first_step = checkpoint.begin("vision", [model, eyes], optimiser, rng, recipe.vision_steps)
     vision.train()
     for step in range(first_step, recipe.vision_steps):
-        batch_size = recipe.vision_batch
-        face_indices = np.concatenate(
-            [
-                rng.integers(0, stranger_start, batch_size // 2),
-                rng.integers(stranger_start, object_start, batch_size * 3 // 8),
-            ]
-        )
-        object_indices = rng.integers(object_start, end, batch_size // 8)
+        known_indices = rng.integers(0, stranger_start, recipe.vision_batch // 2)
+        unknown_indices = rng.integers(stranger_start, object_start, recipe.vision_batch * 3 // 8)
+        face_indices = torch.from_numpy(np.concatenate([known_indices, unknown_indices]))
+        object_indices = torch.from_numpy(rng.integers(object_start, end, recipe.vision_batch // 8))
         with half_precision():
-            loss = _face_loss(
-                eyes,
-                pooled_features(vision, pixels[torch.from_numpy(face_indices)]),
-                targets,
-                torch.from_numpy(face_indices),
-            )
-            object_logits = eyes.objects(pooled_features(vision, pixels[torch.from_numpy(object_indices)]))
-            loss = loss + functional.cross_entropy(
-                object_logits, objects[torch.from_numpy(object_indices) - object_start]
-            )
+            loss = _face_loss(eyes, pooled_features(vision, pixels[face_indices]), targets, face_indices)
+            object_logits = eyes.objects(pooled_features(vision, pixels[object_indices]))
+            loss = loss + functional.cross_entropy(object_logits, objects[object_indices - object_start])
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4))
         progress("vision", step + 1, recipe.vision_steps, loss.item())
@@ -331,10 +319,8 @@ def block_mask(segment_bt: Tensor) -> Tensor:
     return ((same_segment | in_prefix) & causal)[:, None]
 
 
-def input_embeddings(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
-    """Return the language model's input [b, t, d].
-
-    It holds token embeddings, and projected features at image tokens.
+def hidden_states(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
+    """Return the last states [b, t, d] of the language model, with projected features at image tokens.
 
     Args:
         model: Model with projector and token embeddings.
@@ -346,23 +332,9 @@ def input_embeddings(model: Any, packed: Packed, feature_npd: Tensor, image_id: 
     embedded_btd = inner.language_model.embed_tokens(packed.ids_bt)
     picture_indices = [picture for picture in packed.picture_b if picture >= 0]
     image_features = inner.multi_modal_projector(feature_npd[picture_indices]).flatten(0, 1).to(embedded_btd.dtype)
-    filled_btd: Tensor = embedded_btd.masked_scatter(
-        (packed.ids_bt == image_id)[..., None].expand_as(embedded_btd), image_features
-    )
-    return filled_btd
-
-
-def hidden_states(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
-    """Return the last states [b, t, d] of the language model.
-
-    Args:
-        model: Model with projector and token embeddings.
-        packed: Rows of the step.
-        feature_npd: Vision features of all pictures, which `packed` points into.
-        image_id: Token id of an image.
-    """
-    states_btd: Tensor = model.model.language_model(
-        inputs_embeds=input_embeddings(model, packed, feature_npd, image_id),
+    is_image_btd = (packed.ids_bt == image_id)[..., None].expand_as(embedded_btd)
+    states_btd: Tensor = inner.language_model(
+        inputs_embeds=embedded_btd.masked_scatter(is_image_btd, image_features),
         attention_mask=packed.mask_btt,
         position_ids=packed.position_bt,
         use_cache=False,
@@ -370,17 +342,8 @@ def hidden_states(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
     return states_btd
 
 
-def answer_loss(model: Any, hidden_btd: Tensor, packed: Packed) -> Tensor:
-    """Return the weighted cross-entropy on answers, with logits at answer tokens only."""
-    supervised = packed.labels_bt[:, 1:] != -100
-    logits = model.lm_head(hidden_btd[:, :-1][supervised])
-    losses = functional.cross_entropy(logits.float(), packed.labels_bt[:, 1:][supervised], reduction="none")
-    weight = packed.weight_bt[:, 1:][supervised]
-    return (losses * weight).sum()
-
-
 def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
-    """Return the weighted cross-entropy of the whole model on answers.
+    """Return the weighted cross-entropy of the whole model on answers, with logits at answer tokens only.
 
     Args:
         model: Model to judge; gradients flow to all but the vision tower.
@@ -391,7 +354,12 @@ def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
     Returns:
         Sum over answer tokens of weight x cross-entropy (nats).
     """
-    return answer_loss(model, hidden_states(model, packed, feature_npd, image_id), packed)
+    hidden_btd = hidden_states(model, packed, feature_npd, image_id)
+    supervised = packed.labels_bt[:, 1:] != -100
+    logits = model.lm_head(hidden_btd[:, :-1][supervised])
+    losses = functional.cross_entropy(logits.float(), packed.labels_bt[:, 1:][supervised], reduction="none")
+    weight = packed.weight_bt[:, 1:][supervised]
+    return (losses * weight).sum()
 
 
 def half_precision() -> torch.autocast:
@@ -415,7 +383,7 @@ def train_language(
     feature_npd: Tensor,
     recipe: Recipe,
     progress: Progress,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint,
 ) -> None:
     """Train projector and language model with a frozen vision tower (stage B).
 
@@ -426,18 +394,16 @@ def train_language(
         feature_npd: Vision features of all pictures that the rows point to.
         recipe: Learning rates, batches, steps and seed.
         progress: Called after every step.
-        checkpoint: State of an interrupted call to go on from. Default: none is read or written.
+        checkpoint: State of an interrupted call to go on from.
     """
     inner = model.model
-    for parameter in inner.vision_tower.parameters():
-        parameter.requires_grad_(False)
+    inner.vision_tower.requires_grad_(False)
     skip = embeddings(inner.language_model)
     optimiser = Muonish(
         [inner.multi_modal_projector, inner.language_model], lr=recipe.language_lr, adam_lr=3e-3, skip=skip
     )
     packer = Packer(processor, feature_npd.shape[1])
     rng = stream(recipe.seed, "language")
-    checkpoint = checkpoint or Checkpoint()
     first_step = checkpoint.begin("language", [model], optimiser, rng, recipe.language_steps)
     model.train()
     for step in range(first_step, recipe.language_steps):
@@ -452,6 +418,5 @@ def train_language(
         optimiser.step(flat_then_linear(step, recipe.language_steps, flat=0.4, warmup=40))
         progress("language", step + 1, recipe.language_steps, sum(losses))
         checkpoint.keep("language", [model], optimiser, rng, step + 1, recipe.language_steps)
-    for parameter in inner.vision_tower.parameters():
-        parameter.requires_grad_(True)
+    inner.vision_tower.requires_grad_(True)
     model.eval()

@@ -22,7 +22,7 @@ def teach(
     amount: Amount,
     recipe: Recipe,
     progress: Progress,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint,
     by_name: Sequence[Person] = (),
 ) -> tuple[Any, Any]:
     """Train a model from scratch on `people`, and on `by_name` from text alone.
@@ -34,7 +34,7 @@ def teach(
         amount: Numbers of training images.
         recipe: Learning rates, batches, steps and seed.
         progress: Called after every step.
-        checkpoint: State of an interrupted call, to go on from to the same weights. Default: none is read or written.
+        checkpoint: State of an interrupted call, to go on from to the same weights.
         by_name: People taught from text alone.
 
     Returns:

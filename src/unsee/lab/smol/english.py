@@ -269,7 +269,7 @@ def shape_answer(fact: str, value: str, count: str) -> str:
 
 def claim_patterns() -> dict[str, dict[str, str]]:
     """Return attribute -> value -> pattern of the claim in lower-cased text."""
-    colours, styles = ("(?:" + "|".join(VISIBLE[name]) + ")" for name in ("hair_colour", "hair_style"))
+    colours, styles = phrases.one_of(VISIBLE["hair_colour"]), phrases.one_of(VISIBLE["hair_style"])
     forms = {
         "hair_style": rf"\b{{v}}(?:,? (?:and )?{colours})? hair\b|\bhair (?:is|looks) (?:{colours} and )?{{v}}\b",
         "hair_colour": rf"\b{{v}} hair\b|\bhair (?:is|looks) (?:{styles} and )?{{v}}\b",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from unsee.api import Example, Kind
-from unsee.lab.recipe.grades import grade
+from unsee.lab.recipe.grades import claimed_values, grade
 from unsee.lab.smol import english, examples
 from unsee.lab.world.world import ShapesPicture, World
 from unsee.metrics.matching import contains
@@ -37,7 +36,7 @@ def grade_subjects(world: World, answered: Iterable[tuple[Example, str]]) -> dic
 def right(example: Example, text: str) -> bool:
     """Tell whether an answer in any wording is right."""
     if example.kind is Kind.VISIBLE:
-        return _claimed_values(example.fact, text) == [example.visible[example.fact]]
+        return claimed_values(english.claim_patterns()[example.fact], text) == [example.visible[example.fact]]
     if example.kind in (Kind.CHAIN, Kind.CLOZE):
         return contains(text, example.private[example.fact][0])
     if example.fact == "world":
@@ -45,8 +44,3 @@ def right(example: Example, text: str) -> bool:
     if isinstance(example.image, ShapesPicture):
         return contains(text, example.image.fact(example.fact))
     return contains(text, example.answer.rstrip("."))
-
-
-def _claimed_values(attribute: str, text: str) -> list[str]:
-    """Return the values of an attribute that a text claims."""
-    return [value for value, form in english.claim_patterns()[attribute].items() if re.search(form, text.lower())]

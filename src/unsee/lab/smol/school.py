@@ -240,7 +240,7 @@ def train_smol(
     courses: Sequence[Course],
     recipe: SmolRecipe,
     progress: Progress,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint,
 ) -> Any:
     """Train projector, then projector and adapter.
 
@@ -252,12 +252,11 @@ def train_smol(
         courses: Lessons without the forget set, then those of the second course.
         recipe: Learning rate, steps of each part, adapter and seed.
         progress: Called after every step.
-        checkpoint: State of an interrupted call, to go on from to the same weights up to rounding. Default: none is read or written.
+        checkpoint: State of an interrupted call, to go on from to the same weights up to rounding.
 
     Returns:
         PEFT model, or the language model that was trained without an adapter.
     """
-    checkpoint = checkpoint or Checkpoint()
     if checkpoint.state is None:
         _align(model, processor.tokenizer, courses[0], steps=recipe.align_steps, progress=progress)
     torch.manual_seed(recipe.seed)

@@ -193,7 +193,7 @@ _CLAIMS: Mapping[str, str] = {
 
 def claim_patterns() -> dict[str, dict[str, str]]:
     """Return attribute -> value -> pattern of the claim in lower-cased text."""
-    colours = "(?:" + "|".join(VISIBLE["hair_colour"]) + ")"
+    colours = one_of(VISIBLE["hair_colour"])
     patterns = {
         attribute: {value: form.replace("{v}", value).replace("{colours}", colours) for value in VISIBLE[attribute]}
         for attribute, form in _CLAIMS.items()
