@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -382,6 +383,12 @@ def test_offsets_cover_the_answer_letter_by_letter(tmp_path):
         spans = answer_offsets(processor, family, text, ids)
         assert len(spans) == len(ids)
         assert {place for start, end in spans for place in range(start, end)} == set(range(len(text)))
+
+
+def test_a_slow_tokenizer_is_named_whoever_asks():
+    slow = SimpleNamespace(tokenizer=SimpleNamespace(is_fast=False))
+    with pytest.raises(UserError, match=r"^Finding words .* needs a fast tokenizer"):
+        answer_offsets(slow, Llava(), "This is Ada.", ())
 
 
 def test_name_tokens_are_all_spellings_without_letters_and_marks():

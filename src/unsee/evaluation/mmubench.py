@@ -18,9 +18,13 @@ from unsee.data.open import open_benchmark
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import as_benchmark
+from unsee.inference.generation import generate
+from unsee.inference.likelihood import likelihoods
+from unsee.inference.token_offsets import tokens_within
 from unsee.metrics.mmubench import c_dis, fluency
 from unsee.metrics.scripts import whole_matches
 from unsee.models.checkpoint import load
+from unsee.models.steering.hooks import steerings_of
 from unsee.utils.files import atomic_write_json
 
 
@@ -109,8 +113,6 @@ def _about_concept(example: Example) -> bool:
 
 
 def _load(model: Path | str) -> VLM:
-    from unsee.models.steering.hooks import steerings_of
-
     loaded = load(model)
     if steerings_of(loaded.model):
         raise UserError(f"{model} is a steered model: its probabilities in one pass differ from those in generation.")
@@ -120,8 +122,6 @@ def _load(model: Path | str) -> VLM:
 
 def _responses(loaded: VLM, examples: Sequence[Example], length: int, batch_size: int) -> list[tuple[Example, str]]:
     """Return the questions with greedy responses."""
-    from unsee.inference.generation import generate
-
     completions = generate(
         loaded,
         [Prompt.of(example, loaded.instruction) for example in examples],
@@ -134,8 +134,6 @@ def _responses(loaded: VLM, examples: Sequence[Example], length: int, batch_size
 
 def _likelihoods(loaded: VLM, responses: Sequence[tuple[Example, str]], batch_size: int) -> list[tuple[float, ...]]:
     """Return token log-probabilities of the responses, without EOS."""
-    from unsee.inference.likelihood import likelihoods
-
     requests = [(Prompt.of(example, loaded.instruction), text) for example, text in responses]
     scored_responses = likelihoods(loaded, requests, batch_size=batch_size)
     return [likelihood.tokens[:-1] for likelihood in scored_responses]
@@ -143,13 +141,8 @@ def _likelihoods(loaded: VLM, responses: Sequence[tuple[Example, str]], batch_si
 
 def _name_mask(loaded: VLM, example: Example, text: str) -> list[bool]:
     """Return a mask of the response's tokens that belong to a name of the concept."""
-    from unsee.inference.encoder import encoder
-    from unsee.inference.token_offsets import answer_offsets
-
-    token_ids = encoder(loaded.processor, loaded.family).answer(text)
     spans = [match.span() for match in whole_matches(text, example.private["name"], ignore_case=True)]
-    offsets = answer_offsets(loaded.processor, loaded.family, text, token_ids)
-    return [any(start < name_end and end > name_start for name_start, name_end in spans) for start, end in offsets]
+    return tokens_within(loaded.processor, loaded.family, text, spans)
 
 
 def _report(
@@ -163,18 +156,15 @@ def _report(
     before, after = (
         [logprob for answer in logprobs for logprob in answer] for logprobs in (original_logprobs, unlearned_logprobs)
     )
-    name_probabilities = [
-        (math.exp(logprob_before), math.exp(logprob_after))
-        for logprob_before, logprob_after, is_name in zip(before, after, mask, strict=True)
-        if is_name
-    ]
+    names_before, names_after = (
+        [math.exp(logprob) for logprob, is_name in zip(logprobs, mask, strict=True) if is_name]
+        for logprobs in (before, after)
+    )
     return ConceptReport(
         fluency=fluency(after, mask),
         fluency_uniform=fluency(after, mask, "uniform", vocabulary=vocabulary_size),
         fluency_start=fluency(before, mask),
-        c_dis=c_dis([p_before for p_before, _ in name_probabilities], [p_after for _, p_after in name_probabilities])
-        if name_probabilities
-        else None,
+        c_dis=c_dis(names_before, names_after) if names_before else None,
         answers=len(original_logprobs),
         named=sum(any(answer_mask) for answer_mask in masks),
         empty=empty,

@@ -18,9 +18,10 @@ from torch.nn import Module
 from unsee.api import VLM, Example
 from unsee.api.request import Prompt
 from unsee.evaluation.recovery import requested_forms
-from unsee.inference.batching import device_of, encoder, require_room
+from unsee.inference.batching import device_of, require_room
+from unsee.inference.encoder import encoder
 from unsee.inference.packing import keeps_logits
-from unsee.inference.token_offsets import answer_offsets
+from unsee.inference.token_offsets import tokens_within
 from unsee.metrics.scripts import whole_matches
 from unsee.models.steering.hooks import decoder_layers
 
@@ -41,10 +42,10 @@ class Fed:
         return slice(-len(self.answer) - 1, -1)
 
 
-def teacher_forced(loaded: VLM, row: Example, text: str = "") -> Fed:
-    """Return the row's question with its answer, or with `text`."""
+def teacher_forced(loaded: VLM, row: Example) -> Fed:
+    """Return the row's question with its answer."""
     encode = encoder(loaded.processor, loaded.family)
-    answer_ids = tuple(encode.answer(text or row.answer))
+    answer_ids = encode.answer(row.answer)
     inputs = loaded.family.extend(encode.row(Prompt.of(row, loaded.instruction)), answer_ids)
     require_room(loaded.model, inputs["input_ids"].shape[1], row.question)
     device = device_of(loaded.model)
@@ -67,13 +68,8 @@ def private_tokens(loaded: VLM, row: Example) -> list[int]:
     """Return the positions in the answer of the tokens of the requested private strings."""
     forms = [form for forms in requested_forms(row).values() for form in forms]
     spans = [match.span() for match in whole_matches(row.answer, forms, ignore_case=True)]
-    answer_ids = teacher_forced(loaded, row).answer
-    offsets = answer_offsets(loaded.processor, loaded.family, row.answer, answer_ids)
-    return [
-        index
-        for index, (token_start, token_end) in enumerate(offsets)
-        if any(token_start < end and token_end > start for start, end in spans)
-    ]
+    is_private = tokens_within(loaded.processor, loaded.family, row.answer, spans)
+    return [index for index, within in enumerate(is_private) if within]
 
 
 @contextmanager

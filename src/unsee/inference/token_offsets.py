@@ -7,9 +7,26 @@ from typing import Any
 
 from unsee.api import Family
 from unsee.errors import TrainingError, UserError
+from unsee.inference.encoder import encoder
 
 Span = tuple[int, int]
 """First character of a piece of text, and the one after its last."""
+
+
+def tokens_within(processor: Any, family: Family, text: str, spans: Sequence[Span]) -> list[bool]:
+    """Return for each token of an answer, without EOS, whether it shares a character with one of the spans.
+
+    Args:
+        processor: Processor with a fast tokenizer.
+        family: Family of the model, whose prompt precedes the answer.
+        text: Answer.
+        spans: Pieces of it.
+
+    Raises:
+        UserError: The tokenizer is a slow one, without offsets.
+    """
+    offsets = answer_offsets(processor, family, text, encoder(processor, family).answer(text))
+    return [any(start < span_end and end > span_start for span_start, span_end in spans) for start, end in offsets]
 
 
 def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]) -> list[Span]:
@@ -30,7 +47,8 @@ def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]
     tokenizer = processor.tokenizer
     if not tokenizer.is_fast:
         raise UserError(
-            "siu needs a fast tokenizer (tokenizer.json): only those say which characters a token stands for."
+            "Finding words among the tokens of an answer needs a fast tokenizer (tokenizer.json): only those say which "
+            "characters a token stands for. Give a checkpoint with one."
         )
     context = family.prompt(processor, "?", has_image=False)
     separator = "" if context[-1:].isspace() or text[:1].isspace() else " "

@@ -20,8 +20,7 @@ from unsee.api import Example, Kind, Role, Session
 from unsee.api.request import Target
 from unsee.errors import TrainingError, UserError, unknown_name
 from unsee.inference.batching import target_ids
-from unsee.inference.encoder import encoder
-from unsee.inference.token_offsets import Span, answer_offsets
+from unsee.inference.token_offsets import Span, tokens_within
 from unsee.methods.siu.names import Choice, substitutes
 from unsee.metrics._words import sentences
 from unsee.metrics.matching import contains
@@ -328,12 +327,8 @@ class Kept:
 def _kept_tokens(session: Session, row: Row) -> list[bool]:
     """Return for each supervised token of the row whether the KL covers it."""
     text = row.target.example.answer
-    token_ids = encoder(session.processor, session.family).answer(text)
-    offsets = answer_offsets(session.processor, session.family, text, token_ids)
-    covered = [
-        not any(start < span_end and end > span_start for span_start, span_end in row.spans) for start, end in offsets
-    ]
+    covered = [not within for within in tokens_within(session.processor, session.family, text, row.spans)]
     supervised_ids = target_ids(session.processor, session.family, row.target)
     if row.spans and all(covered):
         raise TrainingError(f"The masked text of {row.target.example.id!r} has no token of its own in {text!r}.")
-    return [*covered, *[True] * (len(supervised_ids) - len(token_ids))]
+    return [*covered, *[True] * (len(supervised_ids) - len(covered))]
