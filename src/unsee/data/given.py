@@ -11,6 +11,7 @@ from PIL import Image
 
 from unsee.api.pictures import opaque
 from unsee.data.sources import Source, in_split, split_of
+from unsee.data.tables import require_distinct
 from unsee.errors import UserError, short_repr
 
 _MISSING: Final = ("NAType", "NaTType")
@@ -35,7 +36,7 @@ def source_of(data: Any) -> Source:
 def _rows(data: Any) -> Iterable[Any]:
     library = type(data).__module__.partition(".")[0]
     if library == "pandas" and hasattr(data, "to_dict"):
-        _require_names(data)
+        require_distinct([str(column) for column in getattr(data, "columns", ())], "The DataFrame")
         return list(data.to_dict("records"))
     if library == "datasets" and isinstance(data, Mapping):  # DatasetDict
         splits = {name: split_of(str(name), alone=len(data) == 1) for name in data}
@@ -47,15 +48,6 @@ def _rows(data: Any) -> Iterable[Any]:
     raise UserError(
         f"data must be a path, a hub id, a list of mappings, a DataFrame or a datasets.Dataset, got {short_repr(data)}."
     )
-
-
-def _require_names(data: Any) -> None:
-    """Raise if a DataFrame has duplicate columns, of which the last would win."""
-    columns = [str(column) for column in getattr(data, "columns", ())]
-    if duplicates := sorted({column for column in columns if columns.count(column) > 1}):
-        raise UserError(
-            f"The DataFrame has column {', '.join(map(short_repr, duplicates))} twice; rename or remove one of them."
-        )
 
 
 def _with_encoded_images(data: Any) -> Any:

@@ -213,7 +213,7 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
     csv_form = csv_format(path)
     with path.open(encoding=csv_form.encoding, newline="") as file:
         reader = csv.DictReader(file, strict=True, delimiter=csv_form.delimiter)
-        _require_names(reader.fieldnames or [], path.name)
+        require_distinct(reader.fieldnames or [], path.name)
         for number, row in enumerate(reader, 1):
             # DictReader collects surplus cells under None and fills missing ones with None.
             if None in row or None in row.values():
@@ -224,8 +224,8 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
             yield row
 
 
-def _require_names(columns: Sequence[str], name: str) -> None:
-    """Raise if the header has duplicate columns, of which the last would win silently."""
+def require_distinct(columns: Sequence[str], name: str) -> None:
+    """Raise if a table has duplicate columns, of which the last would win silently."""
     if duplicates := sorted({column for column in columns if columns.count(column) > 1}):
         raise UserError(
             f"{name} has column {', '.join(map(short_repr, duplicates))} twice; rename or remove one of them."
@@ -237,7 +237,7 @@ def _parquet(path: Path) -> list[Any]:
     import pyarrow.parquet
 
     try:
-        _require_names(pyarrow.parquet.read_schema(path).names, path.name)
+        require_distinct(pyarrow.parquet.read_schema(path).names, path.name)
         return list(pyarrow.parquet.read_table(path).to_pylist())
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} is no readable Parquet file: {error}") from error
