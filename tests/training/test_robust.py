@@ -245,7 +245,7 @@ def test_impossible_combinations_are_refused_before_training(tmp_path):
         make(tmp_path, robust_mix=1.5)
     with pytest.raises(UserError, match="Turn one of them off"):
         make(tmp_path, robust="lat", gradient_checkpointing=True)
-    with pytest.raises(UserError, match=r"last one of this model is 1"):
+    with pytest.raises(UserError, match=r"robust_layer=2 is no decoder layer .* has 0 to 1;"):
         run(make(tmp_path, robust="lat", robust_layer=2, **ONE))
     with pytest.raises(UserError, match="robust_rho must not be negative"):
         make(tmp_path, robust_rho=-1.0)

@@ -19,9 +19,9 @@ from unsee.errors import UserError
 from unsee.inference.batching import Batch, collate
 from unsee.losses import per_sample, squared_distance_loss
 from unsee.methods.common.down_projections import DOWN
-from unsee.methods.common.layer_states import StartStates, answer_states, chosen_layer
+from unsee.methods.common.layer_states import StartStates, answer_states
 from unsee.methods.common.reference_model import CHUNK, as_start
-from unsee.models.steering.hooks import decoder_layers
+from unsee.models.steering.hooks import common_layer, common_layers, decoder_layers
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import Parts, minimise, plan_batches, required
@@ -49,7 +49,7 @@ class RMU(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise both distances."""
-        layer = chosen_layer(session.model, self.layer, LAYER)
+        layer = self._chosen_layer(session.model)
         if self.update == "down_proj":
             _freeze_others(session.model, layer)
             if parts := [part for part in session.training.parts if part != "language"]:
@@ -74,6 +74,13 @@ class RMU(Method):
                 yield {"loss": self.retain_weight * retain_distance, "retain_rmu": retain_distance}
 
         minimise(session, objective, forget=targets, retain=retain_answers)
+
+    def _chosen_layer(self, model: Module) -> int:
+        """Return the layer whose output is moved. It is one that every question passes."""
+        if self.layer != -1:
+            return common_layer(model, self.layer, "method.layer")
+        layers = common_layers(model)
+        return LAYER if LAYER in layers else layers[len(layers) // 2]
 
     def _control(self, session: Session) -> Tensor:
         """Return c u, u a unit vector with the direction of a uniform draw from [0, 1]^d [paper; code]."""

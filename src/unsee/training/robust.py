@@ -23,7 +23,7 @@ from unsee.api import Session, Training
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.inference.batching import Batch
-from unsee.models.steering.hooks import common_layers, decoder_layers
+from unsee.models.steering.hooks import common_layer, common_layers, decoder_layers
 from unsee.training.latent import Latent
 from unsee.training.trainable import trainable
 from unsee.utils.files import follow_umask
@@ -100,20 +100,10 @@ class Perturbed:
 
 
 def _attacked_layer(model: Module, layer: int) -> Module:
-    """Return the decoder layer whose output is attacked, the middle one for -1.
-
-    Raises:
-        UserError: The model has no such layer, or not every question passes it.
-    """
+    """Return the decoder layer whose output is attacked, the middle one for -1."""
     layers = common_layers(model)
-    if layer == -1:
-        layer = layers[(len(layers) - 1) // 2]
-    if layer not in layers:
-        raise UserError(
-            f"training.robust_layer={layer} is no decoder layer that every question passes; the last one of this model is "
-            f"{layers[-1]}, -1 is the middle one."
-        )
-    return decoder_layers(model)[layer]
+    index = layers[(len(layers) - 1) // 2] if layer == -1 else common_layer(model, layer, "training.robust_layer")
+    return decoder_layers(model)[index]
 
 
 def extra_bytes(training: Training) -> int:

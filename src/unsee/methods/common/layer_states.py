@@ -21,14 +21,13 @@ from unsee.api import Session
 from unsee.api.request import Target
 from unsee.compat.probes import trying
 from unsee.distributed import processes
-from unsee.errors import UserError
 from unsee.inference.answer_logits import in_order
 from unsee.inference.batching import Batch, collate
 from unsee.inference.packing import keeps_logits
 from unsee.inference.vision_cache import with_features
 from unsee.losses import IGNORE
 from unsee.methods.common.reference_model import CHUNK, as_start
-from unsee.models.steering.hooks import common_layers, decoder_layers
+from unsee.models.steering.hooks import decoder_layers
 from unsee.training.precision import autocast
 
 
@@ -67,31 +66,6 @@ def layer_outputs(model: Module, layers: Sequence[int]) -> Iterator[dict[int, Te
         for layer in layers:
             hooks.enter_context(modules[layer].register_forward_hook(partial(keep, layer)))
         yield outputs_btd
-
-
-def chosen_layer(model: Module, layer: int, default: int) -> int:
-    """Return the requested decoder layer.
-
-    -1 stands for `default`, or the middle layer of a model without that one.
-
-    Raises:
-        UserError: The model has no such layer, or skips it for questions without an image (Mllama's cross-attention).
-    """
-    usable_layers = common_layers(model)
-    if layer == -1:
-        return default if default in usable_layers else usable_layers[len(usable_layers) // 2]
-    if layer not in usable_layers:
-        raise UserError(
-            f"method.layer={layer} is no decoder layer that every question passes. This model has {_layer_text(usable_layers)}; "
-            "-1 chooses one."
-        )
-    return layer
-
-
-def _layer_text(layers: Sequence[int]) -> str:
-    """Return the layers as text, an unbroken range by its ends."""
-    is_range = list(layers) == list(range(layers[0], layers[-1] + 1))
-    return f"{layers[0]} to {layers[-1]}" if is_range else ", ".join(map(str, layers))
 
 
 class StartStates:

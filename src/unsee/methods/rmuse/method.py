@@ -28,7 +28,7 @@ from unsee.methods.rmuse.hidden_states import PROMPT_END, ForcedAnswer, Span, sp
 from unsee.metrics.chain import parse_chain
 from unsee.models.steering.artifact import Artefact, Directions, Gate, Rule, Score, Update, Where, fires
 from unsee.models.steering.geometry import ZScore, balanced_threshold, contrast, oriented, subspace, zscore
-from unsee.models.steering.hooks import attach, common_layers
+from unsee.models.steering.hooks import attach, common_layers, layer_text
 from unsee.utils.grouping import evenly
 from unsee.utils.seeds import seed_of
 
@@ -445,9 +445,8 @@ def _layers(settings: RMuse, available: Sequence[int]) -> tuple[tuple[int, ...],
     steered = tuple(sorted(settings.layers)) or tuple(layer for layer in middle if layer in available)
     scoring = steered[len(steered) // 2] if settings.scoring_layer is None else settings.scoring_layer
     if not {*steered, scoring} <= set(available):
-        layer_names = f"0 to {depth - 1}" if len(available) == depth else ", ".join(map(str, available))
         raise UserError(
-            f"The model has decoder layers {layer_names} that every request goes through, but layers {steered} and {scoring} are "
+            f"The model has decoder layers {layer_text(available)} that every request goes through, but layers {steered} and {scoring} are "
             "asked for."
         )
     return steered, scoring

@@ -265,6 +265,36 @@ def common_layers(model: Module) -> list[int]:
     return [layer for layer in range(len(decoder_layers(model))) if layer not in skipped]
 
 
+def common_layer(model: Module, layer: int, setting: str) -> int:
+    """Return the requested decoder layer.
+
+    Args:
+        model: The model.
+        layer: The layer, counted from 0.
+        setting: Path of the setting that requests it.
+
+    Raises:
+        UserError: The model has no such layer, or skips it for questions without an image.
+    """
+    layers = common_layers(model)
+    if layer not in layers:
+        raise UserError(
+            f"{setting}={layer} is no decoder layer that every question passes. This model has {layer_text(layers)}; "
+            "-1 chooses one."
+        )
+    return layer
+
+
+def layer_text(layers: Sequence[int]) -> str:
+    """Return ascending layers as text, an unbroken range by its ends.
+
+    >>> layer_text([0, 1, 2]), layer_text([0, 1, 3])
+    ('0 to 2', '0, 1, 3')
+    """
+    is_range = list(layers) == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]} to {layers[-1]}" if is_range else ", ".join(map(str, layers))
+
+
 def kind_of(images: Sequence[bool], device: torch.device) -> int | Tensor:
     """Return 1 for rows with an image and 0 for rows without, as one number if all are alike."""
     return int(images[0]) if len(set(images)) == 1 else torch.tensor(images, device=device).long()
