@@ -18,6 +18,10 @@ BORDER: Final = 1e-6
 """Distance of clamped cosines from -1 and 1 (docs/published.md, step 5) [inferred]."""
 EPS: Final = 1e-6
 """Smallest standard deviation used as a divisor (docs/published.md, step 1) [inferred]."""
+SHRINKAGE: Final = 0.01
+"""Share of the mean variance that is added to every dimension, so that few samples have a discriminant [inferred]."""
+KARCHER_STEPS: Final = 10
+"""Steps towards the mean on the sphere (docs/published.md, step 5) [inferred]."""
 
 ZScore = Literal["center_and_scale", "scale_only"]
 
@@ -63,15 +67,19 @@ def oriented(direction_d: Tensor, shift_d: Tensor) -> Tensor:
     return direction_d if direction_d @ shift_d >= 0 else -direction_d
 
 
-def contrast(forget_nd: Tensor, retain_nd: Tensor, shrinkage: float = 0.01) -> Tensor:
+def contrast(forget_nd: Tensor, retain_nd: Tensor) -> Tensor:
     """Return Fisher's linear discriminant of two sets of states.
 
     >>> contrast(torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.tensor([[-1.0, 0.0], [-1.0, 2.0]])).tolist()
     [1.0, 0.0]
+    >>> contrast(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, -1.0]])).tolist()
+    [0.0, 1.0]
     """
     centred_nd = torch.cat([states_nd - states_nd.mean(0) for states_nd in (forget_nd, retain_nd)])
     covariance_dd = centred_nd.T @ centred_nd / len(centred_nd)
-    ridge = shrinkage * covariance_dd.diagonal().mean() * torch.eye(len(covariance_dd))
+    variance = covariance_dd.diagonal().mean()
+    # Equal states have no variance: then the discriminant is the direction from one mean to the other.
+    ridge = SHRINKAGE * (variance if variance > 0 else 1.0) * torch.eye(len(covariance_dd))
     return normalize(torch.linalg.solve(covariance_dd + ridge, forget_nd.mean(0) - retain_nd.mean(0)), dim=0)
 
 
@@ -116,19 +124,18 @@ def aside(unit: Tensor) -> Tensor:
     return normalize(axis - (axis * unit).sum(-1, keepdim=True) * unit, dim=-1)
 
 
-def karcher_mean(points_nd: Tensor, weights_n: Tensor | None = None, steps: int = 10) -> Tensor:
+def karcher_mean(points_nd: Tensor) -> Tensor:
     """Return the Karcher mean of unit vectors on the sphere (docs/published.md, step 5).
 
     >>> karcher_mean(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     tensor([0.7071, 0.7071])
     """
-    weights = torch.full((len(points_nd),), 1 / len(points_nd)) if weights_n is None else weights_n / weights_n.sum()
-    weights_n1 = weights.to(points_nd)[:, None]
-    mean_d = normalize((weights_n1 * points_nd).sum(0), dim=0)
-    for _ in range(steps):
+    weight = 1 / len(points_nd)
+    mean_d = normalize((weight * points_nd).sum(0), dim=0)
+    for _ in range(KARCHER_STEPS):
         cosine_n1 = (points_nd @ mean_d)[:, None]
         tangent_nd = arc(cosine_n1) * normalize(points_nd - cosine_n1 * mean_d, dim=-1)
-        step_d = (weights_n1 * tangent_nd).sum(0)
+        step_d = (weight * tangent_nd).sum(0)
         length = step_d.norm()
         mean_d = normalize(length.cos() * mean_d + length.sin() * normalize(step_d, dim=0), dim=0)
     return mean_d
