@@ -14,7 +14,7 @@ from unsee.inference.batching import Batch, collate
 from unsee.losses import dpo_loss
 from unsee.methods.common.guidance import ANSWER, all_drawn, forget_questions, idle_draws, without_private
 from unsee.methods.common.reference_model import StartLogprobs
-from unsee.training.targets import retain_targets
+from unsee.training.targets import own_answers, retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
 
 INSTRUCTION: Final = (
@@ -63,10 +63,10 @@ class AltPO(Method):
         """Minimise the DPO loss on pairs of alternate and forget answer."""
         retain_answers = retain_targets(session, self.retain_weight)
         alternates = self._alternates(session)
-        start = StartLogprobs(session, [*alternates, *_own_answers(alternates)])
+        start = StartLogprobs(session, [*alternates, *own_answers([target.example for target in alternates])])
 
         def objective(alternate: Batch, retain: Batch | None) -> Iterator[Parts]:
-            forget = collate(session, _own_answers(alternate.targets), alternate.index, alternate.places)
+            forget = collate(session, own_answers(alternate.examples), alternate.index, alternate.places)
             rejected_b = answer_logprob(session.model, forget).sum_b - start(forget)
             chosen_b = answer_logprob(session.model, alternate).sum_b - start(alternate)
             altpo = dpo_loss(chosen_b, rejected_b, self.beta)
@@ -87,8 +87,3 @@ class AltPO(Method):
             "of method.instruction, or a higher method.temperature."
         )
         return all_drawn(session, examples, draws, message)
-
-
-def _own_answers(targets: list[Target] | tuple[Target, ...]) -> list[Target]:
-    """Return the forget answer to the question of each target."""
-    return [Target(example=target.example) for target in targets]

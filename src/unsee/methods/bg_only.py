@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unsee.api import Session, Trial
-from unsee.api.request import Target
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch, collate
 from unsee.methods.common.guidance import Guide, Guided, forget_questions
-from unsee.training.targets import retain_targets
+from unsee.training.targets import own_answers, retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
 
 
@@ -34,5 +33,4 @@ class BGOnly(Guided):
             yield {"loss": self.guidance_weight * guidance_kl, "guidance_kl": guidance_kl}
             yield from retain_term(session, retain, self.retain_weight)
 
-        targets = [Target(example=example) for example in guided_examples]
-        minimise(session, objective, forget=targets, retain=retain_answers)
+        minimise(session, objective, forget=own_answers(guided_examples), retain=retain_answers)

@@ -5,7 +5,7 @@ Settings marked [inferred] are ours where the authors are silent, or where their
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal
@@ -29,6 +29,7 @@ from unsee.methods.mmunlearner.released import Like, Released
 from unsee.methods.mmunlearner.saliency import Sweep, maskable, saliency_mask
 from unsee.methods.mmunlearner.text_questions import TEXTS, Source, with_texts
 from unsee.training.loop import make_schedule
+from unsee.training.targets import own_answers
 from unsee.training.trainable import trainable
 from unsee.training.trainer import minimise, plan_batches, retain_term
 from unsee.utils.files import remove_folder
@@ -172,7 +173,7 @@ class MMUnlearner(Method):
         }
         return mask
 
-    def _joint(self, session: Session, mask: Mask | None, retain: list[Target]) -> None:
+    def _joint(self, session: Session, mask: Mask | None, retain: Sequence[Target]) -> None:
         """Minimise both terms in one step: mask, add, clip, AdamW."""
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
@@ -183,7 +184,7 @@ class MMUnlearner(Method):
             session, objective, forget=_forget(session), retain=retain, separate=True, retain_ratio=self.retain_ratio
         )
 
-    def _alternating(self, session: Session, mask: Mask | None, retain: list[Target]) -> None:
+    def _alternating(self, session: Session, mask: Mask | None, retain: Sequence[Target]) -> None:
         """Alternate a forget step with its own AdamW and a retain step with the loop's."""
         _require_steps_of_our_own(session)
         forget = _forget(session)
@@ -203,8 +204,8 @@ class MMUnlearner(Method):
             forget_nll = answer_nll(*answer_logits(session.model, forget))
             yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
 
-    def _retain(self, session: Session) -> list[Target]:
-        targets = [Target(example=example) for example in session.of(*map(Role, self.retain))]
+    def _retain(self, session: Session) -> Sequence[Target]:
+        targets = own_answers(session.of(*map(Role, self.retain)))
         if not targets:
             raise UserError(
                 f"mmunlearner needs retain examples, but the data have none of the roles {', '.join(self.retain)}. "
@@ -320,6 +321,6 @@ def _sweep_record(facts: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
     return {"used": facts["used"], "curve": curve, "settled": converged}
 
 
-def _forget(session: Session) -> list[Target]:
+def _forget(session: Session) -> Sequence[Target]:
     """Return T: questions about seen forget images, without text questions."""
-    return [Target(example=example) for example in session.of(Role.FORGET) if example.image is not None]
+    return own_answers([example for example in session.of(Role.FORGET) if example.image is not None])
