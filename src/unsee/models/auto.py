@@ -60,8 +60,29 @@ class AutoFamily(Family):
         return load(path, dtype=dtype)
 
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
-        """Return the user turn in the checkpoint's chat template."""
-        return _prompt(processor, question, has_image=has_image, instruction=instruction, date=self.date)
+        """Return the user turn in the checkpoint's chat template, up to the start of the answer."""
+        text = f"{instruction} {question}" if instruction else question
+        content = [{"type": "image"}] if has_image else []
+        turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+        template_kwargs = (
+            {"date_string": self.date} if self.date and "date_string" in str(processor.chat_template) else {}
+        )
+        try:
+            rendered: str = processor.apply_chat_template(
+                [turn], add_generation_prompt=True, tokenize=False, **template_kwargs
+            )
+        # A template is a program: besides its own errors it raises whatever its expressions do (OverflowError, KeyError, ...).
+        except Exception as error:
+            raise UserError(
+                f"The chat template does not render a turn whose content is a list of an image and a text ({short_repr(str(error))}). "
+                "Write a family with a `prompt` of its own: docs/extending.md."
+            ) from error
+        if len(rendered) > LONGEST_PROMPT + len(text):
+            raise UserError(
+                f"The chat template writes {len(rendered):,} characters around a question. It is damaged; copy chat_template.jinja "
+                "of the original checkpoint."
+            )
+        return rendered
 
     def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> dict[str, Tensor]:
         """Return left-padded inputs with every key of the processor.
@@ -205,30 +226,6 @@ def _require_decoder(model: Any, path: Path | str) -> None:
             f"Expected a decoder that continues a prompt with an image, but {path} holds a "
             f"{model.config.model_type!r} model, which takes {', '.join(list(parameters)[:6])}, ... Give another checkpoint."
         )
-
-
-def _prompt(processor: Any, question: str, *, has_image: bool, instruction: str = "", date: str = "") -> str:
-    """Render the user turn in the chat template, up to the start of the answer."""
-    text = f"{instruction} {question}" if instruction else question
-    content = [{"type": "image"}] if has_image else []
-    turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
-    template_kwargs = {"date_string": date} if date and "date_string" in str(processor.chat_template) else {}
-    try:
-        rendered: str = processor.apply_chat_template(
-            [turn], add_generation_prompt=True, tokenize=False, **template_kwargs
-        )
-    # A template is a program: besides its own errors it raises whatever its expressions do (OverflowError, KeyError, ...).
-    except Exception as error:
-        raise UserError(
-            f"The chat template does not render a turn whose content is a list of an image and a text ({short_repr(str(error))}). "
-            "Write a family with a `prompt` of its own: docs/extending.md."
-        ) from error
-    if len(rendered) > LONGEST_PROMPT + len(text):
-        raise UserError(
-            f"The chat template writes {len(rendered):,} characters around a question. It is damaged; copy chat_template.jinja "
-            "of the original checkpoint."
-        )
-    return rendered
 
 
 def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:

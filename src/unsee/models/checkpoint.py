@@ -71,7 +71,7 @@ def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] =
     return VLM(model=model, processor=processor, family=family, instruction=instruction)
 
 
-def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[VLM, VLM] | None:
+def open_switchable(path: Path | str) -> tuple[VLM, VLM] | None:
     """Open an adapter folder unmerged, and return its base and itself, which share one model.
 
     Inside `model.disable_adapter()` the model is the base. None where the two cannot be one model: no adapter folder, an
@@ -86,7 +86,7 @@ def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[VLM, VLM]
     if unswitchable or any(map(_EMBEDDINGS.search, _shapes(folder))):
         return None
     with _standing_on(folder, ()) as base_path:
-        base = open_model(base_path, dtype=dtype, above=(folder.resolve(),))
+        base = open_model(base_path, above=(folder.resolve(),))
     if hooks.steerings_of(base.model):
         return None
     model = _with_adapter(base.model, folder).eval()

@@ -68,10 +68,6 @@ class TrainingMonitor:
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
 
-    def means(self) -> dict[str, float]:
-        """Return the mean of every loss part over the batches of this step."""
-        return {name: total / self.micro for name, total in self.sums.items()}
-
     def compare_notes(self, step: int) -> None:
         """Average the loss parts over ranks, so that all log and judge the same numbers."""
         if processes.world() == 1:
@@ -125,7 +121,7 @@ class TrainingMonitor:
 
     def log(self, step: int, norm: float, rate: float) -> dict[str, float]:
         """Write the log row of a step, and return the numbers for trackers."""
-        means = self.means()
+        means = {name: total / self.micro for name, total in self.sums.items()}
         row: dict[str, Any] = {"step": step, "epoch": round(self.plan.epoch_at(step), 4), **means}
         row |= {"grad_norm": norm, "lr": rate}
         checks = {} if self.usr is None else {"usr": self.usr}

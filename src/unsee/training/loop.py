@@ -79,14 +79,11 @@ class _Batches:
         self.ahead = ThreadPoolExecutor(1) if session.engine.prefetch and not on_cpu else None
         self.next: tuple[int, Future[tuple[Batch, Batch | None]]] | None = None
 
-    def __len__(self) -> int:
-        return len(self.plan)
-
     def __getitem__(self, index: int) -> tuple[Batch, Batch | None]:
         if self.ahead is None:
             return self._make(index)
         batches = self.next[1].result() if self.next and self.next[0] == index else self._make(index)
-        self.next = (index + 1, self.ahead.submit(self._make, index + 1)) if index + 1 < len(self) else None
+        self.next = (index + 1, self.ahead.submit(self._make, index + 1)) if index + 1 < len(self.plan) else None
         return batches
 
     def close(self) -> None:

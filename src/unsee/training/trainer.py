@@ -17,8 +17,8 @@ from unsee.distributed.deepspeed import require_possible
 from unsee.distributed.fsdp import shard, shell_of, unsharded
 from unsee.errors import TrainingError, UserError
 from unsee.inference import vision_cache
-from unsee.inference.answer_logits import AnswerLogprob, answer_logits, answer_logprob
-from unsee.inference.batching import Batch, collate
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
 from unsee.losses import answer_nll
 from unsee.training.batch_plan import Plan
 from unsee.training.loop import Loop, Objective, Parts
@@ -29,14 +29,8 @@ from unsee.utils.memory import peak_gib, reset_peak
 from unsee.utils.terminal import note_once
 
 __all__ = [
-    "AnswerLogprob",
-    "Batch",
     "Objective",
     "Parts",
-    "Target",
-    "answer_logits",
-    "answer_logprob",
-    "collate",
     "minimise",
     "plan_batches",
     "prepare",
