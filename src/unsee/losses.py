@@ -166,7 +166,7 @@ def js_to_token(logits_bav: Tensor, tokens_ba: Tensor) -> Tensor:
 
 
 def token_js(u_bav: Tensor, v_bav: Tensor) -> Tensor:
-    """Return the Jensen-Shannon divergence of two laws per position, in nats: at most log 2."""
+    """Return the Jensen-Shannon divergence of two distributions per position, in nats: at most log 2."""
     u_bav, v_bav = u_bav.float().log_softmax(-1), v_bav.float().log_softmax(-1)
     middle_bav = torch.logaddexp(u_bav, v_bav) - math.log(2)
     return (u_bav.exp() * (u_bav - middle_bav) + v_bav.exp() * (v_bav - middle_bav)).sum(-1) / 2

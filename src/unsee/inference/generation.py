@@ -121,6 +121,7 @@ def generate(
     readings = readings or Readings({})
     indices = range(len(prompts)) if places is None else places
     seeds = [seed_of(seed, index) for index in indices] if sampling else []
+    stops = _stops(vlm)
     with torch.no_grad(), evaluating(vlm.model):
         shared_groups, plain_indices = _split(vlm, prompts)
         indexed_ids = decode(
@@ -128,7 +129,7 @@ def generate(
             shared_groups,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
-            stops=_stops(vlm),
+            stops=stops,
             pad_id=pad_id(vlm.processor),
             engine=vlm.engine,
             draw=_Gumbel(sampling, seeds).draw if sampling else None,
@@ -140,7 +141,6 @@ def generate(
             generation.plainly((index for index in plain_indices if index not in readings.tokens), sampling, seeds),
         )
         ids_by_index = dict(track(generated, progress, len(prompts), shown=bool(progress)))
-    stops = _stops(vlm)
     return [completion_of(vlm.processor, ids_by_index.get(i, ()), stops) for i in range(len(prompts))]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 
-from unsee.api import PROBES, Example, Session
+from unsee.api import PROBES, Example, Kind, Session
 from unsee.api.request import Prompt, Target
 from unsee.distributed import processes
 from unsee.distributed.fsdp import gathered_weights
@@ -21,12 +21,16 @@ from unsee.training.precision import autocast
 
 def seen_probes(targets: Sequence[Target]) -> list[Example]:
     """Return the distinct (image, question) pairs that ask for private information."""
-    probes: dict[tuple[str, str], Example] = {}
-    for target in targets:
-        example = target.example
-        if example.kind in PROBES and example.private:
-            probes.setdefault((example.image.key if example.image else "", example.question), example)
-    return list(probes.values())
+    return private_questions((target.example for target in targets), PROBES)
+
+
+def private_questions(examples: Iterable[Example], kinds: Collection[Kind]) -> list[Example]:
+    """Return the distinct (image, question) pairs of these kinds that ask for private information."""
+    questions: dict[tuple[str, str], Example] = {}
+    for example in examples:
+        if example.kind in kinds and example.private:
+            questions.setdefault((example.image.key if example.image else "", example.question), example)
+    return list(questions.values())
 
 
 def finite_output(session: Session, targets: Sequence[Target]) -> bool:

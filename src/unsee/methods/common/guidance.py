@@ -25,6 +25,7 @@ from unsee.losses import Direction, Reduction, kl_loss
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start, weights_hash
 from unsee.metrics.matching import leaked_facts, unreadable
 from unsee.models.auto import image_token_id
+from unsee.training.stop_rule import private_questions
 from unsee.utils.files import atomic_write_jsonl, read_jsonl
 from unsee.utils.seeds import seed_of
 
@@ -92,10 +93,8 @@ def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[st
         samples = _draw_all(session, examples, draws)
         if processes.is_main():
             atomic_write_jsonl(cache, ({"id": example_id, **asdict(sample)} for example_id, sample in samples.items()))
-    drawn_count, rejected_count = (
-        sum(sample.drawn for sample in samples.values()),
-        sum(sample.rejected for sample in samples.values()),
-    )
+    drawn_count = sum(sample.drawn for sample in samples.values())
+    rejected_count = sum(sample.rejected for sample in samples.values())
     session.notes[draws.name] = {
         "questions": len(samples),
         "kept": sum(len(sample.kept) for sample in samples.values()),
@@ -123,16 +122,13 @@ def as_targets(example: Example, answers: Sequence[Completion]) -> list[Target]:
 def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[Example]:
     """Return the distinct seen forget questions for private information."""
     kinds = PROBES if queries == "all" else {Kind.OPEN}
-    distinct_examples: dict[tuple[str, str], Example] = {}
-    for example in session.of(Role.FORGET):
-        if example.kind in kinds and example.private:
-            distinct_examples.setdefault((example.image.key if example.image else "", example.question), example)
-    if not distinct_examples:
+    questions = private_questions(session.of(Role.FORGET), kinds)
+    if not questions:
         way_out = "Add some." if queries == "all" else "Add some, or set method.queries=all."
         raise UserError(
             f"No forget example can be used: expected questions of kind {', '.join(sorted(kinds))} with private strings. {way_out}"
         )
-    return list(distinct_examples.values())
+    return questions
 
 
 def undesired_targets(

@@ -22,7 +22,7 @@ from unsee.methods.common.guidance import INSTRUCTION, idle_draws
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.methods.unsee.forms import Form
 from unsee.methods.unsee.student import KeptStop, shrink
-from unsee.methods.unsee.teacher import Law, Scope, kept_targets, lessons, with_name_share
+from unsee.methods.unsee.teacher import Scope, TeacherDistribution, kept_targets, lessons, with_name_share
 from unsee.training.collapse_guard import spread
 from unsee.training.trainer import Parts, minimise, plan_batches
 from unsee.utils.terminal import note_once
@@ -155,7 +155,7 @@ class Unsee(Method):
         taught_lessons = lessons(session, self.scope, self.instruction, self.rollouts, self.temperature)
         retain_answers = kept_targets(session, self.scope, self.forms) if self.retain_weight else []
         forget = [lesson.student for lesson in with_name_share(taught_lessons, self.name_share)]
-        law = Law(session, taught_lessons, self.strangers, self.teacher)
+        teacher_logprobs = TeacherDistribution(session, taught_lessons, self.strangers, self.teacher)
         probes = spread(retain_answers, PROBES) if self.kept else []
         plan = plan_batches(session, forget, retain_answers, self.retain_ratio)
         start = StartLogits(session, [*plan.met(), *probes], teacher=self.teacher)
@@ -181,7 +181,7 @@ class Unsee(Method):
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             logits_bav, labels_ba = answer_logits(session.model, forget)
-            forget_gap = self._gap(law(forget, labels_ba), logits_bav, labels_ba)
+            forget_gap = self._gap(teacher_logprobs(forget, labels_ba), logits_bav, labels_ba)
             yield {"loss": self.forget_weight * forget_gap, "forget_gap": forget_gap}
             if retain is not None:
                 retain_gap = gap(retain)

@@ -41,13 +41,13 @@ def shrink(model: Module, training: Training, share: float, noise: float, locate
     """
     if not share:
         return 0
-    is_adapted = isinstance(model, PeftModel)
-    change = _adapters if is_adapted else _matrices
     with torch.no_grad():
-        return change(model, training, share, noise, located, seed)
+        if isinstance(model, PeftModel):
+            return _shrink_adapters(model, training, share, noise, located, seed)
+        return _shrink_matrices(model, share, noise, located, seed)
 
 
-def _matrices(model: Module, _: Training, share: float, noise: float, located: str, seed: int) -> int:
+def _shrink_matrices(model: Module, share: float, noise: float, located: str, seed: int) -> int:
     count = 0
     for name, weight in trainable(model).items():
         module_name = name.rpartition(".")[0]
@@ -61,7 +61,7 @@ def _matrices(model: Module, _: Training, share: float, noise: float, located: s
     return count
 
 
-def _adapters(model: Module, training: Training, share: float, noise: float, located: str, seed: int) -> int:
+def _shrink_adapters(model: Module, training: Training, share: float, noise: float, located: str, seed: int) -> int:
     count = 0
     scale = training.alpha / training.rank
     weights = dict(model.named_parameters())

@@ -106,7 +106,7 @@ def kept_targets(session: Session, scope: Scope, forms: Sequence[Form] = ()) -> 
     return own_answers([*rows, *other_forms(rows, forms, session.seed)])
 
 
-class Law:
+class TeacherDistribution:
     """Teacher's distribution over completions about the forget set.
 
     It is the guided one, mixed with a share of that on strangers.
