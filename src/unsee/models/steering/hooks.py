@@ -9,7 +9,7 @@ Shapes: b rows, c columns of a pass, e prompt ends, r rows, l lanes, d width of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -312,7 +312,7 @@ class Requests:
     @contextmanager
     def prefixes(self) -> Iterator[None]:
         """Declare that no prompt ends in the passes of the block."""
-        with self._declaring(lambda: _Turn("nobody", self.kind)):
+        with self._declaring([_Turn("nobody", self.kind) for _ in self.live]):
             yield
 
     @contextmanager
@@ -321,10 +321,7 @@ class Requests:
 
         `real_rl` marks the lanes in use.
         """
-        if not self.live:
-            yield
-            return
-        with self._declaring(lambda: _Turn("prompts", self.kind, ends_l, real_rl)):
+        with self._declaring([_Turn("prompts", self.kind, ends_l, real_rl) for _ in self.live]):
             yield
         for turn in self.turns:
             turn.speaks = "answers"
@@ -332,12 +329,8 @@ class Requests:
     @contextmanager
     def answers(self) -> Iterator[None]:
         """Declare that every column in the block is a next answer token."""
-        for steering, turn in zip(self.live, self.turns, strict=True):
-            steering.declared = turn
-        try:
+        with self._declaring(self.turns):
             yield
-        finally:
-            self._undeclare()
 
     def take(self, row_r: Tensor, lane_rl: Tensor) -> None:
         """Keep these rows, and these lanes of each."""
@@ -348,18 +341,15 @@ class Requests:
                 turn.decide(turn.open_be[row_r[:, None], lane_rl])
 
     @contextmanager
-    def _declaring(self, make: Callable[[], _Turn]) -> Iterator[None]:
-        self.turns = [make() for _ in self.live]
-        for steering, turn in zip(self.live, self.turns, strict=True):
+    def _declaring(self, turns: list[_Turn]) -> Iterator[None]:
+        self.turns = turns
+        for steering, turn in zip(self.live, turns, strict=True):
             steering.declared = turn
         try:
             yield
         finally:
-            self._undeclare()
-
-    def _undeclare(self) -> None:
-        for steering in self.live:
-            steering.declared = None
+            for steering in self.live:
+                steering.declared = None
 
 
 def save_all(model: Module, folder: Path) -> None:
