@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 from unsee.errors import UserError
+from unsee.methods.mmunlearner import masks
 from unsee.methods.mmunlearner.masks import Mask, agreement, count, load_mask, pack, unpack
 from unsee.testing.tiny import tiny_model
 
@@ -61,6 +62,16 @@ def test_file_holds_the_bits_and_little_more(tmp_path):
         assert again.entries[name].kept == mask.entries[name].kept
     assert again.report() == mask.report()
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_writing_that_is_broken_off_leaves_nothing(tmp_path, monkeypatch):
+    def cut(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(masks, "save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        random_mask()[1].save(tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_metadata_say_what_the_mask_was_made_from(tmp_path):

@@ -9,7 +9,6 @@ Bits are packed eight to a byte, little bit order, weights row by row; the last 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,13 +18,13 @@ from typing import Any, Final, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import Module
 
 from unsee.errors import UserError
 from unsee.training.trainable import trainable
-from unsee.utils.files import follow_umask
+from unsee.utils.files import atomic_writer
 from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
@@ -114,12 +113,9 @@ class Mask:
 
     def save(self, path: Path) -> None:
         """Write packed bits and facts atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_name(f".{path.name}.{os.getpid()}")
         metadata = {"format": FORMAT, "facts": json.dumps(dict(self.facts)), "tensors": json.dumps(self._shares())}
-        save_file({name: entry.bits.cpu() for name, entry in self.entries.items()}, partial_path, metadata)
-        follow_umask(partial_path)
-        partial_path.replace(path)
+        with atomic_writer(path) as stream:
+            stream.write(save({name: entry.bits.cpu() for name, entry in self.entries.items()}, metadata))
 
     def _shares(self) -> dict[str, dict[str, Any]]:
         return {
