@@ -21,6 +21,8 @@ from unsee.api.request import ModelBackend
 from unsee.errors import UserError, short_repr
 from unsee.inference.batching import room, too_long
 from unsee.inference.encoder import answer_ids, encoder
+from unsee.models.checkpoint import open_config
+from unsee.models.meta_device import without_weights
 from unsee.utils.progress import track
 
 _SHOWN: Final = 10
@@ -120,9 +122,6 @@ def _encoded_answers(example: Example) -> list[tuple[str, str]]:
 
 def of_model(model: Path | str) -> Preflight:
     """Return the check for a checkpoint, from its configs and processor, without weights."""
-    from unsee.models.checkpoint import open_config
-    from unsee.models.meta_device import without_weights
-
     with without_weights("cpu"):
         return Preflight(open_config(model))
 
