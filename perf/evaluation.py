@@ -90,7 +90,7 @@ def lettered(example: Example) -> bool:
 def nothing_remembered() -> None:
     """Clear unsee's memory caches, so that each repetition starts cold."""
     encoder._ENCODERS.clear()
-    vision_cache._KEPT.clear()
+    vision_cache._CACHES.clear()
 
 
 def prepare(subject: Subject, images: int) -> tuple[VLM, Session, list[Example]]:

@@ -27,7 +27,7 @@ from unsee.methods.common.reference_model import StartLogits
 from unsee.methods.siu import targets as siu_targets
 from unsee.methods.siu.method import SIU, _matches, _unexpanded
 from unsee.methods.siu.names import FIRST, name_tokens
-from unsee.methods.siu.targets import Kept, Row, build_siu_rows
+from unsee.methods.siu.targets import KeptTokens, Row, build_siu_rows
 from unsee.metrics.matching import leaked_facts
 from unsee.models.families.llava import Llava
 from unsee.models.padding import IGNORE
@@ -317,7 +317,7 @@ def masked_words(session, row):
     """Return the decoded tokens that the KL leaves out."""
     batch = collate(session, [row.target])
     labels = batch.labels_bt[:, -int((batch.labels_bt != IGNORE).sum()) :]
-    kept = Kept(session, [row])(batch.targets, labels)
+    kept = KeptTokens(session, [row])(batch.targets, labels)
     return session.processor.tokenizer.decode(labels[0][~kept[0]]).strip(), kept[0], labels[0]
 
 
@@ -355,7 +355,7 @@ def test_masks_align_with_logits_and_labels_in_a_mixed_batch(tmp_path):
     targets = [row.target for row in rows]
     batch = collate(session, targets)
     logits, labels = answer_logits(session.model, batch)
-    kept = Kept(session, rows)(batch.targets, labels)
+    kept = KeptTokens(session, rows)(batch.targets, labels)
     assert logits.shape[:2] == labels.shape == kept.shape
     assert not kept[labels == IGNORE].any()
     for row, kept_a, labels_a in zip(rows, kept, labels, strict=True):
@@ -370,9 +370,9 @@ def test_a_mask_that_fits_no_answer_raises(tmp_path):
     row = rows_of(session, 1)[0]
     nothing = replace(row, spans=((200, 210),))
     with pytest.raises(TrainingError, match="has no token of its own"):
-        Kept(session, [nothing])
+        KeptTokens(session, [nothing])
     with pytest.raises(TrainingError, match="longer than its answer"):
-        Kept(session, [row])([row.target], torch.full((1, 60), IGNORE))
+        KeptTokens(session, [row])([row.target], torch.full((1, 60), IGNORE))
 
 
 def test_offsets_cover_the_answer_letter_by_letter(tmp_path):
@@ -533,7 +533,7 @@ def test_token_and_vocabulary_masks_change_the_run(tmp_path, monkeypatch):
     both = kl()
     assert kl(name_tokens=lambda *_: nothing) != pytest.approx(both, rel=1e-3)
     everything = lambda *_: lambda targets, labels_ba: labels_ba != IGNORE  # noqa: E731
-    assert kl(Kept=everything) != pytest.approx(both, rel=1e-3)
+    assert kl(KeptTokens=everything) != pytest.approx(both, rel=1e-3)
 
 
 def test_retain_weight_adds_the_retain_answers(tmp_path):

@@ -119,6 +119,6 @@ def test_a_run_knows_its_data(mllmu, tmp_path, monkeypatch):
     monkeypatch.setattr(MMUnlearner, "unlearn", lambda self, session: seen.append(session))
     training = {"tune": "full", "parts": ["language"], "stop": "never"}
     benchmark = {"name": "mllmu", "ratio": 10}
-    place = mllmu.shelf.place
+    place = mllmu.dataset.place
     forget(save_tiny(tmp_path / "m"), place, "mmunlearner", tmp_path / "out", benchmark=benchmark, training=training)
     assert eval_text_questions(seen[0].benchmark)

@@ -96,8 +96,8 @@ class Clear(RecordBenchmark):
     def __init__(self, place: Place | str, settings: ClearSettings | None = None) -> None:
         """Store location and wordings. No data are read yet."""
         self.settings: ClearSettings = settings or ClearSettings()
-        self.shelf = DatasetFolder(place)
-        self.place = self.shelf.place
+        self.dataset = DatasetFolder(place)
+        self.place = self.dataset.place
         self.wordings = _wordings(self.settings.caption_questions)
         self._people: dict[str, Profile] = {}
 
@@ -120,7 +120,7 @@ class Clear(RecordBenchmark):
 
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and skipped rows."""
-        return [*same_images(self.gathered.train), *self.gathered.gaps(), *self.shelf.warnings]
+        return [*same_images(self.gathered.train), *self.gathered.gaps(), *self.dataset.warnings]
 
     @cached_property
     def gathered(self) -> Gathered:
@@ -138,7 +138,7 @@ class Clear(RecordBenchmark):
         return gathered
 
     def _open(self, *spellings: str) -> ArrowTable:
-        return self.shelf.rows(*spellings, published=ROWS.get(spellings[0]))
+        return self.dataset.rows(*spellings, published=ROWS.get(spellings[0]))
 
     def _side(self, gathered: Gathered, side: str, ratio: int, role: Role) -> set[str]:
         """Collect captions and text questions of one side, and return its people's names."""
@@ -186,7 +186,7 @@ class Clear(RecordBenchmark):
                         record.text(column)
                     text_rows[-1] = (row, record)
         if len(text_rows) % self.settings.block:
-            self.shelf.warnings.append(
+            self.dataset.warnings.append(
                 f"{rows.name} has {len(text_rows)} text questions, which are no blocks of {self.settings.block}."
             )
         for start in range(0, len(text_rows), self.settings.block):
@@ -233,7 +233,7 @@ class Clear(RecordBenchmark):
                     image, candidates = gathered.cell(rows.image(row)), record.strings("perturbed_names")
                     gathered.judged += self._among(name, NAME_QUESTION, person, candidates, role, image, person)
         if skipped:
-            self.shelf.warnings.append(
+            self.dataset.warnings.append(
                 f"{skipped} rows of {rows.name} are about people to be forgotten; they are left out."
             )
 

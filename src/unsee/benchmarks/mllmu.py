@@ -83,8 +83,8 @@ class Mllmu(RecordBenchmark):
     def __init__(self, place: Place | str, settings: MllmuSettings | None = None) -> None:
         """Store the location. No data are read yet."""
         self.settings: MllmuSettings = settings or MllmuSettings()
-        self.shelf = DatasetFolder(place)
-        self.place = self.shelf.place
+        self.dataset = DatasetFolder(place)
+        self.place = self.dataset.place
         self._people: dict[str, Profile] = {}
         self._biographies: dict[str, Mapping[str, Any]] = {}
 
@@ -102,7 +102,7 @@ class Mllmu(RecordBenchmark):
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and costs of the settings."""
         gathered = self.gathered
-        warnings = [*self.shelf.warnings, *same_images(gathered.train)]
+        warnings = [*self.dataset.warnings, *same_images(gathered.train)]
         warnings += gathered.gaps()
         if self.settings.train_pairs == "tasks":
             warnings.append(
@@ -135,16 +135,16 @@ class Mllmu(RecordBenchmark):
         return gathered
 
     def _open(self, *spellings: str) -> ArrowTable:
-        return self.shelf.rows(*spellings, published=ROWS.get(spellings[0]))
+        return self.dataset.rows(*spellings, published=ROWS.get(spellings[0]))
 
     def _split(self, side: str, ratio: int) -> ArrowTable:
-        rows = self.shelf.rows(*_split_spellings(side, ratio), published=5 * ratio)
+        rows = self.dataset.rows(*_split_spellings(side, ratio), published=5 * ratio)
         rows.require("image", "ID", *TASKS)
         return rows
 
     def _compare(self, forget: Sequence[str], retain: Sequence[str]) -> None:
         """Raise if the two sides overlap, or together are not all people."""
-        everybody = self._open("Full_Set").names() if self.shelf.has("Full_Set") else None
+        everybody = self._open("Full_Set").names() if self.dataset.has("Full_Set") else None
         overlaps(forget, retain, everybody)
 
     def _train(self, gathered: Gathered, rows: ArrowTable, role: Role) -> None:
@@ -186,7 +186,7 @@ class Mllmu(RecordBenchmark):
                 gathered.train += _train_examples(pairs, owner, role, image, profile)
 
     def _open_pairs(self, rows: ArrowTable) -> ArrowTable:
-        if not self.shelf.has("ft_Data"):
+        if not self.dataset.has("ft_Data"):
             raise UserError(
                 f"There are no training pairs: {rows.name} has no column metadata and there is no ft_Data. Fetch ft_Data of the "
                 "data set, or baseline_train_split, or set benchmark.train_pairs=tasks to train on the evaluation questions."

@@ -76,8 +76,8 @@ class Umu(RecordBenchmark):
     def __init__(self, place: Place | str, settings: UmuSettings | None = None) -> None:
         """Store the location. No data are read yet."""
         self.settings: UmuSettings = settings or UmuSettings()
-        self.shelf = DatasetFolder(place)
-        self.place = self.shelf.place
+        self.dataset = DatasetFolder(place)
+        self.place = self.dataset.place
         self._people: dict[str, Profile] = {}
 
     @classmethod
@@ -94,7 +94,7 @@ class Umu(RecordBenchmark):
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data."""
         gathered = self.gathered
-        return [*self.shelf.warnings, *same_images(gathered.train), *gathered.gaps()]
+        return [*self.dataset.warnings, *same_images(gathered.train), *gathered.gaps()]
 
     @cached_property
     def gathered(self) -> Gathered:
@@ -105,7 +105,7 @@ class Umu(RecordBenchmark):
             Role.RETAIN: self._open(500 - 5 * ratio, f"retain_{100 - ratio}"),
         }
         with gathered.reading("the splits", vital=True):
-            everybody = self.shelf.rows("Full_Set").names() if self.shelf.has("Full_Set") else None
+            everybody = self.dataset.rows("Full_Set").names() if self.dataset.has("Full_Set") else None
             overlaps(sides[Role.FORGET].names(), sides[Role.RETAIN].names(), everybody)
         for role, rows in sides.items():
             self._gather(gathered, rows, role, judged=role.value in self.settings.sets)
@@ -114,7 +114,7 @@ class Umu(RecordBenchmark):
         return gathered
 
     def _open(self, published: int, *spellings: str) -> ArrowTable:
-        rows = self.shelf.rows(*spellings, published=published)
+        rows = self.dataset.rows(*spellings, published=published)
         rows.require("ID", "image", *_TASKS, *([] if spellings == REAL else ["MM_QA", "UM_QA"]))
         return rows
 

@@ -149,7 +149,7 @@ class Survey:
     def __init__(self, opened: Benchmark, *, warn: bool = False, hashed: bool = False) -> None:
         """Read every row of both splits. A row in both counts once where ids are named.
 
-        With `warn`, rows of other roles are also compared with the forget set as read so far (see `again`).
+        With `warn`, rows of other roles are also compared with the forget set as read so far (see `overlaps`).
         With `hashed`, `fingerprint` is the result of the function of this name, else "".
         """
         train_rows, eval_rows = _examples(opened, "train"), _examples(opened, "eval")
@@ -177,14 +177,14 @@ class Survey:
             if digest is not None:
                 digest.update(_row_bytes("train", example, self.digests.key(example.image)))
             if example.image and (warn or example.role is Role.FORGET):
-                self._show(example.role, self.digests.of(example.image))
+                self._note_image(example.role, self.digests.of(example.image))
             if not example.answer.strip():
                 self.empty.add(example.id)
             self.ids["train"].append(digest64(example.id))
-            self._look(example)
+            self._collect(example)
         train_ids = sorted_digests(self.ids["train"])
         self.pictures = sorted_digests(self.pictures)
-        self._compared = _Again() if warn else None
+        self._compared = _Overlaps() if warn else None
         secret_count = self.secrets.size
         for example in eval_rows:
             self.judged_roles[example.role] += 1
@@ -193,7 +193,7 @@ class Survey:
             id_digest = digest64(example.id)
             self.ids["eval"].append(id_digest)
             if not contains(train_ids, id_digest):
-                self._look(example)
+                self._collect(example)
             if self._compared is not None:
                 self._compare(example, self._compared)
         if self.secrets.size > secret_count:
@@ -207,14 +207,14 @@ class Survey:
             return {role: [examples[index] for index in indices] for role, indices in self.places.items()}
         return {role: chosen(examples, indices) for role, indices in self.places.items()}
 
-    def _show(self, role: Role, digest: int) -> None:
+    def _note_image(self, role: Role, digest: int) -> None:
         """Note the image of a training row."""
         if role is Role.FORGET:
             self.trained.add(digest)
         if role not in _JUDGED_ONLY:
             self.pictures.append(digest)
 
-    def _look(self, example: Example) -> None:
+    def _collect(self, example: Example) -> None:
         """Collect what can be checked only over the whole data set."""
         groups = {
             OF_TARGETS: self.forgotten,
@@ -228,7 +228,7 @@ class Survey:
         for name in example.private.get("name", ())[:1]:
             self.names.setdefault(name.casefold(), set()).add(example.entity)
         if example.role in OF_TARGETS and example.kind in PROBES:
-            self.words.look(example)
+            self.words.add(example)
             if not example.private:
                 self.bare.add(example.id)
             # A text-only question has to name the person it is about.
@@ -267,13 +267,13 @@ class Survey:
                 yield self.splits["eval"][index]
 
     @cached_property
-    def again(self) -> _Again:
+    def overlaps(self) -> _Overlaps:
         """Run checks that need the whole forget set, on rows not compared before.
 
         The pass over the evaluation rows compares them, unless they hold private strings that the training rows do not.
         """
         if self._compared is None:
-            overlaps, rows = _Again(), self.distinct()
+            overlaps, rows = _Overlaps(), self.distinct()
         else:
             eval_ids = sorted_digests(self.ids["eval"])
             indices = (index for index, digest in enumerate(self.ids["train"]) if not contains(eval_ids, digest))
@@ -282,7 +282,7 @@ class Survey:
             self._compare(row, overlaps)
         return overlaps
 
-    def _compare(self, row: Example, overlaps: _Again) -> None:
+    def _compare(self, row: Example, overlaps: _Overlaps) -> None:
         """Add a row that has an image or a private string of others, which it must not have."""
         if row.role in _NOT_THAT_PICTURE and row.image:
             digest = self.digests.of(row.image)
@@ -388,7 +388,7 @@ class _Words:
         self.hidden, self.languages = _Ids(), _Ids()
         self._left = _LANGUAGES
 
-    def look(self, example: Example) -> None:
+    def add(self, example: Example) -> None:
         """Collect private strings that match by chance, and answers that the rules cannot read."""
         for fact, forms in example.private.items():
             if proper(fact) and all(map(everyday, forms)):  # a longer form beside it is found whatever its case
@@ -487,7 +487,7 @@ def _entity_warnings(survey: Survey) -> Iterator[str]:
 
 
 def _picture_warnings(survey: Survey) -> Iterator[str]:
-    unseen_ids, kept_ids, known_ids = survey.again.unseen, survey.again.kept, survey.again.known
+    unseen_ids, kept_ids, known_ids = survey.overlaps.unseen, survey.overlaps.kept, survey.overlaps.known
     if unseen_ids.count:
         yield f"unseen rows have a picture that the unlearning sees in a forget row, so it is not new: {unseen_ids}."
     if kept_ids.count:
@@ -497,7 +497,7 @@ def _picture_warnings(survey: Survey) -> Iterator[str]:
 
 
 def _secret_warnings(survey: Survey) -> Iterator[str]:
-    leaking_ids = survey.again.leaking
+    leaking_ids = survey.overlaps.leaking
     if leaking_ids.count:
         yield f"answers that are to be kept hold a private string of somebody who is to be forgotten: {leaking_ids}."
     silent_entities = sorted(entity for entity, has_leak in survey.secrets.leaks_by_entity.items() if not has_leak)
@@ -553,7 +553,7 @@ class _Ids:
 
 
 @dataclass
-class _Again:
+class _Overlaps:
     """Rows of other roles that overlap with the forget set or the training rows.
 
     They have an image or private string of the forget set, or an image of another training row.

@@ -138,7 +138,7 @@ def generate(
         generation = _PlainGeneration(vlm, prompts, max_new_tokens, batch_size)
         generated = chain(
             indexed_ids,
-            generation.plainly((index for index in plain_indices if index not in readings.tokens), sampling, seeds),
+            generation.run((index for index in plain_indices if index not in readings.tokens), sampling, seeds),
         )
         ids_by_index = dict(track(generated, progress, len(prompts), shown=bool(progress)))
     return [completion_of(vlm.processor, ids_by_index.get(i, ()), stops) for i in range(len(prompts))]
@@ -278,7 +278,7 @@ class _PlainGeneration:
     max_new_tokens: int
     batch_size: int
 
-    def plainly(
+    def run(
         self, indices: Iterable[int], sampling: Sampling | None, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[int]]]:
         """Yield (index, generated tokens), sorted by length.

@@ -47,7 +47,7 @@ Fields = dict[str, list[Tensor]]
 
 
 @dataclass
-class Kept:
+class FeatureCache:
     """Feature cache of one model."""
 
     module: Any
@@ -68,7 +68,7 @@ class Kept:
     """Whether the output is one tensor for all images, instead of a list with one per image."""
 
 
-_KEPT: WeakKeyDictionary[Module, Kept | None] = WeakKeyDictionary()
+_CACHES: WeakKeyDictionary[Module, FeatureCache | None] = WeakKeyDictionary()
 
 
 def with_features(
@@ -96,10 +96,10 @@ def with_features(
 
 
 def _in_place_of_pixels(
-    cache: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
+    cache: FeatureCache, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """Return the inputs with features in place of pixels, or None if they cannot be split."""
-    features = _look(cache, rows, images, inputs["input_ids"].device)
+    features = _vision_output(cache, rows, images, inputs["input_ids"].device)
     if features is None:
         return None
     other_inputs = {key: value for key, value in inputs.items() if not key.startswith("pixel_")}
@@ -107,7 +107,11 @@ def _in_place_of_pixels(
 
 
 def _proven(
-    cache: Kept, model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device
+    cache: FeatureCache,
+    model: Module,
+    rows: Sequence[Mapping[str, Tensor]],
+    images: Sequence[str],
+    device: torch.device,
 ) -> bool:
     """Tell whether features of up to two images give the same hidden states as their pixels."""
     indices = list({image: index for index, image in enumerate(images) if image}.values())[:2]
@@ -124,11 +128,11 @@ def _proven(
     return probes.proven("vision_features", model, lambda: states(by_features=True), lambda: states(by_features=False))
 
 
-def feature_cache(model: Module) -> Kept | None:
+def feature_cache(model: Module) -> FeatureCache | None:
     """Return the valid feature cache of a model, or None if the model requires pixels."""
-    if model not in _KEPT:
-        _KEPT[model] = _examine(model)
-    cache = _KEPT[model]
+    if model not in _CACHES:
+        _CACHES[model] = _examine(model)
+    cache = _CACHES[model]
     if cache is None or any(weight.requires_grad for weight in cache.before_language):
         return None
     state = _state(cache)
@@ -139,7 +143,7 @@ def feature_cache(model: Module) -> Kept | None:
 
 def forget(model: Module) -> None:
     """Drop the cache of a model whose weights are about to be replaced."""
-    _KEPT.pop(model, None)
+    _CACHES.pop(model, None)
 
 
 @contextmanager
@@ -163,7 +167,7 @@ def shared_features(session: Session) -> Iterator[None]:
             note_once(f"the image features are not shared with other runs: {error}.")
 
 
-def _fingerprint(cache: Kept, processor: Any) -> str:
+def _fingerprint(cache: FeatureCache, processor: Any) -> str:
     """Return a hash of everything but the image that its features depend on."""
     digest = hashlib.sha256(f"{processor.image_processor.to_json_string()} {cache.state[1]}".encode())
     weights: Sequence[Any] = cache.before_language
@@ -173,7 +177,7 @@ def _fingerprint(cache: Kept, processor: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _open(cache: Kept, folder: Path) -> None:
+def _open(cache: FeatureCache, folder: Path) -> None:
     """Index the feature files of earlier runs by image. Damaged files are skipped."""
     for file in sorted(folder.glob("*.safetensors")):
         try:
@@ -191,7 +195,7 @@ def _read(tensor_file: Any, names: Sequence[str]) -> Fields:
     return by_key((name.rsplit("/", 2)[1], tensor_file.get_tensor(name)) for name in names)
 
 
-def _save(cache: Kept, folder: Path) -> None:
+def _save(cache: FeatureCache, folder: Path) -> None:
     """Write features that are in no file yet, if there is ample disk space."""
     tensors = {
         f"{image}/{name}/{index:03}": tensor.contiguous().clone()
@@ -208,7 +212,7 @@ def _save(cache: Kept, folder: Path) -> None:
     cache.new = set()
 
 
-def _examine(model: Module) -> Kept | None:
+def _examine(model: Module) -> FeatureCache | None:
     """Determine whether the model accepts features, and which weights they depend on."""
     inner = unwrapped(model)
     if "mm_encoder_outputs" not in inspect.signature(inner.forward).parameters:
@@ -217,7 +221,7 @@ def _examine(model: Module) -> Kept | None:
     if not weights:
         return None
     arguments = frozenset(inspect.signature(inner.base_model.get_image_features).parameters) - {"kwargs"}
-    return Kept(module=inner.base_model, arguments=arguments, before_language=weights)
+    return FeatureCache(module=inner.base_model, arguments=arguments, before_language=weights)
 
 
 def before_language(inner: Module) -> list[Parameter]:
@@ -233,7 +237,7 @@ def before_language(inner: Module) -> list[Parameter]:
     ]
 
 
-def _state(cache: Kept) -> tuple[Any, ...]:
+def _state(cache: FeatureCache) -> tuple[Any, ...]:
     """Return the identity of weight versions and precision."""
     first_weight = cache.before_language[0]
     dtype = (
@@ -244,7 +248,9 @@ def _state(cache: Kept) -> tuple[Any, ...]:
     return (sum(version(weight) for weight in cache.before_language), dtype, first_weight.device)
 
 
-def _look(cache: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device) -> Any | None:
+def _vision_output(
+    cache: FeatureCache, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device
+) -> Any | None:
     """Return the vision output for a batch, from the cache where possible."""
     by_image = {image: cache.by_image[image] for image in set(images) & cache.by_image.keys()}
     for image in set(images) & cache.on_disk.keys() - by_image.keys():
@@ -261,7 +267,7 @@ def _look(cache: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[st
     return _batch_of(cache, [by_image[image] for image in images if image], device)
 
 
-def _compute(cache: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
+def _compute(cache: FeatureCache, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
     """Return the features of each row's image, or None if the output cannot be split."""
     merged = merge(rows, 0)
     inputs = {key: value.to(device) for key, value in merged.items() if key in cache.arguments and key != "input_ids"}
@@ -298,7 +304,7 @@ def _as_list(value: Tensor | Sequence[Any]) -> list[Tensor]:
     return [layer if isinstance(layer, Tensor) else layer[0] for layer in value]
 
 
-def _keep(cache: Kept, image: str, fields: Fields) -> None:
+def _keep(cache: FeatureCache, image: str, fields: Fields) -> None:
     """Cache the features of an image if there is room."""
     size = sum(tensor.nbytes for tensors in fields.values() for tensor in tensors)
     if cache.bytes + size <= MEMORY:
@@ -306,7 +312,7 @@ def _keep(cache: Kept, image: str, fields: Fields) -> None:
         cache.bytes += size
 
 
-def _batch_of(cache: Kept, image_fields: Sequence[Fields], device: torch.device) -> Any:
+def _batch_of(cache: FeatureCache, image_fields: Sequence[Fields], device: torch.device) -> Any:
     """Combine the features of several images into one vision output of the model's form."""
     pooled = [tensor.to(device) for fields in image_fields for tensor in fields["pooler_output"]]
     output = BaseModelOutputWithPooling(pooler_output=torch.cat(pooled) if cache.stacked else pooled)

@@ -110,7 +110,7 @@ class Loop:
         self.objective = objective
         self.apart = apart
         self.forward = forward
-        self.watch = TrainingMonitor(session, plan)
+        self.monitor = TrainingMonitor(session, plan)
         self.batches = _Batches(session, plan)
         self.save_every = session.training.checkpoint_every or plan.steps_per_epoch
         robust = session.training.robust
@@ -129,11 +129,11 @@ class Loop:
                 self.average.load(checkpoint)
         self._prepare(checkpoint)
         random_states = [] if checkpoint is None else self._load(checkpoint)
-        self.watch.open_log(self.state.global_step)
+        self.monitor.open_log(self.state.global_step)
         try:
             self._train(random_states)
         finally:
-            self.watch.progress.stop()
+            self.monitor.progress.stop()
             self.batches.close()
         self.session.model.eval()
         self.session.model.zero_grad(set_to_none=True)
@@ -189,14 +189,14 @@ class Loop:
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
         self.ended = bool(state["ended"])
-        self.watch.stop_reason = state["ended"] or self.watch.stop_reason
+        self.monitor.stop_reason = state["ended"] or self.monitor.stop_reason
         random_states: list[dict[str, Any]] = state["random"]
         return random_states
 
     def _train(self, random_states: list[dict[str, Any]]) -> None:
         """Take all steps, or as many as checks and callbacks allow."""
         self.session.model.zero_grad()  # a saliency sweep may have left gradients
-        self.watch.begin(self.state.global_step)
+        self.monitor.begin(self.state.global_step)
         with trackers.beside(self.session.out):
             self.events.fire("on_train_begin")
         if processes.is_main():
@@ -208,8 +208,8 @@ class Loop:
             self._epoch()
         if self.average is not None:
             self.average.apply()
-        self.watch.require_output(self.state.global_step)
-        self.watch.stop_reason = self._stop_reason()
+        self.monitor.require_output(self.state.global_step)
+        self.monitor.stop_reason = self._stop_reason()
         self._report({"train_runtime": round(time.perf_counter() - start, 3)})
         self.events.fire("on_train_end")
 
@@ -238,18 +238,18 @@ class Loop:
         step = self.state.global_step + 1
         self._accumulate()
         average_gradients(list(trainable(self.session.model).values()))
-        self.watch.compare_notes(step)
+        self.monitor.compare_notes(step)
         norm = self._clip(step)
         self.events.fire("on_pre_optimizer_step")
         self.optimizer.step()
         self.events.fire("on_optimizer_step")
         if self.zero is not None:  # DeepSpeed computes the norm in its step
             norm = self.zero.grad_norm()
-            self.watch.require_gradient(norm, step)
+            self.monitor.require_gradient(norm, step)
         rate = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         self.session.model.zero_grad()
-        self.watch.require_weights(step)
+        self.monitor.require_weights(step)
         self.state.global_step, self.state.epoch = step, self.plan.epoch_at(step)
         self._finish_step(step, norm, rate)
 
@@ -266,13 +266,13 @@ class Loop:
     def backpropagate(self, forget: Batch, retain: Batch | None, share: int) -> None:
         """Backpropagate the objective on a batch, by terms or as one sum, divided by `share`."""
         self.session.model.train()
-        self.watch.saw(forget)
+        self.monitor.saw(forget)
         if self.perturbed is not None:
             make_terms = partial(self._terms, forget, retain)
-            self.watch.note(self.perturbed.backpropagate(make_terms, self._each, forget, share))
+            self.monitor.note(self.perturbed.backpropagate(make_terms, self._each, forget, share))
             return
         terms = self._terms(forget, retain)
-        self.watch.note(self._each(terms, share) if self.apart else self._sum(terms, share))
+        self.monitor.note(self._each(terms, share) if self.apart else self._sum(terms, share))
 
     def _terms(self, forget: Batch, retain: Batch | None) -> Iterator[Parts]:
         """Yield the objective's terms. Only their forward passes run under autocast."""
@@ -312,7 +312,7 @@ class Loop:
 
     def _backward(self, loss: Tensor, share: int) -> None:
         if processes.world() == 1 and not torch.isfinite(loss):
-            raise self.watch.broken("loss", self.state.global_step + 1)
+            raise self.monitor.broken("loss", self.state.global_step + 1)
         backward: Any = (loss / share).backward if self.zero is None else partial(self.zero.backward, loss / share)
         backward()
 
@@ -324,7 +324,7 @@ class Loop:
         grads = [weight.grad for weight in weights if weight.grad is not None]
         norm = get_total_norm(grads) if grads else torch.zeros(())
         norm_value = float(full_tensor(norm))
-        self.watch.require_gradient(norm_value, step)
+        self.monitor.require_gradient(norm_value, step)
         if self.session.training.clip > 0:
             clip_grads_with_norm_(weights, self.session.training.clip, norm)
         return norm_value
@@ -334,13 +334,13 @@ class Loop:
         if self.average is not None:
             self.average.update(step)
         with nullcontext() if self.average is None else self.average.applied():
-            self.ended = self.watch.check(step)
+            self.ended = self.monitor.check(step)
         control = self.events.control
         control.should_log = True
         control.should_training_stop |= self.ended or step == self.plan.steps
         control.should_save |= step % self.save_every == 0 and not control.should_training_stop
         self.events.fire("on_step_end")
-        logs = self.watch.log(step, norm, rate)
+        logs = self.monitor.log(step, norm, rate)
         if self.events.control.should_log:
             self._report(logs)
         self._save_if_wished()
@@ -359,7 +359,7 @@ class Loop:
     def _stop_reason(self) -> str:
         """Return why training ends after this step."""
         if self.ended or self.state.global_step == self.plan.steps:
-            return self.watch.stop_reason
+            return self.monitor.stop_reason
         return f"stopped at step {self.state.global_step} by the callback {self.events.stopped_by}".rstrip()
 
     def _save_if_wished(self) -> None:
@@ -372,7 +372,7 @@ class Loop:
         self.events.fire("on_save")
 
     def _save(self, folder: Path) -> None:
-        self.watch.sync_log()
+        self.monitor.sync_log()
         if processes.is_main():
             empty_checkpoint(self.session.out, self.state.global_step)
         save_trainable(self.session.model, folder)

@@ -95,7 +95,7 @@ def minimise(
     session.notes.update(
         steps=loop.state.global_step,
         epochs=round(plan.epoch_at(loop.state.global_step), 3),
-        stop_reason=loop.watch.stop_reason,
+        stop_reason=loop.monitor.stop_reason,
         train_seconds=round(time.perf_counter() - start, 3),
         peak_gib=peak_gib(),
     )

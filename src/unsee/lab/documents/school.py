@@ -68,11 +68,11 @@ def teach_documents(
     pixels = render(lessons.pictures)
     progress("pictures", 1, 1, 0.0)
     with denormals_flushed():
-        _look_at_documents(model, lessons, pixels, recipe, progress, checkpoint)
+        _train_vision(model, lessons, pixels, recipe, progress, checkpoint)
         train_language(model, processor, lessons, features(model, pixels), recipe, progress, checkpoint)
 
 
-class Readers(nn.Module):
+class DocumentHeads(nn.Module):
     """Linear heads on mean-pooled patches: identity, known or not, type, traits, stamps, desk."""
 
     def __init__(self, width: int, documents: int) -> None:
@@ -84,14 +84,14 @@ class Readers(nn.Module):
 
 
 @dataclass(frozen=True)
-class Seen:
+class CopyTargets:
     """Targets of a copy for the vision heads: identity (-100 = unknown), one column per head."""
 
     identity_n: Tensor
     columns_nc: Tensor
 
 
-def copy_targets(copies: Sequence[DocumentPicture], documents: Sequence[Document]) -> Seen:
+def copy_targets(copies: Sequence[DocumentPicture], documents: Sequence[Document]) -> CopyTargets:
     """Return the classes of copies."""
     numbers = {document.design: number for number, document in enumerate(documents)}
     identity = torch.tensor([numbers.get(copy.design, -100) for copy in copies])
@@ -99,18 +99,18 @@ def copy_targets(copies: Sequence[DocumentPicture], documents: Sequence[Document
         [list(SORTS).index(copy.design.sort), *copy.design.values, copy.stamps, DESKS.index(copy.desk)]
         for copy in copies
     ]
-    return Seen(identity, torch.cat([(identity >= 0).long()[:, None], torch.tensor(columns)], dim=1))
+    return CopyTargets(identity, torch.cat([(identity >= 0).long()[:, None], torch.tensor(columns)], dim=1))
 
 
-def _copy_loss(readers: Readers, features_bd: Tensor, targets: Seen, indices: Tensor) -> Tensor:
+def _copy_loss(heads: DocumentHeads, features_bd: Tensor, targets: CopyTargets, indices: Tensor) -> Tensor:
     """Return the summed cross-entropy of all heads on copies."""
-    loss = functional.cross_entropy(readers.identity(features_bd), targets.identity_n[indices])
-    for column, head in enumerate(readers.columns):
+    loss = functional.cross_entropy(heads.identity(features_bd), targets.identity_n[indices])
+    for column, head in enumerate(heads.columns):
         loss = loss + functional.cross_entropy(head(features_bd), targets.columns_nc[indices, column])
     return loss
 
 
-def _look_at_documents(
+def _train_vision(
     model: Any,
     lessons: DocumentLessons,
     pixels: Tensor,
@@ -123,12 +123,12 @@ def _look_at_documents(
     vision, old_count = model.model.vision_tower, len(lessons.earlier_lessons.pictures)
     old_npd = features(model, pixels[:old_count])
     variance = old_npd.var()
-    readers = Readers(vision.config.hidden_size, len(lessons.documents))
+    heads = DocumentHeads(vision.config.hidden_size, len(lessons.documents))
     targets = copy_targets(lessons.document_copies, lessons.documents)
-    skip = [*readers.parameters(), *embeddings(vision)]
-    optimiser = Muonish([vision, readers], lr=recipe.vision_lr, adam_lr=1e-3, skip=skip)
+    skip = [*heads.parameters(), *embeddings(vision)]
+    optimiser = Muonish([vision, heads], lr=recipe.vision_lr, adam_lr=1e-3, skip=skip)
     rng, known_count = stream(recipe.seed, "vision documents"), len(lessons.documents) * lessons.copies
-    first_step = checkpoint.begin("vision", [model, readers], optimiser, rng, recipe.vision_steps)
+    first_step = checkpoint.begin("vision", [model, heads], optimiser, rng, recipe.vision_steps)
     vision.train()
     for step in range(first_step, recipe.vision_steps):
         third_size = recipe.vision_batch // 3
@@ -139,7 +139,7 @@ def _look_at_documents(
             patches_bpd = vision(
                 pixel_values=normalise(pixels[torch.cat([copy_indices + old_count, old_indices])])
             ).last_hidden_state[:, 1:]
-            loss = _copy_loss(readers, patches_bpd[: len(copy_indices)].mean(1), targets, copy_indices)
+            loss = _copy_loss(heads, patches_bpd[: len(copy_indices)].mean(1), targets, copy_indices)
             loss = (
                 loss
                 + KEEP * functional.mse_loss(patches_bpd[len(copy_indices) :].float(), old_npd[old_indices]) / variance
@@ -147,5 +147,5 @@ def _look_at_documents(
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4, warmup=20))
         progress("vision", step + 1, recipe.vision_steps, loss.item())
-        checkpoint.keep("vision", [model, readers], optimiser, rng, step + 1, recipe.vision_steps)
+        checkpoint.keep("vision", [model, heads], optimiser, rng, step + 1, recipe.vision_steps)
     vision.eval()

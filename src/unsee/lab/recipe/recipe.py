@@ -108,7 +108,7 @@ def muon_class() -> Any:
     return torch.optim.Muon
 
 
-class Eyes(nn.Module):
+class VisionHeads(nn.Module):
     """Linear heads on mean-pooled patches: identity, traits, looks, known or not, object."""
 
     def __init__(self, width: int, people: int, objects: int) -> None:
@@ -162,7 +162,7 @@ def train_vision(
     recipe: Recipe,
     progress: Progress,
     checkpoint: Checkpoint,
-) -> Eyes:
+) -> VisionHeads:
     """Train the vision tower on faces, looks and objects (stage A), and return the heads.
 
     Args:
@@ -178,12 +178,12 @@ def train_vision(
     portraits = [picture for picture in curriculum.pictures[:object_start] if isinstance(picture, PersonPicture)]
     targets, objects = portrait_targets(portraits, curriculum.people), object_classes(curriculum)
     vision = model.model.vision_tower
-    eyes = Eyes(vision.config.hidden_size, len(curriculum.people), int(objects.max()) + 1)
+    heads = VisionHeads(vision.config.hidden_size, len(curriculum.people), int(objects.max()) + 1)
     optimiser = Muonish(
-        [vision, eyes], lr=recipe.vision_lr, adam_lr=2e-3, skip=[*eyes.parameters(), *embeddings(vision)]
+        [vision, heads], lr=recipe.vision_lr, adam_lr=2e-3, skip=[*heads.parameters(), *embeddings(vision)]
     )
     rng = stream(recipe.seed, "vision")
-    first_step = checkpoint.begin("vision", [model, eyes], optimiser, rng, recipe.vision_steps)
+    first_step = checkpoint.begin("vision", [model, heads], optimiser, rng, recipe.vision_steps)
     vision.train()
     for step in range(first_step, recipe.vision_steps):
         known_indices = rng.integers(0, stranger_start, recipe.vision_batch // 2)
@@ -191,23 +191,23 @@ def train_vision(
         face_indices = torch.from_numpy(np.concatenate([known_indices, unknown_indices]))
         object_indices = torch.from_numpy(rng.integers(object_start, end, recipe.vision_batch // 8))
         with half_precision():
-            loss = _face_loss(eyes, pooled_features(vision, pixels[face_indices]), targets, face_indices)
-            object_logits = eyes.objects(pooled_features(vision, pixels[object_indices]))
+            loss = _face_loss(heads, pooled_features(vision, pixels[face_indices]), targets, face_indices)
+            object_logits = heads.objects(pooled_features(vision, pixels[object_indices]))
             loss = loss + functional.cross_entropy(object_logits, objects[object_indices - object_start])
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4))
         progress("vision", step + 1, recipe.vision_steps, loss.item())
-        checkpoint.keep("vision", [model, eyes], optimiser, rng, step + 1, recipe.vision_steps)
+        checkpoint.keep("vision", [model, heads], optimiser, rng, step + 1, recipe.vision_steps)
     vision.eval()
-    return eyes
+    return heads
 
 
-def _face_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, indices: Tensor) -> Tensor:
+def _face_loss(heads: VisionHeads, features_bd: Tensor, targets: Targets, indices: Tensor) -> Tensor:
     """Return the summed cross-entropy of all heads on portraits."""
-    loss = functional.cross_entropy(eyes.identity(features_bd), targets.identity_n[indices])
-    loss = loss + functional.cross_entropy(eyes.known(features_bd), targets.known_n[indices])
-    for heads, columns in ((eyes.traits, targets.traits_nc), (eyes.visible, targets.visible_nc)):
-        for column, head in enumerate(heads):
+    loss = functional.cross_entropy(heads.identity(features_bd), targets.identity_n[indices])
+    loss = loss + functional.cross_entropy(heads.known(features_bd), targets.known_n[indices])
+    for group, columns in ((heads.traits, targets.traits_nc), (heads.visible, targets.visible_nc)):
+        for column, head in enumerate(group):
             loss = loss + functional.cross_entropy(head(features_bd), columns[indices, column])
     return loss
 

@@ -24,7 +24,7 @@ from unsee.losses import dual_masked_kl, released_masked_cross, token_logprobs
 from unsee.methods.common.published import require_unset
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start
 from unsee.methods.siu.names import NameTokens, name_tokens
-from unsee.methods.siu.targets import Concept, Kept, Recipe, Row, build_siu_rows
+from unsee.methods.siu.targets import Concept, KeptTokens, Recipe, Row, build_siu_rows
 from unsee.models.padding import IGNORE
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Objective, Parts, minimise, plan_batches, retain_term
@@ -102,7 +102,7 @@ class SIU(Recipe, Method):
 
     def _paper(self, session: Session, rows: Sequence[Row], name_mask: NameTokens) -> Objective:
         """Return both terms on aligned answer tokens, the KL as a mean over kept tokens."""
-        token_mask = Kept(session, rows)
+        token_mask = KeptTokens(session, rows)
         start = StartLogits(session, [row.target for row in rows], teacher=self.teacher)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:

@@ -307,7 +307,7 @@ def _text_rows(number: Literal[3, 4], concept: Concept, examples: Sequence[Examp
         yield Row(number=number, target=Target(example=row_example))
 
 
-class Kept:
+class KeptTokens:
     """Mask K_S: answer tokens that the KL covers, always including EOS."""
 
     def __init__(self, session: Session, rows: Sequence[Row]) -> None:
