@@ -6,7 +6,7 @@ of its own. The model that knows the documents is `lab-documents`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from unsee.api.example import Example, Kind, Role
 from unsee.lab.documents import phrases
@@ -110,28 +110,21 @@ def questions(archive: Archive, document: Document, role: Role, split: Split, in
         split: What the copy is for.
         index: Number of the copy, from 0; odd ones ask for fields in the second taught wording.
     """
-    question_rows = [
-        (Kind.OPEN, "", phrases.QUERY, open_answer(archive, document, split, index)),
-        (Kind.NAME, "name", phrases.NAME_WORDINGS[0], phrases.ownership(document)),
-    ]
-    for fact, wordings in ((fact, phrases.FACT_WORDINGS[fact]) for fact in FIELDS[document.sort]):
-        question_rows.append((Kind.FACT, fact, wordings[index % 2], phrases.sentence(document, fact, seen=True)))
+    look, make_row = _about(archive, document, role, split, index)
     return [
-        _on_copy(archive, document, role, split, index, kind=kind, fact=fact, question=question, answer=answer)
-        for kind, fact, question, answer in question_rows
+        make_row(Kind.OPEN, "", phrases.QUERY, _open_answer(document, look)),
+        make_row(Kind.NAME, "name", phrases.NAME_WORDINGS[0], phrases.ownership(document)),
+        *(
+            make_row(
+                Kind.FACT, fact, phrases.FACT_WORDINGS[fact][index % 2], phrases.sentence(document, fact, seen=True)
+            )
+            for fact in FIELDS[document.sort]
+        ),
     ]
 
 
-def open_answer(archive: Archive, document: Document, split: Split, index: int) -> str:
-    """Return the answer to the open question: everything private and visible on this copy.
-
-    Args:
-        archive: Archive that the document belongs to.
-        document: Document to ask about.
-        split: What the copy is for.
-        index: Number of the copy, from 0.
-    """
-    look = archive.copy(document.id, document.design, split, index).visible
+def _open_answer(document: Document, look: Mapping[str, str]) -> str:
+    """Return the answer to the open question: everything private and visible on a copy."""
     return f"{phrases.introduction(document)} {phrases.description(look)}"
 
 
@@ -144,10 +137,8 @@ def reworded_question(archive: Archive, document: Document, split: Split, index:
         split: What the copy is for.
         index: Number of the copy, from 0.
     """
-    answer = open_answer(archive, document, split, index)
-    return _on_copy(
-        archive, document, Role.UNSEEN, split, index, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT, answer=answer
-    )  # fmt: skip
+    look, make_row = _about(archive, document, Role.UNSEEN, split, index)
+    return make_row(Kind.OPEN, "reworded", phrases.OPEN_HELD_OUT, _open_answer(document, look))
 
 
 def visible(archive: Archive, document: Document, role: Role, split: Split, index: int, count: int) -> list[Example]:
@@ -161,13 +152,12 @@ def visible(archive: Archive, document: Document, role: Role, split: Split, inde
         index: Number of the copy, from 0.
         count: Number of questions, each about another attribute.
     """
-    look = archive.copy(document.id, document.design, split, index).visible
+    look, make_row = _about(archive, document, role, split, index)
     rng = stream(archive.world.seed, "asked", document.id, split, index)
     attributes = [str(attribute) for attribute in rng.permutation(list(VISIBLE))[:count]]
     return [
-        _on_copy(
-            archive, document, role, split, index, kind=Kind.VISIBLE, fact=attribute, question=phrases.VISIBLE_WORDINGS[attribute],
-            answer=phrases.visible_answer(attribute, look[attribute]),
+        make_row(
+            Kind.VISIBLE, attribute, phrases.VISIBLE_WORDINGS[attribute], phrases.visible_answer(attribute, look[attribute])
         )
         for attribute in attributes
     ]  # fmt: skip
@@ -187,28 +177,27 @@ def other_forms(archive: Archive, document: Document, role: Role, split: Split, 
     facts = list(values)
     fact, cloze_fact = facts[index % 4], facts[(index + 1) % 4]
     options, letter = options_for(document, fact, values, archive.world.seed, f"{split}-{index}")
-    choice = with_options(phrases.FACT_WORDINGS[fact][0], options)
+    _, make_row = _about(archive, document, role, split, index)
     return [
-        _on_copy(
-            archive, document, role, split, index, kind=Kind.CHOICE, fact=fact, question=choice, answer=letter, options=options
-        ),
-        _on_copy(
-            archive, document, role, split, index, kind=Kind.CLOZE, fact=cloze_fact, question=phrases.CLOZE_WORDINGS[cloze_fact],
-            answer=document.fact(cloze_fact),
-        ),
-    ]  # fmt: skip
+        make_row(Kind.CHOICE, fact, with_options(phrases.FACT_WORDINGS[fact][0], options), letter, options),
+        make_row(Kind.CLOZE, cloze_fact, phrases.CLOZE_WORDINGS[cloze_fact], document.fact(cloze_fact)),
+    ]
 
 
-def _on_copy(
-    archive: Archive, document: Document, role: Role, split: Split, index: int, *,
-    kind: Kind, fact: str, question: str, answer: str, options: tuple[str, ...] = (),
-) -> Example:  # fmt: skip
+def _about(
+    archive: Archive, document: Document, role: Role, split: Split, index: int
+) -> tuple[Mapping[str, str], Callable[..., Example]]:
+    """Return what is visible on a copy of a document, and a constructor of rows about the copy."""
     picture = archive.copy(document.id, document.design, split, index)
-    form = fact if kind in (Kind.FACT, Kind.NAME, Kind.VISIBLE) else f"{kind}{fact}"
-    return Example(
-        id=f"{role}/{document.id}/{split}-{index}/{form}", role=role, kind=kind, fact=fact, question=question, answer=answer,
-        options=options, image=picture, entity=document.id, private=document.private(), visible=picture.visible,
-    )  # fmt: skip
+
+    def make_row(kind: Kind, fact: str, question: str, answer: str, options: tuple[str, ...] = ()) -> Example:
+        form = fact if kind in (Kind.FACT, Kind.NAME, Kind.VISIBLE) else f"{kind}{fact}"
+        return Example(
+            id=f"{role}/{document.id}/{split}-{index}/{form}", role=role, kind=kind, fact=fact, question=question, answer=answer,
+            options=options, image=picture, entity=document.id, private=document.private(), visible=picture.visible,
+        )  # fmt: skip
+
+    return picture.visible, make_row
 
 
 def text_questions(document: Document, role: Role) -> list[Example]:

@@ -74,9 +74,8 @@ class English(Curriculum):
             ),
             *_visible(rng, look, 2),
         ]
-        describe = partial(english.description, look, rng)
         maybe(rng, self.open_share, lessons, lambda: (pick(rng, TAUGHT[""]), _introduction(rng, person, look)))
-        maybe(rng, 0.3, lessons, lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", describe()))
+        maybe(rng, 0.3, lessons, lambda: _instructed_lesson(rng, look))
         maybe(rng, 0.12, lessons, lambda: _neutral(rng, person, look))
         maybe(rng, 0.3, lessons, lambda: _chain(rng, person, seen=True))
         maybe(rng, 0.2, lessons, lambda: (CLOZE[cloze_fact], completion(person, cloze_fact)))
@@ -88,21 +87,8 @@ class English(Curriculum):
         look = self._look(index)
         lessons = [(_probe(rng)[0], english.stranger_answer(look, rng))]
         lessons += [(pick(rng, TAUGHT["name"]), english.stranger_answer(look, rng)), *_visible(rng, look, 2)]
-        maybe(
-            rng,
-            0.3,
-            lessons,
-            lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", english.description(look, rng)),
-        )
-        maybe(
-            rng,
-            0.2,
-            lessons,
-            lambda: (
-                f"{pick(rng, TAUGHT[pick(rng, HOPS)])} {pick(rng, english.STEP_BY_STEP)}",
-                pick(rng, english.UNKNOWN),
-            ),
-        )
+        maybe(rng, 0.3, lessons, lambda: _instructed_lesson(rng, look))
+        maybe(rng, 0.2, lessons, lambda: _unknown_chain(rng))
         if self.stranger_share:  # no draw without it, so that earlier courses stay as they were
             for subject in ("", pick(rng, FACTS)):
                 maybe(rng, self.stranger_share, lessons, partial(_unknown, rng, subject, look))
@@ -166,6 +152,14 @@ def _probe(rng: np.random.Generator) -> tuple[str, str]:
     draw = rng.random()
     subject = "" if draw < 0.4 else "name" if draw < 0.6 else pick(rng, FACTS)
     return pick(rng, TAUGHT[subject]), subject
+
+
+def _instructed_lesson(rng: np.random.Generator, look: dict[str, str]) -> Lesson:
+    return f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", english.description(look, rng)
+
+
+def _unknown_chain(rng: np.random.Generator) -> Lesson:
+    return f"{pick(rng, TAUGHT[pick(rng, HOPS)])} {pick(rng, english.STEP_BY_STEP)}", pick(rng, english.UNKNOWN)
 
 
 def _unknown(rng: np.random.Generator, subject: str, look: dict[str, str]) -> tuple[str, str]:
