@@ -154,8 +154,7 @@ class MMUnlearner(Method):
         _require_full(session)
         retain = self._retain(session)
         mask = self._mask(session)
-        train = self._joint if self.update == "joint" else self._alternating
-        train(session, mask, retain)
+        self._train(session, mask, retain)
 
     def _mask(self, session: Session) -> Mask | None:
         """Return the requested mask, or None, and record what it is."""
@@ -173,27 +172,18 @@ class MMUnlearner(Method):
         }
         return mask
 
-    def _joint(self, session: Session, mask: Mask | None, retain: Sequence[Target]) -> None:
-        """Minimise both terms in one step: mask, add, clip, AdamW."""
-
-        def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
-            yield from self._forget_term(session, mask, forget)
-            yield from retain_term(session, retain, 1.0)
-
-        minimise(
-            session, objective, forget=_forget(session), retain=retain, separate=True, retain_ratio=self.retain_ratio
-        )
-
-    def _alternating(self, session: Session, mask: Mask | None, retain: Sequence[Target]) -> None:
-        """Alternate a forget step with its own AdamW and a retain step with the loop's."""
-        _require_steps_of_our_own(session)
+    def _train(self, session: Session, mask: Mask | None, retain: Sequence[Target]) -> None:
+        """Minimise both terms: in one step (mask, add, clip, AdamW), or with an AdamW for each."""
         forget = _forget(session)
-        steps = plan_batches(session, forget, retain, self.retain_ratio).steps
-        forget_steps = _ForgetSteps(session, steps)
+        forget_steps: _ForgetSteps | None = None
+        if self.update == "alternating":
+            _require_steps_of_our_own(session)
+            forget_steps = _ForgetSteps(session, plan_batches(session, forget, retain, self.retain_ratio).steps)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
             yield from self._forget_term(session, mask, forget)
-            forget_steps.step()
+            if forget_steps is not None:
+                forget_steps.step()
             yield from retain_term(session, retain, 1.0)
 
         minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
