@@ -115,11 +115,7 @@ class HFBackend:
         if steerings_of(self.vlm.model):
             return [{} for _ in asked]
 
-        answer_texts = [
-            (index, request, text)
-            for index, (request, example) in enumerate(asked)
-            for text in likelihood_targets.texts(example)
-        ]
+        answers = [(request, text) for request, example in asked for text in likelihood_targets.texts(example)]
         choices = [
             (index, request, form)
             for index, (request, example) in enumerate(asked)
@@ -127,7 +123,7 @@ class HFBackend:
         ]
         answer_likelihoods, best_choices = likelihoods_and_choices(
             self.vlm,
-            [(request, answer) for _, request, answer in answer_texts],
+            answers,
             [(request, options) for _, request, options in choices],
             batch_size=batch_size,
             progress=label,

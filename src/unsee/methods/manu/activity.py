@@ -110,10 +110,10 @@ def neuron_activity(
         read: Activations to sum: the modules' inputs or outputs.
         limit: Activations are clamped to +/- this value.
     """
-    width: Callable[[Linear], int] = (
-        (lambda module: module.in_features) if read == "inputs" else (lambda module: module.out_features)
-    )
-    activities = {name: Activity.none(width(module), module.weight.device) for name, module in modules.items()}
+    activities = {
+        name: Activity.none(module.in_features if read == "inputs" else module.out_features, module.weight.device)
+        for name, module in modules.items()
+    }
 
     def add(name: str, states_tn: Tensor) -> None:
         activities[name].add(states_tn.clamp(-limit, limit), threshold)

@@ -370,11 +370,7 @@ class _Statistics:
         gate = settings.gate or ("auto" if settings.auto_by_default else "below")
         sign, best_tau = self._calibrate_gate(gate, forget, calibration, directions)
         strict_tau = best_tau - settings.tau_margin if sign == "below" else best_tau + settings.tau_margin
-        limit = (
-            settings.max_rotation_deg
-            if settings.max_rotation_deg is not None
-            else (30.0 if settings.mode == "safe" else 180.0)
-        )
+        default_limit = 30.0 if settings.mode == "safe" else 180.0
         return Rule(
             layers=self.steered,
             scoring_layer=self.scoring,
@@ -383,7 +379,7 @@ class _Statistics:
             tau=strict_tau if settings.calibrated else float(0.75 if settings.tau is None else settings.tau),
             update=settings.update,
             strength=settings.strength,
-            max_rotation_deg=limit,
+            max_rotation_deg=default_limit if settings.max_rotation_deg is None else settings.max_rotation_deg,
             apply_to=settings.apply_to,
             protect=settings.protect,
         )
