@@ -763,10 +763,11 @@ def test_measured_values_that_are_no_numbers_are_not_scored(tmp_path):
     assert not (tmp_path / "scores.json").exists()
 
 
-def test_why_all_answers_were_not_judged_is_told(tmp_path):
+@pytest.mark.parametrize("measured", ["logprob", "clip"])
+def test_why_all_answers_were_not_judged_is_told(tmp_path, measured):
     ask(loaded(), tmp_path / "x", limit=1)
     file = tmp_path / "x/responses.jsonl"
-    rows = [{**json.loads(row), "logprob": math.nan} for row in file.read_text().splitlines()]
+    rows = [{**json.loads(row), measured: math.nan} for row in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "x/judged.json").write_text(json.dumps({"unfinished": len(rows)}))
     (tmp_path / "x/scores.json").unlink()

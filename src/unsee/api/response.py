@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -58,6 +59,12 @@ class Response(Question):
         """
         question = {part.name: getattr(example, part.name) for part in fields(Question)}
         return cls(**question, stage=stage, text=text, tokens=tokens, ended=ended, image=image, image_key=image_key)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all its measured numbers are finite."""
+        numbers = (self.logprob, self.true_logprob, self.clip, *self.option_logprobs, *self.perturbed_logprobs)
+        return all(math.isfinite(number) for number in numbers if number is not None)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for json.dumps."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -392,16 +391,9 @@ def _require_finite(name: str, weight: Tensor) -> None:
 
 
 def require_finite_answers(responses: Sequence[Response]) -> None:
-    """Raise if a log-probability of a response is not finite."""
+    """Raise if a measured number of a response is not finite."""
     for response in responses:
-        values = (
-            response.logprob,
-            response.true_logprob,
-            response.clip,
-            *response.option_logprobs,
-            *response.perturbed_logprobs,
-        )
-        if not all(math.isfinite(value) for value in values if value is not None):
+        if not response.finite:
             raise NotFiniteError(f"example {response.id!r} ({response.question[:60]!r})")
 
 

@@ -171,8 +171,7 @@ def _require_file(path: Path) -> None:
 def _require_numbers(folder: Path, responses: Sequence[Response]) -> None:
     """Raise for a run with NaN or infinite model outputs."""
     for response in responses:
-        values = (response.logprob, response.true_logprob, *response.option_logprobs, *response.perturbed_logprobs)
-        if not all(math.isfinite(value) for value in values if value is not None):
+        if not response.finite:
             raise UserError(
                 f"{folder}: the model's output was not a number at example {response.id!r}, so its answers cannot be compared. "
                 "Leave the run out, or judge a whole checkpoint."
