@@ -230,8 +230,8 @@ def test_private_strings_that_are_kept_or_never_found_are_warned_about(folder):
 
 
 def test_columns_that_nothing_reads_are_named_with_the_nearest(folder):
-    text = warned(folder, row(Visible={"hair": "red"}, pertubed=["No."], source="web"), KEPT)
-    assert "'Visible' (did you mean visible?)" in text
+    text = warned(folder, row(visibel={"hair": "red"}, pertubed=["No."], source="web"), KEPT)
+    assert "'visibel' (did you mean visible?)" in text
     assert "'pertubed' (did you mean perturbed?)" in text
     assert "'source'" in text
 

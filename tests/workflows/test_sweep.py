@@ -444,7 +444,7 @@ def test_a_cell_is_another_one_if_an_installed_plugin_has_changed(tmp_path, monk
     names = set()
     for text in ("VERSION = 1", "VERSION = 2"):  # the code itself is not run
         (tmp_path / "mine_x.py").write_text(text)
-        names.add(sweep.make_cell(Run(model="lab", data="lab", eval=evaluation), "x", attack).name)
+        names.add(make_cell(Run(model="lab", data="lab", eval=evaluation), "x", attack).name)
     assert len(names) == 2
 
 
