@@ -9,6 +9,8 @@ the forgotten, and pictures of them: give it away for invented people only, as t
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -22,6 +24,10 @@ from unsee.workflows.sweep import DONE
 
 FILES = ("run.yaml", "responses.jsonl", "judged.json", "attacks.json", "vocabulary.json", DONE)
 """What a report reads of a cell."""
+_NAMING = ("run.yaml", "judged.json")
+"""Files that name the folder of their cell."""
+_FOLDER = re.compile(rb"""([\s"'])/[^\s"']*/cells/""")
+"""Where the cells lay on the machine that made them, which is left out."""
 
 
 def main(verb: str = "", source: str = "", target: str = "", *rest: str) -> None:
@@ -46,7 +52,12 @@ def pack(board: Path, archive: Path) -> None:
         raise UserError(f"{board} has no finished cell (cells/NAME/{DONE}). Name the --out of `unsee leaderboard`.")
     with atomic_writer(archive) as stream, tarfile.open(fileobj=stream, mode="w:xz", preset=9) as tar:
         for file in files:
-            tar.add(file, file.relative_to(board).as_posix(), filter=_plain)
+            content = file.read_bytes()
+            if file.name in _NAMING:
+                content = _FOLDER.sub(rb"\1cells/", content)
+            member = tarfile.TarInfo(file.relative_to(board).as_posix())  # without who packed it, and when
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     sys.stderr.write(f"{archive}: {len(files)} files, {archive.stat().st_size / 1e6:.1f} MB\n")
 
 
@@ -61,14 +72,6 @@ def _files(board: Path) -> Iterator[Path]:
             for image in shown
             if (file := (done.parent / image).resolve()).is_relative_to(board) and file.is_file()
         )
-
-
-def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out who packed it, and when."""
-    info.uid = info.gid = info.mtime = 0
-    info.uname = info.gname = ""
-    info.mode = 0o644
-    return info
 
 
 def unpack(archive: Path, board: Path) -> None:

@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from unsee.api import registry
 
 ROOT: Final = Path(__file__).parents[1]
@@ -31,11 +29,8 @@ _RESUME: Final = "tests/methods/test_methods.py::test_resume_gives_the_same_weig
 _FAMILY: Final = "tests/models/test_families.py::test_method"
 _FEW_BITS: Final = "tests/models/test_quantized_base.py::test_every_method_runs"
 _PROCESSES: Final = "tests/distributed/test_distributed.py::test_two_processes_give_the_weights_of_one"
-_LAB: Final = ROOT / "docs" / "results.md"
+_LAB: Final = ROOT / "docs" / "leaderboard.md"
 """Page with the rows of methods on the lab."""
-_HERE: Final = "The newer methods on the lab"
-"""Section of `PAGE` with further rows."""
-_TABLES: Final = ROOT / "configs" / "tables"
 
 
 def main() -> None:
@@ -70,7 +65,7 @@ def table(ids: list[str]) -> str:
         "two processes",
         "resume",
         "derivation",
-        "on the lab",
+        "distance to gold on the lab",
     )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     return "\n".join([*lines, *(f"| `{name}` | {' | '.join(row(name, ids))} |" for name in registry.names("methods"))])
@@ -101,19 +96,10 @@ def processes(name: str, ids: list[str]) -> str:
 
 
 def lab(name: str) -> str:
-    """Return where a row of the method on the lab is: by its first cell, or by the grid that made it."""
-    here = PAGE.read_text(encoding="utf-8").partition(f"## {_HERE}\n")[2].partition("\n## ")[0]
-    if name in _first_cells(here):
-        return f"[row](#{_HERE.lower().replace(' ', '-')})"
-    rows = any(cell == name or cell.startswith(f"{name} ") for cell in _first_cells(_LAB.read_text(encoding="utf-8")))
-    grids = [yaml.safe_load(file.read_text(encoding="utf-8"))["base"].get("method") for file in _TABLES.glob("*.yaml")]
-    made = {one["name"] if isinstance(one, dict) else one for one in grids}
-    return "[row](results.md)" if rows or name in made else "-"
-
-
-def _first_cells(text: str) -> list[str]:
-    """Return the first cells of all table rows of a text."""
-    return [line.split("|")[1].strip(" `") for line in text.splitlines() if line.startswith("| ")]
+    """Return the distance to gold of the method's row of the leaderboard, with a link to it."""
+    rows = [line.split("|") for line in _LAB.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    distances = [cells[3].split()[0] for cells in rows if cells[2].strip() == name and cells[3].strip()]
+    return f"[{distances[0]}](leaderboard.md)" if distances else "-"
 
 
 def derivations(name: str) -> list[str]:

@@ -647,3 +647,17 @@ def test_packed_cells_make_the_same_board_without_working_again(board, cells, tm
             kept.main("unpack", str(tmp_path / name), str(tmp_path / "other"))
     with pytest.raises(SystemExit, match="unpack FILE"):
         kept.main("open")
+
+
+def test_packed_cells_do_not_tell_where_they_were_made(board, tmp_path):
+    kept = script("leaderboard_cells")
+    judged = next(board.glob("cells/*/scores.json")).with_name("judged.json")
+    before = judged.read_text()
+    judged.write_text(json.dumps({**json.loads(before), "model": str(judged.parent)}))
+    try:
+        kept.main("pack", str(board), str(tmp_path / "cells.tar.xz"))
+    finally:
+        judged.write_text(before)
+    kept.main("unpack", str(tmp_path / "cells.tar.xz"), str(tmp_path / "again"))
+    packed = json.loads((tmp_path / "again" / judged.relative_to(board)).read_text())
+    assert packed == {**json.loads(before), "model": f"cells/{judged.parent.name}"}
