@@ -109,7 +109,7 @@ class Outside:
 
 
 def listed(specs: str | Path | Iterable[Path | str]) -> tuple[str, ...]:
-    """Return specs as texts; one alone is a list of one, and not of its letters."""
+    """Return plugin specs as texts, where one alone may be given without a list."""
     return (str(specs),) if isinstance(specs, str | Path) else tuple(map(str, specs))
 
 
@@ -191,7 +191,7 @@ def _installed(kind: str, _: tuple[str, ...]) -> tuple[Outside, ...]:
 
 
 def unknown_groups() -> list[str]:
-    """Return the groups of entry points that look like unsee's and are none, as of a typing error."""
+    """Return groups of entry points that begin with `unsee.` but are unknown, such as misspelt ones."""
     groups = importlib.metadata.entry_points().groups
     return sorted(group for group in groups if group.startswith("unsee.") and group not in GROUPS.values())
 

@@ -105,7 +105,7 @@ def add_class(cls: type[Method]) -> str:
 
 
 def name_of(kind: Loadable, cls: type[Any]) -> str:
-    """Return the name of a class, or empty if it is none of unsee and of the plugins that are loaded."""
+    """Return the name of a class of unsee or of a loaded plugin, or empty for any other class."""
     own_names = (name for name in _files(kind) if cls.__module__ == module_of(kind, name))
     loaded = (entry for entry in _outside(kind) if entry in _ADDED.values() or entry.spec.place in sys.modules)
     return next(chain(own_names, (entry.name for entry in loaded if entry.load() is cls)), "")

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(error: Exception) -> int | None:
-    """Print what a plugin or the system is to blame for, and return the exit code, or None for any other error."""
+    """Print a fault of a plugin or of the system, and return the exit code, or None for any other error."""
     if fault := registry.fault_of(error):
         err(f"unsee: {fault}")
         return USAGE
