@@ -55,7 +55,7 @@ OTHERS = "  milder: {method: npo, method.beta: 0.5}\n  ga:\n  simnpo:\n"
 def mix(run) -> str:
     """Name the made-up behaviour of a cell: npo is good with a low rate, ga always loses the others."""
     if not run.method:
-        return {"lab": "original", "lab-gold": "gold"}[run.model]
+        return {"lab": "original", "lab-gold": "gold", "lab-gold-picture": "pubg"}[run.model]
     if run.method == "simnpo":
         raise UserError("planted")
     return "ga" if run.method == "ga" else "pubg" if run.training["lr"] < 1e-3 else "npo"
@@ -361,6 +361,20 @@ def test_a_second_world_takes_the_settings_as_they_are(file, cells, tmp_path):
     assert set(json.loads((tmp_path / "out" / "leaderboard.json").read_text())) == {"first", "other"}
 
 
+def test_gold_models_of_other_seeds_show_the_noise_floor(file, cells, tmp_path):
+    text = FILE.replace(OTHERS, "") + "other_golds: {person: [lab-gold, lab-gold-picture]}\n"
+    file.write_text(text)
+    before = len(cells)
+    leaderboard(file, tmp_path / "out")
+    asked = [(run.model, run.seed, run.eval["split"]) for run, _, _ in cells[before:] if not run.method]
+    assert {("lab-gold", 1, "report"), ("lab-gold-picture", 2, "report")} <= set(asked)
+    floor, npo = rows(tmp_path / "out")["gold, other seeds"], rows(tmp_path / "out")["npo"]
+    assert (floor["reference"], floor["rank"], floor["seeds"], floor["promise"]) == (True, None, 2, "person")
+    # The first stand-in answers like gold, the second as the chosen setting of npo does: the row has the mean of both.
+    assert 0 < floor["gold_distance"] < npo["gold_distance"]
+    assert "gold, other seeds" in (tmp_path / "out" / "leaderboard.html").read_text()
+
+
 def test_each_promise_and_world_has_a_gold_time_of_its_own(file):
     golds = "golds: {person: lab-gold, picture: lab-gold-picture}"
     other = "worlds: {other: {model: lab, data: lab, " + golds + ", gold_seconds: 7}}"
@@ -432,6 +446,9 @@ def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
         ("attacks: quick", "attacks: {prompts: 4}", "expected settings by name, such as prompts.NAME=VALUE, got 4"),
         ("stop: never}", "stop: never}, eval: 3", "'eval' must be a mapping of settings, got 3"),
         ("gold_seconds: 145", "gold_seconds: {picture: 145}", "Unknown promise in gold_seconds 'picture'"),
+        ("gold_seconds: 145", "other_golds: {picture: [lab]}", "Unknown promise in other_golds 'picture'"),
+        ("gold_seconds: 145", "other_golds: {person: [[lab]]}", "other_golds.person must be text, got ['lab']"),
+        ("{person: lab-gold}", "{person: 3}", "golds.person must be text, got 3"),
         ("gold_seconds: 145", "gold_seconds: {person: soon}", "must be seconds above 0, got 'soon' for person"),
         ("gold_seconds: 145", "gold_seconds: -1", "must be seconds above 0"),
         ("  ga:", "  gaa:", "Unknown method 'gaa'"),

@@ -38,12 +38,10 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
         return value
     if origin is Literal:
         return _one_of(value, arguments, where)
-    if origin is tuple:
-        return tuple(convert(item, arguments[0], where=where) for item in _items(value, arguments[0]))
     if origin in (Union, UnionType):
         return _any_of(value, arguments, where)
     if origin is not None:
-        hint = origin
+        return _container(value, origin, arguments, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return _float(value, where)
     if hint is Path and isinstance(value, str):
@@ -53,6 +51,14 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
             raise UserError(f"{where} {fault}; remove it.")
         return value
     raise UserError(f"{where} must be {_in_words(hint)}, got {short_repr(value)}.")
+
+
+def _container(value: Any, kind: type, item_hints: Sequence[Any], where: str) -> Any:
+    """Return a tuple or mapping with converted items, or raise."""
+    if kind is tuple:
+        return tuple(convert(item, item_hints[0], where=where) for item in _items(value, item_hints[0]))
+    values = convert(value, kind, where=where)
+    return {name: convert(item, item_hints[1], where=f"{where}.{name}") for name, item in values.items()}
 
 
 def _float(value: int, where: str) -> float:

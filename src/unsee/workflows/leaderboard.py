@@ -51,7 +51,7 @@ UNUSED: Final = ("method", "out")
 WORLDLY: Final = ("model", "data", "benchmark", "seed")
 """Settings of `base` (the seed: of `search_seed` and `seeds`) that no method may have of its own, as all are compared in one world."""
 
-Seconds = float | Mapping[str, float] | None
+Seconds = float | Mapping[str, Any] | None
 """Time of training gold models: the same for all, or promise -> time; None = unknown."""
 
 
@@ -66,9 +66,14 @@ class World:
     """Promise (person, picture) -> model that never learnt what a method with it is to forget."""
     gold_seconds: Seconds = None
     """Seconds that training its gold models takes on the machine of the board, by its clock: one number, or one per promise."""
+    other_golds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Promise -> its gold model trained again with other seeds. How far they lie from it is the noise floor of the distance."""
 
     def __post_init__(self) -> None:
-        """Reject times that no training takes, or of no gold model."""
+        """Reject times that no training takes, or of no gold model, and gold models of other promises."""
+        for promise in self.other_golds:
+            if promise not in self.golds:
+                raise unknown_name("promise in other_golds", promise, self.golds)
         seconds_by_promise = (
             self.gold_seconds
             if isinstance(self.gold_seconds, Mapping)
@@ -114,6 +119,8 @@ class Board:
     """How many of the seeds are attacked, from the first on; None = all."""
     gold_seconds: Seconds = None
     """Seconds that training the gold models of `golds` takes on the same machine, by the same clock: one number, or one per promise."""
+    other_golds: Mapping[str, Any] = field(default_factory=dict)
+    """Promise -> its gold model trained again with other seeds, a row of their own."""
     clock: Literal["seconds", "cpu_seconds"] = "seconds"
     """Time that the cost is told in: of the wall clock, or of the processor."""
     worlds: Mapping[str, Any] = field(default_factory=dict)
@@ -209,10 +216,15 @@ def leaderboard(
     first_world = next(iter(plan.worlds))
     pairs = [(first_world, "selection"), *((world, "report") for world in plan.worlds)]
     reference_cells = {pair: _references(plan.board, plan.worlds[pair[0]], pair[1], plugins) for pair in pairs}
+    floor_cells = {world: _floors(plan.board, plan.worlds[world], plugins) for world in plan.worlds}
     run(cell for stage_cells in reference_cells.values() for cell in stage_cells.values())
+    run(cell for world_cells in floor_cells.values() for cells in world_cells.values() for cell in cells)
     judges = {pair: _Judge(plan.board, folder, cells) for pair, cells in reference_cells.items()}
     trials: dict[str, list[Tried]] = {}
-    rows = {world: _references_rows(judges[world, "report"], plan.worlds[world]) for world in plan.worlds}
+    rows = {
+        world: _references_rows(judges[world, "report"], plan.worlds[world], floor_cells[world])
+        for world in plan.worlds
+    }
     names = list(plan.search)
     batch_size = max(1, jobs // plan.board.settings)
     for start in range(0, len(names), batch_size):
@@ -248,6 +260,7 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
     first_world = {
         "golds": board.golds,
         "gold_seconds": board.gold_seconds,
+        "other_golds": board.other_golds,
         **{key: board.base[key] for key in ("model", "data", "benchmark") if key in board.base},
     }
     world_values = {"first": first_world, **board.worlds}
@@ -343,24 +356,37 @@ def _judging(board: Board, part: str) -> dict[str, Any]:
 
 
 def _references(board: Board, world: World, part: str, plugins: Sequence[str]) -> dict[str, Cell]:
-    """Return stage -> cell of the original and the gold models.
-
-    They are judged with the code and the engine of the methods.
-    """
+    """Return stage -> cell of the original and the gold models."""
     models = {"original": world.model, **{GOLD[promise]: model for promise, model in world.golds.items()}}
-    plugins = (*config.convert(board.base.get("plugins") or (), tuple[str, ...], where="base: plugins"), *plugins)
-    cells = {}
-    for stage, model in models.items():
-        run = Run(
-            model=absolute_or_name(model),
-            data=absolute_or_name(world.data),
-            benchmark=world.benchmark,
-            eval=_judging(board, part),
-            engine=board.base.get("engine", Run.engine),
-            plugins=plugins,
-        )
-        cells[stage] = make_cell(with_plugins(run), stage)
-    return cells
+    return {stage: _reference(board, world, part, plugins, stage, model) for stage, model in models.items()}
+
+
+def _floors(board: Board, world: World, plugins: Sequence[str]) -> dict[str, list[Cell]]:
+    """Return promise -> cells of its gold models of other seeds."""
+    return {
+        promise: [
+            _reference(board, world, "report", plugins, f"{GOLD[promise]}, another seed", model, seed)
+            for seed, model in enumerate(models, start=1)
+        ]
+        for promise, models in world.other_golds.items()
+    }
+
+
+def _reference(
+    board: Board, world: World, part: str, plugins: Sequence[str], stage: str, model: str, seed: int = Run.seed
+) -> Cell:
+    """Return the cell of a model to compare with, judged with the code and the engine of the methods."""
+    base_plugins = config.convert(board.base.get("plugins") or (), tuple[str, ...], where="base: plugins")
+    run = Run(
+        model=absolute_or_name(model),
+        data=absolute_or_name(world.data),
+        benchmark=world.benchmark,
+        eval=_judging(board, part),
+        engine=board.base.get("engine", Run.engine),
+        plugins=(*base_plugins, *plugins),
+        seed=seed,
+    )
+    return make_cell(with_plugins(run), stage)
 
 
 def _final(plan: _Plan, world_name: str, name: str, trials: Sequence[Tried]) -> list[Cell]:
@@ -549,14 +575,20 @@ def _write(plan: _Plan, folder: Path, rows: Mapping[str, Sequence[Row]], waiting
     atomic_write_text(folder / "leaderboard.html", page)
 
 
-def _references_rows(judge: _Judge, world: World) -> list[Row]:
-    """Return the rows of the original and the gold model, for each promise."""
-    return [
-        Row(name=stage.name, promise=promise, stage=stage, gold=gold, keeps=judge.keeps(stage), reference=True)
-        for promise in world.golds
-        if (gold := judge.gold(promise))
-        for stage in (beside_gold(judge.stages["original"], gold), gold)
-    ]
+def _references_rows(judge: _Judge, world: World, floor_cells: Mapping[str, Sequence[Cell]]) -> list[Row]:
+    """Return the rows of the original, the gold model and those of other seeds, for each promise."""
+    rows = []
+    for promise in world.golds:
+        if gold := judge.gold(promise):
+            stages = [beside_gold(judge.stages["original"], gold), gold]
+            floor, notes = judge.stage("gold, other seeds", floor_cells.get(promise, ()), promise)
+            if notes:
+                raise UserError(f"A gold model of another seed is not judged: {notes[0]}")
+            rows += [
+                Row(name=stage.name, promise=promise, stage=stage, gold=gold, keeps=judge.keeps(stage), reference=True)
+                for stage in (*stages, *([floor] if floor else []))
+            ]
+    return rows
 
 
 def _row(plan: _Plan, world_name: str, judge: _Judge, name: str, trials: Sequence[Tried]) -> Row:
