@@ -15,7 +15,7 @@ from unsee.errors import UserError
 from unsee.utils.files import atomic_write_json, atomic_write_text, hash_folder, read_jsonl, require_space
 from unsee.workflows.continual.settings import Course
 from unsee.workflows.grid import read_grid
-from unsee.workflows.leaderboard import read_plan
+from unsee.workflows.leaderboard.plan import read_plan
 
 
 @dataclass(frozen=True, kw_only=True)

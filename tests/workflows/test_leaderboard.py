@@ -28,9 +28,12 @@ from unsee.report.read import GOLD, Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
 from unsee.scoring.rules import rules
 from unsee.utils.files import owned_folder
-from unsee.workflows import leaderboard as leaderboard_module
 from unsee.workflows import sweep
-from unsee.workflows.leaderboard import Tried, chosen, leaderboard, read_plan
+from unsee.workflows.leaderboard import judge as judge_module
+from unsee.workflows.leaderboard import leaderboard
+from unsee.workflows.leaderboard import search as search_module
+from unsee.workflows.leaderboard.judge import Judge, Tried, chosen
+from unsee.workflows.leaderboard.plan import read_plan
 from unsee.workflows.purge import purge
 
 FILE = """
@@ -139,17 +142,16 @@ def test_attacks_have_the_settings_of_the_file_and_the_first_seeds(cells, tmp_pa
         read_plan(file)
 
 
-def test_the_final_evaluation_is_that_of_the_search(file):
-    """A method's own eval setting is not replaced by the one of base once it is chosen."""
-    text = FILE.replace("stop: never}}", "stop: never}, eval: {max_new_tokens: 96, measures: [bleu]}}")
-    file.write_text(text.replace("  npo:\n", "  npo: {eval.max_new_tokens: 48}\n"))
+def test_the_final_evaluation_is_that_of_the_search_and_alike_for_all(file):
+    file.write_text(FILE.replace("stop: never}}", "stop: never}, eval: {max_new_tokens: 96, measures: [bleu]}}"))
     plan = read_plan(file)
-    for name, length in (("npo", 48), ("milder", 96)):
+    for name in ("npo", "milder"):
         searched = plan.search[name][0]
         trial = Tried(cell=searched.name, label=searched.label, distance=0.1, keeps=1.0)
-        (cell, _) = leaderboard_module._final(plan, "first", name, [trial])
-        assert cell.run.eval == {**searched.run.eval, "split": "report"}
-        assert cell.run.eval["max_new_tokens"] == length
+        cells = search_module._final(plan, "first", name, [trial])
+        for cell in cells:
+            assert cell.run.eval == {**searched.run.eval, "split": "report"}
+            assert cell.run.eval["max_new_tokens"] == 96
 
 
 def test_the_chosen_setting_keeps_and_is_near_gold(board):
@@ -430,8 +432,8 @@ def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
         ),
         ("axes: {", "axes: {eval.split: [report], ", "axes has eval.split, which"),
         ("  ga:", "  ga: {eval.gold: lab-gold}", "methods.ga has eval.gold, which"),
-        ("  ga:", "  ga: {eval: {split: report}}", "methods.ga has eval.split, which"),
-        ("  ga:", "  ga: {eval: [{limit: 2}, {gold: x}]}", "methods.ga has eval.gold, which"),
+        ("  ga:", "  ga: {eval: {split: report}}", "methods.ga has eval, which"),
+        ("  ga:", "  ga: {eval.max_new_tokens: 8}", "methods.ga has eval.max_new_tokens, which"),
         ("  ga:", "  ga: {model: lab-gold}", "methods.ga has model, which"),
         ("  ga:", "  ga: {benchmark.name: lab}", "methods.ga has benchmark.name, which"),
         ("axes: {", "axes: {data: [lab], ", "axes has data, which"),
@@ -529,10 +531,10 @@ def test_a_row_is_held_to_the_promise_that_its_setting_was_chosen_by(tmp_path, m
     """Runs of another version may have recorded another promise than the search."""
     golds = {name: Stage(name=name, runs=(read_run(make_run(tmp_path / name, "gold")),)) for name in GOLD.values()}
     record = read_run(make_run(tmp_path / "npo", "npo"))
-    monkeypatch.setattr(leaderboard_module, "beside_gold", lambda _, gold: gold)
+    monkeypatch.setattr(judge_module, "beside_gold", lambda _, gold: gold)
     monkeypatch.setattr(sweep, "missing_of", lambda *_: "")
-    monkeypatch.setattr(leaderboard_module._Judge, "_run", lambda *_: record)
-    judge = object.__new__(leaderboard_module._Judge)
+    monkeypatch.setattr(Judge, "_run", lambda *_: record)
+    judge = object.__new__(Judge)
     judge.folder, judge.stages = tmp_path, golds
     cells = [SimpleNamespace(name="npo")]
     assert record.promise == "person"

@@ -11,7 +11,7 @@ from unsee.config.json_schema import Schema, settings_schema
 from unsee.data.assignment import Assignment
 from unsee.errors import unknown_name
 from unsee.workflows.continual.settings import Course
-from unsee.workflows.leaderboard import Board
+from unsee.workflows.leaderboard.plan import Board
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _NAMED: Final[Mapping[str, registry.Loadable]] = {"method": "methods", "benchmark": "benchmarks"}
