@@ -175,6 +175,16 @@ def test_equal_rows_tie_and_a_far_one_comes_after_them(board):
     assert found == {"original": None, "gold": None, "npo": 1, "milder": 1, "ga": 3, "simnpo": None}
 
 
+def test_seeds_that_answer_alike_are_remarked(board, file, tmp_path):
+    out = shutil.copytree(board, tmp_path / "out")
+    first, second = sorted(path.parent for path in out.glob("cells/npo_seed=[12]-*/responses.jsonl"))
+    for name in ("responses.jsonl", "scores.json"):
+        shutil.copy(first / name, second / name)
+    leaderboard(file, out)
+    assert rows(out)["npo"]["notes"] == ["its 2 seeds answered alike"]
+    assert rows(out)["milder"]["notes"] == []
+
+
 def test_rows_without_figures_stay_with_their_reason(board):
     found = rows(board)
     assert found["simnpo"]["notes"] == ["no setting could be judged: seed 0: planted"]
