@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from textwrap import dedent
 
 import pytest
 
+from helpers.evaluated import make_run
 from unsee import config
 from unsee.api import Kind, Measure, Method, Needs, Response, Role, Vocabulary, describe, plugins, registry
 from unsee.api.benchmark import NoSettings
@@ -17,9 +19,11 @@ from unsee.config import Run
 from unsee.config.plugins import with_plugins
 from unsee.data.open import benchmark_arguments, open_benchmark
 from unsee.errors import UnknownNameError, UserError
+from unsee.evaluation.evaluate import rescore
 from unsee.models.auto import family_for
 from unsee.scoring.aggregate import score
 from unsee.scoring.measures import extra
+from unsee.workflows.forget import validate_run
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
 METHOD = """
@@ -517,6 +521,39 @@ def test_the_documented_example_is_the_package():
         assert (EXAMPLE / "unsee_example" / file).read_text().strip() in text
     toml = (EXAMPLE / "pyproject.toml").read_text()
     assert toml[toml.index("[project.entry") : toml.index("[tool.set")].strip() in text
+
+
+def test_suggest_and_init_take_plugins_and_name_them_in_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = BENCHMARK.replace("return []", "return Lab().examples(split)").replace(
+        "return Vocabulary()", "return Lab().vocabulary()"
+    )
+    plugin = write(
+        tmp_path / "shapes.py",
+        text.replace("import Benchmark, Vocabulary", "import Benchmark\n    from unsee.benchmarks.lab import Lab"),
+    )
+    data = write(tmp_path / "data" / "shapes.csv", "").parent
+    words = [str(data), "--plugin", str(plugin)]
+    assert main.main(["suggest", "--model", "lab", "--data", *words, "--out", "runs/x"]) == 0
+    assert f"- {plugin}" in capsys.readouterr().out
+    assert main.main(["init", *words, "--model", "lab"]) == 0
+    written = config.read(tmp_path / "run.yaml")
+    assert (written.plugins, written.benchmark) == ((str(plugin),), "shapes")
+    assert validate_run(written).run.method == "pubg"
+
+
+def test_rescoring_names_the_plugin_of_a_measure(tmp_path):
+    folder = make_run(tmp_path / "run", "npo")
+    vocabulary = json.loads((folder / "vocabulary.json").read_text())
+    (folder / "vocabulary.json").write_text(
+        json.dumps({"visible": {}, "sentences": [], **vocabulary, "measures": ["brevity"]})
+    )
+    plugin = write(tmp_path / "brevity.py", "raise SystemExit('run')")
+    config.write(
+        folder / "run.yaml", Run(model="lab", data="lab", method="npo", plugins=(str(plugin),)), record={}, result={}
+    )
+    with pytest.raises(UserError, match=rf"brevity.*--plugin {plugin}"):
+        rescore(folder)
 
 
 def test_nothing_in_a_data_or_model_folder_is_run(tmp_path, capsys):

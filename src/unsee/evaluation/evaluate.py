@@ -19,6 +19,7 @@ from unsee.api import VLM, Benchmark, Example, ImageSource, Response, Score, Voc
 from unsee.api.fast_paths import FAST, Engine, Name, engine_named
 from unsee.api.request import Backend, Decoding
 from unsee.config import EvalConfig, paths
+from unsee.config.plugins import naming_plugins
 from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
@@ -159,10 +160,15 @@ def _require_encodable(backend: ModelBackend, examples: Sequence[Example], *, pr
 
 
 def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> Scores:
-    """Recompute scores.json of a run folder from its responses, without a model."""
+    """Recompute scores.json of a run folder from its responses, without a model.
+
+    Raises:
+        UserError: The folder was never evaluated or is damaged, or a measure comes from a plugin that is not loaded.
+    """
     folder = Path(folder)
     responses = read_answers(folder)
-    vocabulary = _with_measures(read_vocabulary(folder / VOCABULARY), measures)
+    with naming_plugins(config.read(folder / config.RECORD) if (folder / config.RECORD).is_file() else config.Run()):
+        vocabulary = _with_measures(read_vocabulary(folder / VOCABULARY), measures)
     require_finite_answers(responses)
     judged_facts = read_object(folder / JUDGED) if (folder / JUDGED).is_file() else {}
     if gold is not None:

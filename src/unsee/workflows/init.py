@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,12 @@ _LEFT_OUT: Final[tuple[Any, ...]] = ("", {}, ())
 
 
 def init(
-    data: Path | str, model: Path | str = "", out: Path | str = "run.yaml", *, benchmark: str | Mapping[str, Any] = ""
+    data: Path | str,
+    model: Path | str = "",
+    out: Path | str = "run.yaml",
+    *,
+    benchmark: str | Mapping[str, Any] = "",
+    plugins: Sequence[str] = (),
 ) -> Path:
     """Write a run file for these data and return its path. Every line says what it does.
 
@@ -34,9 +39,10 @@ def init(
         model: Folder, hub id, run folder or "lab"; empty = to be given to `unsee forget` (the lab's own for its data).
         out: Run file, which must not exist.
         benchmark: How the data is laid out; empty = recognise it.
+        plugins: Code of your own that the data or the model need; the run file names it.
 
     Raises:
-        UserError: The file exists, there is no such model, or the data cannot be used.
+        UserError: The file exists, a plugin is broken, there is no such model, or the data cannot be used.
     """
     file = Path(out)
     if file.exists() or file.is_symlink():
@@ -45,7 +51,7 @@ def init(
         lab_model = _OWN.get(str(data), "lab")
         model = lab_model if lab_model in builtin.PACKAGED else ""
     run_folder = Path("runs") / (file.stem if file.stem != "run" else Path(data).stem)
-    suggestion = suggest(model, data, out=run_folder, benchmark=benchmark)
+    suggestion = suggest(model, data, out=run_folder, benchmark=benchmark, plugins=plugins)
     atomic_write_text(file, run_file_text(suggestion, file))
     return file
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.api import PROBES, Benchmark, Role, Training
+from unsee.api import PROBES, Benchmark, Role, Training, registry
+from unsee.api.plugins import listed
 from unsee.config import Run, dump_yaml
 from unsee.data.check import require_usable
 from unsee.data.open import benchmark_arguments, open_benchmark
@@ -48,7 +49,12 @@ class Suggestion:
 
 
 def suggest(
-    model: Path | str, data: Path | str, *, out: Path | str = "", benchmark: str | Mapping[str, Any] = ""
+    model: Path | str,
+    data: Path | str,
+    *,
+    out: Path | str = "",
+    benchmark: str | Mapping[str, Any] = "",
+    plugins: Sequence[str] = (),
 ) -> Suggestion:
     """Return the run to start with for this model and these data.
 
@@ -62,10 +68,14 @@ def suggest(
         data: Data with what to forget.
         out: Run folder of the suggested run. Empty: left to `forget`.
         benchmark: Name, or mapping of name and options. Empty: recognised from the data.
+        plugins: Code of your own that the data or the model need; the suggested run names it.
 
     Raises:
-        UserError: There is no such model, or the data cannot be used.
+        UserError: There is no such model, a plugin is broken, or the data cannot be used.
     """
+    plugins = listed(plugins)
+    for spec in plugins:
+        registry.add(spec)
     opened_data = open_benchmark(data, benchmark)
     require_usable(opened_data, str(data), decoded=False)
     counts = _counts(opened_data)
@@ -102,7 +112,7 @@ def suggest(
         training=training,
     )
     return Suggestion(
-        run=run,
+        run=replace(run, plugins=plugins),
         reasons=(
             f"data: {forget_count} rows to forget, {retain_count} to keep, {counts.get(Role.UNSEEN, 0)} on held-out images",
             f"{method}: {why}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from unsee.cli.commands._shared import OK, benchmark_of, data_options, say
+from unsee.cli.commands._shared import OK, benchmark_of, data_options, plugin_option, say
 from unsee.models.location import folder_of
 
 
@@ -14,6 +14,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", metavar="M", help="folder, hub id, run folder or lab")
     parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
     data_options(parser)
+    plugin_option(parser)
     parser.add_argument("--out", default="run.yaml", metavar="FILE", help="run file to write (default: run.yaml)")
 
 
@@ -23,5 +24,5 @@ def action(options: argparse.Namespace) -> int:
         folder_of(options.model)
     from unsee.workflows.init import init
 
-    say(init(options.data, options.model, options.out, benchmark=benchmark_of(vars(options))))
+    say(init(options.data, options.model, options.out, benchmark=benchmark_of(vars(options)), plugins=options.plugin))
     return OK

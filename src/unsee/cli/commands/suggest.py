@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from unsee.cli.commands._shared import OK, benchmark_of, data_options, say
+from unsee.cli.commands._shared import OK, benchmark_of, data_options, plugin_option, say
 from unsee.errors import UserError
 from unsee.models.location import folder_of
 
@@ -15,6 +15,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab (needed)")
     parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
     data_options(parser)
+    plugin_option(parser)
     parser.add_argument("--out", default="", metavar="DIR", help="output folder to write into the run file")
 
 
@@ -25,5 +26,9 @@ def action(options: argparse.Namespace) -> int:
     folder_of(options.model)
     from unsee.workflows.suggest import suggest
 
-    say(suggest(options.model, options.data, out=options.out, benchmark=benchmark_of(vars(options))))
+    say(
+        suggest(
+            options.model, options.data, out=options.out, benchmark=benchmark_of(vars(options)), plugins=options.plugin
+        )
+    )
     return OK
