@@ -27,7 +27,7 @@ from unsee.errors import UserError
 from unsee.metrics.normal_form import normalise
 from unsee.models.identity import model_hash
 from unsee.workflows import purge as purging
-from unsee.workflows.requests import asking, batch, intake, keys, manage, receipt, suppression, surfaces
+from unsee.workflows.requests import asking, batch, intake, judging, keys, manage, receipt, suppression, surfaces
 from unsee.workflows.requests import project as projects
 from unsee.workflows.requests.project import BATCH, Project, open_project
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
@@ -323,12 +323,12 @@ def test_no_name_string_or_picture_is_in_the_ledger(project: Project) -> None:
 def test_what_only_attacks_bring_back_is_told_apart(greedy: str, leaks: str) -> None:
     asked_surfaces = {name: Surface(verdict="not_measured") for name in surfaces.ASKED}
     person_surfaces = {**asked_surfaces, "name": Surface(verdict=greedy), "relearning": Surface(verdict="residual")}  # type: ignore[arg-type]
-    hidden = batch.Checked(request="R-1", surfaces=person_surfaces, verdict="residual", recheck=False)
-    unknown = batch.Checked(request="R-2", surfaces=asked_surfaces, verdict="not_measured", recheck=True)
-    outcome = batch._outcome([hidden])
+    hidden = judging.Checked(request="R-1", surfaces=person_surfaces, verdict="residual", recheck=False)
+    unknown = judging.Checked(request="R-2", surfaces=asked_surfaces, verdict="not_measured", recheck=True)
+    outcome = judging.outcome_of([hidden])
     place = "given away in answers" if greedy == "residual" else "brought back by attacks only (hidden, not gone)"
     assert (outcome.leaks, outcome.sentence) == (leaks, f"deletion requests (1): 1 {place}")
-    both = batch._outcome([hidden, unknown])
+    both = judging.outcome_of([hidden, unknown])
     assert both.leaks == ("yes" if greedy == "residual" else "unknown")
     assert both.sentence == f"deletion requests (2): 1 {place}, 1 not measured"
 
@@ -1027,6 +1027,17 @@ def test_earlier_requests_are_asked_again_without_the_model_before(
     assert (found[first].verdict, found[second].verdict) == ("residual", "residual")
     seen = found[first].surfaces["seen"]
     assert seen.before == seen.after == Share(hits=4, n=4)
+
+
+def test_each_of_two_requests_about_one_person_is_asked_again_about_its_own_rows(project: Project) -> None:
+    first, second = approved(project, "Ada Lovell"), approved(project, "Ada Lovell", attributes=["name"])
+    batch.run(project, first)
+    project.write(replace(project.settings(), model="lab"))
+    batch.run(project, second)
+    approved(project, "Bo Winter")
+    (result,) = batch.run(project)
+    shares = {one.request: one.surfaces["seen"].after for one in result.checked}
+    assert [shares[name] for name in (*first, *second)] == [Share(hits=0, n=4), Share(hits=0, n=2)]
 
 
 def test_batches_are_numbered_behind_every_earlier_one(project: Project) -> None:

@@ -18,7 +18,7 @@ from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import leaked_facts
 from unsee.report.attacked import COLLAPSED
 from unsee.workflows.requests.questions import controls
-from unsee.workflows.requests.surfaces import Surface, Word, attack_surface
+from unsee.workflows.requests.surfaces import Share, Surface, Word, attack_surface, shares
 
 CONTROLS: Final = 5
 """Strangers used as controls; more of them narrow the chance interval [inferred]."""
@@ -136,6 +136,12 @@ def split(responses: Sequence[Response], entity: str) -> tuple[list[Response], l
     return [response for response in responses if response.entity == entity], [
         response for response in responses if response.entity in control_entities
     ]
+
+
+def split_shares(responses: Sequence[Response], entity: str) -> tuple[dict[str, Share], dict[str, Share]]:
+    """Return the shares of answers that give the person away, by surface: about the person, and about the controls."""
+    person_responses, control_responses = split(responses, entity)
+    return shares(person_responses), shares(control_responses)
 
 
 def is_collapsed(responses: Sequence[Response]) -> bool:

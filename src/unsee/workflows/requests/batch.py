@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee import config
-from unsee.api import VLM, Benchmark, Example, Kind, Response, Role, Training, registry
+from unsee.api import VLM, Benchmark, Example, ImageSource, Kind, Role, Training, registry
 from unsee.api.benchmark import SPLITS
 from unsee.api.example import OF_TARGETS
 from unsee.config import RECORD, Run
@@ -29,37 +29,27 @@ from unsee.models import model_card
 from unsee.models.identity import model_hash
 from unsee.models.location import adapter_chain, folder_of
 from unsee.utils.files import atomic_write_json, owned_folder, remove_folder
+from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note
 from unsee.workflows.attack import attack
 from unsee.workflows.forget import forget_run
-from unsee.workflows.requests import asking, surfaces
+from unsee.workflows.requests import asking, judging, surfaces
 from unsee.workflows.requests.intake import require_approved
-from unsee.workflows.requests.ledger import State, require_codes
+from unsee.workflows.requests.judging import Checked
+from unsee.workflows.requests.ledger import Ledger, State, require_codes
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import BATCH, SETTINGS, Project, Request, Settings
 from unsee.workflows.requests.questions import self_made
 from unsee.workflows.requests.receipt import Issued, issue
 from unsee.workflows.requests.rows import read_rows, recast, write_rows
-from unsee.workflows.requests.surfaces import Surface, Word
 from unsee.workflows.suggest import beside_retain_rows, suggest
-from unsee.workflows.verdict import Leaks, Outcome, keep_outcome
+from unsee.workflows.verdict import keep_outcome
 
 IMAGES: Final = 2
 """Pictures per question in an attack: with one, the share for a single person has too wide an interval [inferred]."""
 RETAIN_LIMIT: Final = 12
 """Retain questions per kind, asked before and after."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What a model after a batch gives away about one person."""
-
-    request: str
-    surfaces: Mapping[str, Surface]
-    verdict: Word
-    recheck: bool
-    """Whether the person was unlearned in an earlier batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +71,10 @@ class Result:
 
     def __str__(self) -> str:
         """Return a line per person and surface."""
-        lines = [f"{self.batch}: {self.model}"]
-        for check in self.checked:
-            suffix = " (earlier request, asked again)" if check.recheck else ""
-            lines.append(f"{check.request}: {check.verdict.upper().replace('_', ' ')}{suffix}")
-            lines += [f"  {surfaces.WORDS[name]}: {_line(surface)}" for name, surface in check.surfaces.items()]
+        lines = [f"{self.batch}: {self.model}", *map(str, self.checked)]
         lines += [f"kept: {name} {_percent(old)} -> {_percent(new)}" for name, (old, new) in self.kept.items()]
         lines += [f"receipt: {receipt.file}{'' if receipt.signed else ' (unsigned)'}" for receipt in self.receipts]
         return "\n".join(lines)
-
-
-def _line(surface: Surface) -> str:
-    parts = [surface.verdict.replace("_", " ")]
-    for word, share in (("before", surface.before), ("after", surface.after), (surface.kind, surface.reference)):
-        if share is not None:
-            parts.append(f"{word} {share.hits}/{share.n}")
-    return ", ".join(parts) + (f" ({surface.why})" if surface.why else "")
 
 
 def _percent(value: float | None) -> str:
@@ -123,9 +101,11 @@ def run(
     """
     require_codes(operator)
     with owner(project.folder):
-        open_batch = _unfinished_batch(project)
-        begun_ids = _facts(project.batch(open_batch))["requests"] if open_batch else []
-        results = Batch(project=project, name=open_batch, seed=seed, operator=operator).finish() if open_batch else []
+        results, begun_ids = [], []
+        if unfinished_name := _unfinished_batch(project):
+            batch = Batch(project=project, name=unfinished_name, seed=seed, operator=operator)
+            begun_ids = batch.facts["requests"]
+            results = batch.finish()
         waiting_ids = [request_id for request_id in requests if request_id not in begun_ids]
         chosen_ids = _chosen(project, waiting_ids) if waiting_ids or not requests else []
         if not chosen_ids and not results:
@@ -133,7 +113,7 @@ def run(
                 "No request is approved and waiting. `unsee request list` shows where each stands; "
                 "`unsee request approve ID` approves its rows."
             )
-        groups = [[request_id] for request_id in chosen_ids] if one_by_one else [chosen_ids] if chosen_ids else []
+        groups = [[request_id] for request_id in chosen_ids] if one_by_one or not chosen_ids else [chosen_ids]
         for group in groups:
             _require_different(project, group)
         for request_id in chosen_ids:
@@ -147,12 +127,8 @@ def run(
 
 def _unfinished_batch(project: Project) -> str:
     """Return the name of the unfinished batch, or empty."""
-    folders = sorted((project.folder / "batches").glob("B-*"))
-    return next((folder.name for folder in folders if "ended" not in _facts(folder)), "")
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    return read_object(folder / BATCH) if (folder / BATCH).is_file() else {"ended": True}
+    files = sorted((project.folder / "batches").glob(f"B-*/{BATCH}"))
+    return next((file.parent.name for file in files if "ended" not in read_object(file)), "")
 
 
 def _next(project: Project) -> str:
@@ -224,16 +200,6 @@ class Batch:
         """Requests of the batch, but those that were closed before they were unlearned, or closed and purged."""
         states = [self.project.ledger.state(request_id) for request_id in self.facts["requests"]]
         return [self._request(state.request) for state in states if self._is_part(state)]
-
-    @cached_property
-    def earlier(self) -> list[Request]:
-        """Requests of earlier batches whose data were not purged."""
-        own_ids = set(self.facts["requests"])
-        return [
-            request
-            for request_id, state in self.project.ledger.states().items()
-            if _is_unlearned(state) and request_id not in own_ids and (request := self.project.request(request_id))
-        ]
 
     def _request(self, request_id: str) -> Request:
         request = self.project.request(request_id)
@@ -309,7 +275,7 @@ class Batch:
         checks = [*self._check(old_model, new_model), *self._check_again(new_model)]
         before, after = asking.retain_recall(old_model, data), asking.retain_recall(new_model, data)
         retain_shares = {name: (value, after.get(name)) for name, value in before.items()}
-        keep_outcome(self.run_folder, _outcome(checks))
+        keep_outcome(self.run_folder, judging.outcome_of(checks))
         receipts = self._close(checks, retain_shares)
         self._hand_over()
         return Result(
@@ -336,8 +302,12 @@ class Batch:
         write_rows(self.folder / "asked", [*forget_rows, *train], self._with_controls(rows, self.requests))
 
     def _with_controls(self, rows: Sequence[Example], requests: Sequence[Request]) -> list[Example]:
-        strangers = asking.strangers_of(self._data)
-        return asking.with_controls(rows, strangers, {request.entity: request.forms for request in requests})
+        forms = {request.entity: request.forms for request in requests}
+        return asking.with_controls(rows, self._strangers, forms)
+
+    @cached_property
+    def _strangers(self) -> list[ImageSource]:
+        return asking.strangers_of(self._data)
 
     @cached_property
     def _data(self) -> Benchmark | None:
@@ -346,39 +316,15 @@ class Batch:
     def _retain_rows(self) -> tuple[list[Example], list[Example]]:
         """Return the retain rows for training and for evaluation: of the data, else self-made."""
         if self._data is None:
-            return self._self_made()
-        aside = tuple(sorted(self._named_by_requests()))
+            rows = self_made(owned_folder(self.folder / "drawn"))
+            answered_rows = asking.with_own_answers(rows, asking.ask(asking.open_vlm(self.settings.model), rows))
+            return answered_rows, answered_rows
+        aside = tuple(sorted(_with_request(self._data, self.project.ledger)))
         retain_data = recast(
             self._data, self.settings.data, self.settings.benchmark, aside=aside, retain_limit=RETAIN_LIMIT
         )
         train, judged = ([row for row in retain_data.examples(split) if row.role not in OF_TARGETS] for split in SPLITS)
         return train, judged
-
-    def _named_by_requests(self) -> set[str]:
-        """Return the entities of the data with a request, to leave out of the retain set.
-
-        Those of purged requests are known by their pseudonyms alone: of the entity, and of the name, which finds a person
-        who was not in the data when the request arrived.
-        """
-        if self._data is None:
-            return set()
-        ledger, forms_by_entity = self.project.ledger, self._data.vocabulary().names
-        states = [state for state in ledger.states().values() if state.last("closed").get("decision") != "refused"]
-        entity_pseudonyms = {state.entity for state in states}
-        name_pseudonyms = {pseudonym for state in states for pseudonym in state.last("received").get("replaces", ())}
-        entities = {row.entity for row in self._data.examples("train")} - {""}
-        return {
-            entity
-            for entity in entities
-            if ledger.pseudonym(entity) in entity_pseudonyms
-            or any(ledger.pseudonym(normalise(form)) in name_pseudonyms for form in forms_by_entity.get(entity, ()))
-        }
-
-    def _self_made(self) -> tuple[list[Example], list[Example]]:
-        """Return self-made retain rows with the model's present answers."""
-        rows = self_made(owned_folder(self.folder / "drawn"))
-        answered_rows = asking.with_own_answers(rows, asking.ask(asking.open_vlm(self.settings.model), rows))
-        return answered_rows, answered_rows
 
     def _forget(self) -> None:
         """Unlearn, or resume an interrupted run."""
@@ -422,66 +368,48 @@ class Batch:
         before, after = asking.ask(old_model, questions), asking.ask(new_model, questions)
         gold = asking.ask(asking.open_vlm(self.settings.gold), questions) if self.settings.gold else []
         attacks = self._attack()
-        checks = []
-        for request in self.requests:
-            person_surfaces = self._verdict_on(request, before, after, gold)
-            known_by_asking = surfaces.known_before(person_surfaces)
-            known_by_drawing = self._known_by_drawing(request)
-            control_entities = asking.controls_of(request.entity)
-            person_surfaces |= {
-                name: surfaces.attack_surface(
-                    attacks[name], request.entity, control_entities, known=known_by_asking or known_by_drawing
-                )
-                if name in attacks
-                else Surface(verdict="not_measured", why="this attack was not made")
-                for name in surfaces.ATTACKED
-            }
-            person_surfaces = self._sound(person_surfaces, request, after)
-            verdict = surfaces.overall(person_surfaces, only_drawn=known_by_drawing and not known_by_asking)
-            checks.append(Checked(request=request.id, surfaces=person_surfaces, verdict=verdict, recheck=False))
-        return checks
+        return [
+            judging.judge_own(request, self._arrival(request), before, after, gold, attacks)
+            for request in self.requests
+        ]
 
-    def _known_by_drawing(self, request: Request) -> bool:
-        """Tell whether sampled answers gave the person away when the request arrived."""
-        arrival_surfaces = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
-        return bool(arrival_surfaces.get("sampling", {}).get("verdict") == "residual")
+    def _arrival(self, request: Request) -> Mapping[str, Any]:
+        """Return what the model gave away when the request arrived, by surface, as the ledger has it."""
+        arrival: Mapping[str, Any] = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
+        return arrival
 
     def _check_again(self, new_model: VLM) -> list[Checked]:
         """Return the verdict on each earlier request whose rows were not purged."""
         checks = []
         for model, requests in self._earlier_by_model().items():
-            rows = [row for request in requests for row in read_rows(self.project.place(request.id))]
-            questions = self._with_controls(rows, requests)
-            before = asking.ask(asking.open_vlm(model), questions) if model else []
-            after = asking.ask(new_model, questions)
-            for request in requests:
-                person_surfaces = (
-                    self._verdict_on(request, before, after, [])
-                    if model
-                    else self._verdict_since_arrival(request, after)
-                )
-                person_surfaces = self._sound(person_surfaces, request, after)
-                checks.append(
-                    Checked(
-                        request=request.id,
-                        surfaces=person_surfaces,
-                        verdict=surfaces.overall(person_surfaces),
-                        recheck=True,
-                    )
-                )
+            old_model = asking.open_vlm(model) if model else None
+            for request in requests:  # each alone, for another request may be about the same person
+                questions = self._with_controls(read_rows(self.project.place(request.id)), [request])
+                before = None if old_model is None else asking.ask(old_model, questions)
+                after = asking.ask(new_model, questions)
+                checks.append(judging.judge_earlier(request, self._arrival(request), before, after))
         return checks
 
     def _earlier_by_model(self) -> dict[str, list[Request]]:
-        """Return the earlier requests by the model that each was unlearned from, empty if it is no longer here."""
-        requests_by_model: dict[str, list[Request]] = {}
-        for request in self.earlier:
-            batches = [
-                entry.content["batch"] for entry in self.project.ledger.entries(request.id) if entry.kind == "unlearned"
-            ]
-            batch_file = self.project.batch(str(batches[0])) / BATCH
-            model = str(read_object(batch_file)["settings"]["model"]) if batch_file.is_file() else ""
-            requests_by_model.setdefault(model if _is_here(model) else "", []).append(request)
-        return requests_by_model
+        """Return the requests of earlier batches whose data were not purged, by the model that each was unlearned from."""
+        own_ids = self.facts["requests"]
+        states = [
+            state
+            for state in self.project.ledger.states().values()
+            if _is_unlearned(state) and state.request not in own_ids
+        ]
+        return by_key(
+            (self._model_before(state), request)
+            for state in states
+            if (request := self.project.request(state.request)) is not None
+        )
+
+    def _model_before(self, state: State) -> str:
+        """Return the model that a request was first unlearned from, empty if it is no longer here."""
+        first_batch = next(str(entry.content["batch"]) for entry in state.entries if entry.kind == "unlearned")
+        batch_file = self.project.batch(first_batch) / BATCH
+        model = str(read_object(batch_file)["settings"]["model"]) if batch_file.is_file() else ""
+        return model if _is_here(model) else ""
 
     def _attack(self) -> Mapping[str, Any]:
         """Attack the model in the quick form of every attack of the project."""
@@ -498,46 +426,6 @@ class Batch:
             seed=self.seed,
             out=self.folder,
         )
-
-    def _verdict_on(
-        self, request: Request, before: Sequence[Response], after: Sequence[Response], gold: Sequence[Response]
-    ) -> dict[str, Surface]:
-        """Return the verdict on one person on the surfaces that are queried without an attack."""
-        person_after, controls_after = asking.split(after, request.entity)
-        person_before, controls_before = asking.split(before, request.entity)
-        reference = asking.split(gold, request.entity)[0] if gold else controls_after
-        return surfaces.judge_surfaces(
-            surfaces.shares(person_before),
-            surfaces.shares(person_after),
-            surfaces.shares(reference),
-            "gold" if gold else "strangers",
-            base=surfaces.shares(controls_before),
-        )
-
-    def _verdict_since_arrival(self, request: Request, after: Sequence[Response]) -> dict[str, Surface]:
-        """Return the verdict on one person, beside the figures that the ledger has from the arrival."""
-        person_after, controls_after = asking.split(after, request.entity)
-        arrival_surfaces = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
-        return surfaces.judge_surfaces(
-            surfaces.shares_of(arrival_surfaces, "before"),
-            surfaces.shares(person_after),
-            surfaces.shares(controls_after),
-            "strangers",
-            base=surfaces.shares_of(arrival_surfaces, "reference"),
-        )
-
-    @staticmethod
-    def _sound(
-        person_surfaces: Mapping[str, Surface], request: Request, after: Sequence[Response]
-    ) -> dict[str, Surface]:
-        """Return the verdicts, with `not_measured` for `erased` if most answers are degenerate."""
-        if not asking.is_collapsed(asking.split(after, request.entity)[0]):
-            return dict(person_surfaces)
-        why = "most answers are degenerate, and gibberish is no forgetting"
-        return {
-            name: replace(surface, verdict="not_measured", why=why) if surface.verdict == "erased" else surface
-            for name, surface in person_surfaces.items()
-        }
 
     def _describe(self) -> None:
         """Write a summary of all unlearned requests into run.yaml and the model card."""
@@ -585,6 +473,24 @@ class Batch:
         return receipts
 
 
+def _with_request(data: Benchmark, ledger: Ledger) -> set[str]:
+    """Return the entities of the data with a request, to leave out of the retain set.
+
+    Those of purged requests are known by their pseudonyms alone: of the entity, and of the name, which finds a person
+    who was not in the data when the request arrived.
+    """
+    states = [state for state in ledger.states().values() if state.last("closed").get("decision") != "refused"]
+    entity_pseudonyms = {state.entity for state in states}
+    name_pseudonyms = {pseudonym for state in states for pseudonym in state.last("received").get("replaces", ())}
+    forms_by_entity = data.vocabulary().names
+    return {
+        entity
+        for entity in {row.entity for row in data.examples("train")} - {""}
+        if ledger.pseudonym(entity) in entity_pseudonyms
+        or any(ledger.pseudonym(normalise(form)) in name_pseudonyms for form in forms_by_entity.get(entity, ()))
+    }
+
+
 def _require_usable(settings: Settings) -> None:
     """Raise for settings that a batch could not be finished with: once it trains, it keeps them."""
     for model in filter(None, (settings.model, settings.gold)):
@@ -620,31 +526,6 @@ def _is_unlearned(state: State) -> bool:
 def _asks_images(attack_name: str) -> bool:
     """Tell whether an attack has a setting for the number of pictures."""
     return "images" in {field.name for field in fields(registry.load("attacks", attack_name))}
-
-
-def _outcome(checks: Sequence[Checked]) -> Outcome:
-    """Return the verdict on the batch's model, which exports and uploads check.
-
-    By the answers to questions. What only attacks bring back is counted apart, as "hidden".
-    """
-    asked_surfaces = [{name: check.surfaces[name] for name in surfaces.ASKED} for check in checks]
-    words = [surfaces.overall(person_surfaces) for person_surfaces in asked_surfaces]
-    hidden_count = sum(
-        check.verdict == "residual" and word != "residual" for check, word in zip(checks, words, strict=True)
-    )
-    counts = {
-        "given away in answers": words.count("residual"),
-        "brought back by attacks only (hidden, not gone)": hidden_count,
-        "not measured": sum(check.verdict == "not_measured" for check in checks),
-    }
-    leaks: Leaks = "no" if "erased" in words and "not_measured" not in words else "unknown"
-    remarks = [f"{count} {text}" for text, count in counts.items() if count]
-    shares = [surface.after for person_surfaces in asked_surfaces for surface in person_surfaces.values()]
-    return Outcome(
-        leaks="yes" if "residual" in words else leaks,
-        sentence=f"deletion requests ({len(checks)}): {', '.join(remarks) or 'nothing came back'}",
-        questions=sum(share.n for share in shares if share is not None),
-    )
 
 
 def _settings_hash(run_config: Run) -> str:

@@ -81,6 +81,14 @@ class Surface:
         }
         return {"verdict": self.verdict, **shares, "kind": self.kind, "why": self.why}
 
+    def __str__(self) -> str:
+        """Return the verdict and the counts."""
+        parts = [self.verdict.replace("_", " ")]
+        for word, share in (("before", self.before), ("after", self.after), (self.kind, self.reference)):
+            if share is not None:
+                parts.append(f"{word} {share.hits}/{share.n}")
+        return ", ".join(parts) + (f" ({self.why})" if self.why else "")
+
 
 def surface_of(row: Response) -> str:
     """Return the surface on which a question asks, or empty if it asks for nothing private."""
