@@ -267,6 +267,17 @@ def test_a_leaderboard_keeps_its_figures_and_names_nobody(tmp_path):
     assert (cell["label"], cell["state"]) == ("npo lr=0.001", "failed")
 
 
+def test_folders_given_with_what_holds_them_are_counted_once(tmp_path):
+    runs = tmp_path / "runs"
+    write(runs / "demo" / "demo.json", "{}")
+    write_run(runs / "demo" / "npo")
+    base = write_base(write_run(runs / "x").parent)
+    once = purge([runs / "demo", runs / "x"], levels=LEVELS)
+    again = purge([runs / "demo", runs / "demo" / "npo", runs / "x", base], levels=LEVELS)
+    assert {**again.record(), "time": once.time} == once.record()
+    assert again.removed == once.removed
+
+
 def test_a_grid_of_the_users_own_is_no_folder_of_ours(tmp_path):
     write(tmp_path / "configs" / "grid.yaml", "base: {data: zyxada}")
     with pytest.raises(UserError, match="was not made by unsee"):

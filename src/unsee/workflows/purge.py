@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ from unsee.distributed.file_lock import is_claimed, owner, require_free
 from unsee.errors import InUseError, UserError, first_names, unknown_name
 from unsee.utils.files import (
     LOCK,
-    OWNED,
     atomic_write_json,
     atomic_write_text,
     foreign,
@@ -35,20 +33,22 @@ from unsee.utils.files import (
     remove_folder,
     remove_listed,
 )
+from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note
+from unsee.workflows.own_folders import (
+    DEEP,
+    OF_PROJECT,
+    beside,
+    children_of,
+    files_of,
+    is_project,
+    is_unit,
+    units_below,
+    units_of,
+)
 from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES, Level, Private
 
-_MARKS: Final = (
-    *(LOCK, OWNED, PURGES, "judged.json", "step.json", "demo.json", "continual.json", "continual.yaml"),
-    *(f"model/{OWNED}", f"claims/{OWNED}"),
-)
-"""Files whose folder was made by unsee, beside a run.yaml with a record and answers with their vocabulary."""
-_DEEP: Final = 2
-"""Levels of folders between a place and its runs, and between a run and the whole that it is part of."""
-_OF_PROJECT: Final = (
-    "Run `unsee request purge --project {}`: it removes the data of closed requests, and notes it in the ledger."
-)
 _FREE: Final = ("checkpoints", "weights")
 """Levels that may be removed inside a project of deletion requests: no open request needs them."""
 _FEW: Final = 4
@@ -59,13 +59,8 @@ _PICTURES: Final = Private("", "answers", "a picture that was asked about; no ru
 _ORIGINAL: Final = Private("", "weights", "the original model of a run, which still knows the forgotten")
 _PARTS: Final = Private("", "answers", "half-written by a process that was killed")
 _STAYING: Final = {
-    "scores.json": "figures, without ids",
-    "attacks.json": "figures, without ids",
-    "safety.json": "figures, without ids",
-    "factuality.json": "figures, without ids",
-    "concepts.json": "figures, without ids",
-    "summary.json": "figures, and names of runs",
-    "table.md": "figures, and names of runs",
+    **{f"{name}.json": "figures, without ids" for name in ("scores", "attacks", "safety", "factuality", "concepts")},
+    **dict.fromkeys(("summary.json", "table.md"), "figures, and names of runs"),
     "leaderboard.json": "figures, and names of runs, without messages",
     "index.json": "states of the cells of a sweep, without messages",
     "step.json": "cost and routing",
@@ -100,6 +95,11 @@ class Item:
     """New text of a file that is rewritten."""
     stays: bool = False
 
+    @property
+    def action(self) -> str:
+        """What happens to it, in words."""
+        return "stays" if self.stays else f"{'remove' if self.left is None else 'rewrite'} {self.level}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Purged:
@@ -129,16 +129,15 @@ class Purged:
 
     def record(self) -> dict[str, Any]:
         """Return counts and bytes by level and the time, without any name, as JSON values."""
-        files = Counter(item.level for item in self.removed)
-        sizes: Counter[str] = Counter()
-        for item in self.removed:
-            sizes[item.level] += item.bytes
+        sizes = by_key((item.level, item.bytes) for item in self.removed)
         return {
             "time": self.time,
             "levels": list(self.levels),
             "files": len(self.removed),
             "bytes": self.bytes,
-            "by_level": {level: {"files": files[level], "bytes": sizes[level]} for level in self.levels},
+            "by_level": {
+                level: {"files": len(sizes.get(level, ())), "bytes": sum(sizes.get(level, ()))} for level in self.levels
+            },
             "kept": {"files": len(self.kept), "bytes": sum(item.bytes for item in self.kept)},
         }
 
@@ -150,9 +149,8 @@ class Purged:
         lines += [f"{len(self.removed)} files ({', '.join(parts)}), {self.bytes:,} bytes {verb}."]
         lines += _item_lines(self.kept)
         lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(
-            [*lines, *([] if self.applied else ["Nothing was changed. Give --yes to remove these files."])]
-        )
+        lines += [] if self.applied else ["Nothing was changed. Give --yes to remove these files."]
+        return "\n".join(lines)
 
 
 def purge(
@@ -180,14 +178,15 @@ def purge(
     """
     processes.require_single("unsee purge")
     chosen_levels = _chosen(levels)
-    roots = list(dict.fromkeys(root for path in places for root in _roots(Path(path), due=due)))
+    found = dict.fromkeys(root for path in places for root in _roots(Path(path), due=due))
+    roots = [root for root in found if not _is_part(root, found)]
     shared = levels is not None and "caches" in chosen_levels if shared is None else shared
     plan = _Plan(roots=roots, levels=chosen_levels, shared=shared)
     plan.require_free()
     if not apply:
         return plan.outcome(applied=False)
     if "answers" in chosen_levels:
-        _keep_verdicts(unit for root in roots for unit in _units(root))
+        _keep_verdicts(unit for root in roots for unit in units_of(root))
     with ExitStack() as locks:
         for folder in plan.folders_to_lock():
             locks.enter_context(owner(folder))
@@ -253,38 +252,23 @@ def _roots(folder: Path, *, due: bool) -> list[Path]:
         raise UserError(f"{folder} is a link. Give the folder that it leads to.")
     paths.require_run(folder)
     folder = folder.resolve()
-    if _is_project(folder):
-        raise UserError(f"{folder} is a project of deletion requests. {_OF_PROJECT.format(folder)}")
-    roots = [folder] if _is_unit(folder) else _units_below(folder, _DEEP)
+    if is_project(folder):
+        raise UserError(f"{folder} is a project of deletion requests. {OF_PROJECT.format(folder)}")
+    roots = [folder] if is_unit(folder) else units_below(folder, DEEP)
     if not roots:
         raise UserError(
             f"{folder} was not made by unsee, and holds no run: nothing in it is removed. Give the --out of a command, or "
             "the folder that holds such folders."
         )
-    roots = [
-        root for root in roots if not (paths.is_base(root) and paths.run_of_base(root) in roots)
-    ]  # it goes with its run
     if not due:
         return roots
     today = datetime.now(UTC).date()
-    return [unit for root in roots for unit in _units(root) if _is_due(unit, today)]
+    return [unit for root in roots for unit in units_of(root) if _is_due(unit, today)]
 
 
-def _is_unit(folder: Path) -> bool:
-    """Tell whether unsee made a folder, by its marks."""
-    if any((folder / name).is_file() for name in _MARKS):
-        return True
-    if all((folder / name).is_file() for name in ("responses.jsonl", "vocabulary.json")):
-        return True
-    if paths.is_base(folder):
-        return True
-    record = folder / RECORD
-    return record.is_file() and "\nrecord:" in record.read_text(encoding="utf-8", errors="replace")
-
-
-def _is_project(folder: Path) -> bool:
-    """Tell whether a folder keeps deletion requests, whose open ones need their data."""
-    return all((folder / name).is_file() for name in ("project.yaml", "ledger.sqlite"))
+def _is_part(root: Path, roots: Collection[Path]) -> bool:
+    """Tell whether a folder goes with another one: it lies inside, or is the original model beside a run."""
+    return any(parent in roots for parent in root.parents) or (paths.is_base(root) and paths.run_of_base(root) in roots)
 
 
 def require_outside(path: Path | str, levels: Collection[str] | None) -> None:
@@ -295,58 +279,11 @@ def require_outside(path: Path | str, levels: Collection[str] | None) -> None:
     """
     refused_levels = [level for level in _chosen(levels) if level not in _FREE]
     for folder in Path(path).resolve().parents:
-        if refused_levels and _is_project(folder):
+        if refused_levels and is_project(folder):
             raise UserError(
                 f"{path} is part of {folder}, a project of deletion requests, where only --level {' and '.join(_FREE)} can be "
-                f"named; got {', '.join(refused_levels)}. {_OF_PROJECT.format(folder)}"
+                f"named; got {', '.join(refused_levels)}. {OF_PROJECT.format(folder)}"
             )
-
-
-def _units_below(folder: Path, depth: int) -> list[Path]:
-    """Return the outermost folders of unsee below one.
-
-    A link that leads out is refused.
-    """
-    units: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink():
-            _require_inside(path, folder)
-        elif _is_project(path):
-            raise UserError(f"{folder} holds a project of deletion requests, {path.name}. {_OF_PROJECT.format(path)}")
-        elif path.is_dir() and _is_unit(path):
-            units.append(path)
-        elif path.is_dir() and depth > 1:
-            units += _units_below(path, depth - 1)
-    return units
-
-
-def _units(root: Path) -> list[Path]:
-    """Return a folder of unsee and those below it."""
-    return [folder for folder in (root, *_folders(root)) if folder == root or _is_unit(folder)]
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    """Yield the folders below one. Links are not followed."""
-    for folder, names, _ in os.walk(root):
-        yield from (Path(folder) / name for name in sorted(names) if not (Path(folder) / name).is_symlink())
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder, or raise for a link that leads out."""
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for path in (Path(folder) / name for name in sorted((*folders, *names))):
-            if path.is_symlink():
-                _require_inside(path, root)
-            if path.name in names:
-                yield path
-
-
-def _require_inside(link: Path, folder: Path) -> None:
-    if not link.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"{link} is a link that leads out of {folder}. Nothing was removed; remove the link, or move it away."
-        )
 
 
 def _is_due(unit: Path, today: date) -> bool:
@@ -384,12 +321,12 @@ class _Plan:
 
     def folders_to_lock(self) -> list[Path]:
         """Return the folders that are to be locked, outermost first."""
-        return [unit for root in self.roots for unit in _units(root) if unit == root or (unit / LOCK).is_file()]
+        return [unit for root in self.roots for unit in units_of(root) if unit == root or (unit / LOCK).is_file()]
 
     def require_free(self) -> None:
         """Raise InUseError if another process works in a folder, below it or above it."""
         for root in self.roots:
-            for folder in (*root.parents[:_DEEP], *_units(root)):
+            for folder in (*root.parents[:DEEP], *units_of(root)):
                 require_free(folder)
             for claim in sorted(root.glob("**/claims/*")):
                 if is_claimed(claim):
@@ -397,12 +334,9 @@ class _Plan:
 
     def outcome(self, *, applied: bool) -> Purged:
         """Return what is removed and what stays."""
-        removed: list[Item] = []
-        kept: list[Item] = []
+        items = [item for root in self.roots for item in self._items(root)]
+        removed = [item for item in items if not item.stays]
         notes: list[str] = []
-        for root in self.roots:
-            for item in self._items(root):
-                (kept if item.stays else removed).append(item)
         for folder in dict.fromkeys(root.parent for root in self.roots):
             removed += self._cache_beside(folder, notes)
             notes += self._quoting(folder)
@@ -414,7 +348,7 @@ class _Plan:
         return Purged(
             levels=self.levels,
             removed=tuple(removed),
-            kept=tuple(kept),
+            kept=tuple(item for item in items if item.stays),
             notes=tuple(notes),
             applied=applied,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -424,7 +358,7 @@ class _Plan:
         """Yield every file of a folder and of its original model, with what happens to it."""
         base = root if paths.is_base(root) else paths.base_of_run(root)
         if paths.is_base(base):
-            items = [self._item(path, base, _ORIGINAL) for path in _files(base) if not is_own(path)]
+            items = [self._item(path, base, _ORIGINAL) for path in files_of(base) if not is_own(path)]
             user_run = self._user_of(base)
             yield from (
                 replace(item, level="", stays=True, why=f"{user_run} was made from it") if user_run else item
@@ -435,16 +369,15 @@ class _Plan:
 
     def _user_of(self, base: Path) -> str:
         """Return the name of a remaining run that was made from a base, or empty if there is none."""
-        runs = [unit for unit in _children(base.parent) if unit not in self.roots and (unit / RECORD).is_file()]
+        runs = [unit for unit in children_of(base.parent) if unit not in self.roots and (unit / RECORD).is_file()]
         models = {run.name: str(config.read_mapping(run / RECORD).get("model", "")) for run in runs}
-        users = [name for name, model in models.items() if Path(model).resolve() == base]
-        return users[0] if users else ""
+        return next((name for name, model in models.items() if Path(model).resolve() == base), "")
 
     def _own_items(self, root: Path) -> Iterator[Item]:
         """Yield every file of a folder with what happens to it."""
-        units = set(_units(root))
+        units = set(units_of(root))
         bases = units | {unit.parent for unit in units if unit != root}
-        for path in _files(root):
+        for path in files_of(root):
             if is_temporary(path):
                 yield self._item(path, root, _PARTS)
             elif not is_own(path):
@@ -485,7 +418,9 @@ class _Plan:
         cache = folder / "cache"
         if "caches" not in self.levels or not cache.is_dir() or self._takes(folder):
             return []
-        units = [unit for unit in _children(folder) if any((unit / name).is_file() for name in (RECORD, "judged.json"))]
+        units = [
+            unit for unit in children_of(folder) if any((unit / name).is_file() for name in (RECORD, "judged.json"))
+        ]
         units = [unit for unit in units if unit not in self.roots and not is_done(unit, ["caches"])]
         if busy_names := [unit.name for unit in units if is_claimed(unit / LOCK)]:
             notes.append(f"{cache} stays: {busy_names[0]} is in use and may need it.")
@@ -497,7 +432,7 @@ class _Plan:
             )
             return []
         cached_files = [
-            (path, [kind for kind in FILES if kind.fits(path.relative_to(folder))]) for path in _files(cache)
+            (path, [kind for kind in FILES if kind.fits(path.relative_to(folder))]) for path in files_of(cache)
         ]
         return [self._item(path, folder, *kinds) for path, kinds in cached_files if kinds]
 
@@ -505,14 +440,14 @@ class _Plan:
         """Return the shared pictures that no answer of another run refers to."""
         if "answers" not in self.levels or not folder.is_dir():
             return []
-        pictures = [path for path in _files(folder) if _PICTURE.fullmatch(path.name)]
-        neighbours = list(_beside(folder.parent, folder.parent, _DEEP)) if pictures else []
-        if project_names := [path.name for path in neighbours if _is_project(path)]:
+        pictures = [path for path in files_of(folder) if _PICTURE.fullmatch(path.name)]
+        neighbours = list(beside(folder.parent, folder.parent, DEEP)) if pictures else []
+        if project_names := [path.name for path in neighbours if is_project(path)]:
             notes.append(
                 f"{folder} stays: {project_names[0]} is a project of deletion requests, whose open ones may need its pictures."
             )
             return []
-        units = [unit for neighbour in neighbours for unit in _units(neighbour) if not self._takes(unit)]
+        units = [unit for neighbour in neighbours for unit in units_of(neighbour) if not self._takes(unit)]
         if busy_names := [unit.name for unit in units if is_claimed(unit / LOCK)]:
             notes.append(f"{folder} stays: {busy_names[0]} is in use and may need its pictures.")
             return []
@@ -524,30 +459,10 @@ class _Plan:
 
     def _quoting(self, folder: Path) -> Iterator[str]:
         """Yield the reports beside the runs, which may quote their answers."""
-        for unit in _children(folder) if "answers" in self.levels else ():
+        for unit in children_of(folder) if "answers" in self.levels else ():
             for name in ("report.html", "answers.html", "leaderboard.html"):
                 if unit not in self.roots and (unit / name).is_file():
                     yield f"{unit / name} may quote answers of these runs; give {unit.name} too."
-
-
-def _children(folder: Path) -> list[Path]:
-    """Return the folders of unsee directly in a folder."""
-    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink() and _is_unit(path)]
-
-
-def _beside(folder: Path, top: Path, depth: int) -> Iterator[Path]:
-    """Yield the outermost folders of unsee, and projects, below one.
-
-    Of links, only those that lead out of `top`; these are not followed further.
-    """
-    for path in sorted(folder.iterdir()):
-        linked = path.is_symlink()
-        if not path.is_dir() or (linked and path.resolve().is_relative_to(top)):
-            continue
-        if _is_project(path) or _is_unit(path):
-            yield path
-        elif depth > 1 and not linked:
-            yield from _beside(path, top, depth - 1)
 
 
 def _picture_folders(roots: Sequence[Path]) -> Iterator[Path]:
@@ -555,7 +470,7 @@ def _picture_folders(roots: Sequence[Path]) -> Iterator[Path]:
     for root in roots:
         yield root.parent / paths.PICTURES
         for whole in root.parents[:2]:  # rows of a demo, cells of a sweep, models of a sequence
-            if _is_unit(whole):
+            if is_unit(whole):
                 yield whole / "images"
 
 
@@ -599,10 +514,7 @@ def _remove_empty(purged: Purged, roots: Sequence[Path]) -> None:
 
 def _item_lines(items: Sequence[Item]) -> Iterator[str]:
     """Yield the lines of files, those of one folder and kind in one."""
-    groups: dict[tuple[str, str, str], list[Item]] = {}
-    for item in items:
-        action = "stays" if item.stays else f"{'rewrite' if item.left is not None else 'remove'} {item.level}"
-        groups.setdefault((action, item.shown.rpartition("/")[0], item.why), []).append(item)
+    groups = by_key(((item.action, item.shown.rpartition("/")[0], item.why), item) for item in items)
     for (action, folder, why), group in groups.items():
         names = ", ".join(item.shown for item in group)
         name = names if len(group) < _FEW else f"{folder}/ ({len(group)} files)"
