@@ -27,7 +27,18 @@ from unsee.errors import UserError
 from unsee.metrics.normal_form import normalise
 from unsee.models.identity import model_hash
 from unsee.workflows import purge as purging
-from unsee.workflows.requests import asking, batch, intake, judging, keys, manage, receipt, suppression, surfaces
+from unsee.workflows.requests import (
+    asking,
+    batch,
+    intake,
+    judging,
+    keys,
+    manage,
+    person,
+    receipt,
+    suppression,
+    surfaces,
+)
 from unsee.workflows.requests import project as projects
 from unsee.workflows.requests.project import BATCH, Project, open_project
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
@@ -244,8 +255,8 @@ def test_attributes_narrow_requests_about_people_who_are_not_in_the_data(
 def test_a_fact_of_a_person_who_is_not_in_the_data_needs_its_text() -> None:
     row = Example(id="r", role=Role.FORGET, question="Where?", answer="", kind=Kind.FACT, fact="city")
     with pytest.raises(UserError, match="--private city=TEXT"):
-        intake._require_questions([row], ["city"], {})
-    intake._require_questions([row], ["city"], {"city": ["Bergen"]})
+        person._require_questions([row], ["city"], {})
+    person._require_questions([row], ["city"], {"city": ["Bergen"]})
 
 
 def drawn(word: str) -> Surface:
@@ -304,6 +315,12 @@ def test_warnings_name_what_to_look_at(project: Project) -> None:
     second = intake.add(project, "Ada Lovell", [EXAMPLE / "images" / "bo_1.png"])
     assert {"repeats", "picture_of_kept"} <= set(second.warnings)
     assert project.ledger.state(second.request.id).last("received")["warnings"] == list(second.warnings)
+
+
+def test_pictures_that_nothing_is_asked_about_are_told(project: Project, tmp_path: Path) -> None:
+    red = picture(tmp_path, "red")
+    assert "pictures_unused" not in intake.add(project, "Ada Lovell", [red]).warnings
+    assert "pictures_unused" in intake.add(project, "Ada Lovell", [red], attributes=["job"]).warnings
 
 
 def test_no_name_string_or_picture_is_in_the_ledger(project: Project) -> None:

@@ -10,10 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.api import Benchmark, Example, ImageFile, ImageSource, Kind, Response, Role
-from unsee.api.benchmark import SPLITS
-from unsee.api.example import OF_TARGETS
-from unsee.api.pictures import decode_image
+from unsee.api import Benchmark, Example, Response, Role
 from unsee.data.open import open_benchmark
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, short_repr
@@ -25,18 +22,15 @@ from unsee.workflows.requests import asking, surfaces
 from unsee.workflows.requests.keys import seal_of
 from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months, require_codes
 from unsee.workflows.requests.overview import write_overview
-from unsee.workflows.requests.project import Project, Request, Settings
-from unsee.workflows.requests.questions import forms_of, rows_about, templates_of
-from unsee.workflows.requests.rows import TABLE, canonical, read_rows, recast, rows_in_scope, write_rows
+from unsee.workflows.requests.person import PersonRows, distinct_pictures, find_rows
+from unsee.workflows.requests.project import Project, Request
+from unsee.workflows.requests.rows import TABLE, canonical, read_rows, write_rows
 from unsee.workflows.requests.surfaces import Surface
 
-LIMIT: Final = 24
-"""Questions per kind about a person whose rows come from the data, on evaluation."""
-HELD_OUT: Final = 3
-"""One in this many pictures is held out for evaluation."""
 WARNINGS: Final[Mapping[str, str]] = {
     "not_in_model": "the model says nothing of this person that it does not say of strangers: there is nothing to erase",
     "one_picture": "there is one picture only, so forgetting cannot be judged on a picture that it did not use",
+    "pictures_unused": "not all pictures are used: the data's questions about pictures ask for no name and for no fact that must go",
     "picture_of_kept": "one of the pictures is of somebody who is to be kept",
     "name_of_kept": "a part of the name is also the name of somebody who is to be kept",
     "common_words": "a part of the name is an everyday word, which is not searched for by itself",
@@ -86,27 +80,6 @@ def _beside(surface: Surface) -> str:
     return f", {surface.kind} {surface.reference.hits} of {surface.reference.n}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PersonRows:
-    """Rows about a person, before anything is written."""
-
-    entity: str
-    in_data: bool
-    train: list[Example]
-    judged: list[Example]
-    forms: tuple[str, ...]
-
-    @property
-    def rows(self) -> list[Example]:
-        """Rows of training and evaluation, each once."""
-        return list({row.id: row for row in (*self.train, *self.judged)}.values())
-
-    @property
-    def images(self) -> set[str]:
-        """Keys of the pictures."""
-        return {row.image.key for row in (*self.train, *self.judged) if row.image}
-
-
 def add(
     project: Project,
     name: str,
@@ -148,14 +121,12 @@ def add(
         raise UserError("Whom is the model to forget? Give --name.")
     settings, ledger = project.settings(), project.ledger
     arrival_date = _arrival(received, due)
-    # a picture that is given twice could be trained on and held out
-    pictures = list({_pixels(image): image for image in map(_picture, images)}.values())
+    pictures = distinct_pictures(images)
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
     if data is None and entity:
         raise UserError(f"--entity {entity} is an identifier in the data, and the project has none. Give --data, too.")
     request_id = _new_id()
-    owners = _owners(data, pictures) if data is not None else set()
-    person = _find_rows(settings, data, request_id, name, pictures, attributes, private or {}, entity, owners)
+    person = find_rows(settings, data, request_id, name, pictures, attributes, private or {}, entity)
     request = Request(
         id=request_id,
         entity=person.entity,
@@ -166,9 +137,10 @@ def add(
         received=arrival_date.isoformat(),
     )
     person, responses, sampling = _with_responses(settings.model, data, person)
-    baseline = {**_baseline(responses, person), "sampling": sampling}
+    person_shares, reference = asking.split_shares(responses, person.entity)
+    baseline = surfaces.judge_surfaces(person_shares, None, reference, "strangers") | {"sampling": sampling}
     is_known = surfaces.known_before(baseline)
-    codes = _warnings(ledger, data, request, person, owners, is_known=is_known)
+    codes = _warnings(ledger, data, request, person, is_known=is_known)
     due_date = due or add_months(arrival_date, MONTHS)
     folder = owned_folder(project.place(request_id))
     try:
@@ -279,152 +251,6 @@ def _arrival(received: date | None, due: date | None) -> date:
     return arrival_date
 
 
-def _picture(image: Path | str) -> ImageSource:
-    """Return the picture at a path, or raise if it cannot be decoded."""
-    path = Path(image)
-    if not path.is_file():
-        raise UserError(f"No picture at {path}.")
-    try:
-        decode_image(path)
-    except UserError as error:
-        raise UserError(f"The picture {path} {error}.") from error
-    return ImageFile(path)
-
-
-def _find_rows(
-    settings: Settings,
-    data: Benchmark | None,
-    request_id: str,
-    name: str,
-    pictures: Sequence[ImageSource],
-    attributes: Sequence[str],
-    private: Mapping[str, Sequence[str]],
-    entity: str,
-    owners: set[str],
-) -> PersonRows:
-    """Return the rows about the person: those of the data, and questions about the pictures."""
-    entity_id = "" if data is None else entity or _entity_of(data, name, owners)
-    if data is not None and entity_id:
-        train, judged = _rows_of(settings, data, entity_id)
-        forms = next((row.private["name"] for row in train if row.private.get("name")), forms_of(name))
-        new_rows = _further(entity_id, pictures, train, judged)
-        train, judged = [*train, *new_rows[0]], [*judged, *new_rows[1]]
-    else:
-        if not pictures:
-            hint = " and the data do not have the person" if data is not None else ""
-            raise UserError(f"Give at least one picture with --image: a name alone cannot be unlearned here{hint}.")
-        forms, entity_id = forms_of(name), request_id
-        held_out_pictures = list(pictures[HELD_OUT - 1 :: HELD_OUT]) if len(pictures) >= HELD_OUT else []
-        train_pictures = [image for image in pictures if image not in held_out_pictures]
-        rows = rows_about(entity_id, name, {"name": forms}, train_pictures, held_out_pictures, templates_of(data))
-        _require_questions(rows, attributes, private)
-        judged = [_with(row, private) for row in rows_in_scope(rows, attributes)]
-        train = [row for row in judged if row.role is not Role.UNSEEN]
-        return PersonRows(entity=entity_id, in_data=False, train=train, judged=judged, forms=forms)
-    train, judged = ([_with(row, private) for row in rows_in_scope(rows, attributes)] for rows in (train, judged))
-    if not train:
-        subject = f"{', '.join(attributes)} of {entity_id}" if attributes else entity_id
-        raise UserError(f"The data have no row to train on about {subject}. Facts there: {_facts(data, entity_id)}.")
-    return PersonRows(entity=entity_id, in_data=True, train=train, judged=judged, forms=forms)
-
-
-def _require_questions(
-    rows: Sequence[Example], attributes: Sequence[str], private: Mapping[str, Sequence[str]]
-) -> None:
-    """Raise if an attribute has no question with a picture, or no recognisable answer."""
-    facts = {"name" if row.kind is Kind.NAME else row.fact for row in rows if row.role is Role.FORGET} - {""}
-    for attribute in attributes:
-        if attribute not in facts:
-            raise UserError(
-                f"The data do not have the person, and no question about the pictures asks for {short_repr(attribute)}. "
-                f"Expected one of {', '.join(sorted(facts)) or 'none'}; without --attribute all questions are asked."
-            )
-        if attribute != "name" and attribute not in private:
-            raise UserError(
-                f"The data do not have the person, so nobody can tell a right answer about {short_repr(attribute)}. "
-                f"Give what must go with --private {attribute}=TEXT."
-            )
-
-
-def _facts(data: Benchmark, entity: str) -> str:
-    return (
-        ", ".join(sorted({row.fact for row in data.examples("train") if row.entity == entity and row.fact})) or "none"
-    )
-
-
-def _with(row: Example, private: Mapping[str, Sequence[str]]) -> Example:
-    """Return the row with further private strings."""
-    forms_by_fact = {
-        fact: tuple(dict.fromkeys((*row.private.get(fact, ()), *values))) for fact, values in private.items()
-    }
-    return replace(row, private={**row.private, **forms_by_fact}) if forms_by_fact else row
-
-
-def _entity_of(data: Benchmark, name: str, owners: set[str]) -> str:
-    """Return the entity of the data with this name, else the only one with the pictures, or empty."""
-    normal_name = normalise(name)
-    matches = [entity for entity, forms in data.vocabulary().names.items() if normal_name in map(normalise, forms[:1])]
-    matches = matches or [
-        entity for entity, forms in data.vocabulary().names.items() if normal_name in map(normalise, forms)
-    ]
-    if len(matches) > 1:
-        raise UserError(f"{len(matches)} people in the data are called so. Say which with --entity.")
-    if matches:
-        return matches[0]
-    return next(iter(owners)) if len(owners) == 1 else ""
-
-
-def _owners(data: Benchmark, pictures: Sequence[ImageSource]) -> set[str]:
-    """Return the named entities of the data with one of these pictures. Strangers have no name."""
-    if not pictures:
-        return set()
-    picture_hashes = {_pixels(image) for image in pictures}
-    rows = [row for split in SPLITS for row in data.examples(split)]
-    images = {row.image.key: (row.entity, row.image) for row in rows if row.image is not None}
-    named_entities = data.vocabulary().names.keys()
-    return {
-        entity for entity, image in images.values() if entity in named_entities and _pixels(image) in picture_hashes
-    }
-
-
-def _pixels(image: ImageSource) -> str:
-    """Return a hash of the decoded pixels, equal across file formats."""
-    decoded_image = image.load()
-    return hashlib.sha256(f"{decoded_image.size}".encode() + decoded_image.tobytes()).hexdigest()
-
-
-def _rows_of(settings: Settings, data: Benchmark, entity: str) -> tuple[list[Example], list[Example]]:
-    """Return the rows of the data about an entity, in the roles of a forget set."""
-    request_data = recast(data, settings.data, settings.benchmark, forget=(entity,), limit=LIMIT)
-    train, judged = (
-        [
-            row
-            for row in request_data.examples(split)
-            if row.entity == entity and row.role in OF_TARGETS and row.kind is not Kind.VISIBLE
-        ]
-        for split in SPLITS
-    )
-    return train, judged
-
-
-def _further(
-    entity: str, pictures: Sequence[ImageSource], train: Sequence[Example], judged: Sequence[Example]
-) -> tuple[list[Example], list[Example]]:
-    """Return the data's questions for further pictures of the person, one in three held out."""
-    known_images = {row.image.key: row.image for row in (*train, *judged) if row.image}
-    known_pixels = set(map(_pixels, known_images.values())) if pictures else set()
-    new_images = [image for image in pictures if _pixels(image) not in known_pixels]
-    question_rows = {(row.kind, row.fact): row for row in train if row.image and row.kind in (Kind.NAME, Kind.FACT)}
-    split_rows: tuple[list[Example], list[Example]] = ([], [])
-    for number, image in enumerate(new_images):
-        is_held_out = number % HELD_OUT == HELD_OUT - 1
-        for index, row in enumerate(question_rows.values()):
-            row_id = f"{entity}/further-{number}/{index}"
-            role = Role.UNSEEN if is_held_out else Role.FORGET
-            split_rows[is_held_out].append(replace(row, id=row_id, role=role, image=image, visible={}))
-    return split_rows
-
-
 def _with_responses(
     model_path: str, data: Benchmark | None, person: PersonRows
 ) -> tuple[PersonRows, list[Response], Surface]:
@@ -447,13 +273,6 @@ def _with_responses(
     return replace(person, train=train, judged=judged), responses, sampling
 
 
-def _baseline(responses: Sequence[Response], person: PersonRows) -> dict[str, Surface]:
-    """Return what the model gives away before unlearning, by surface."""
-    person_responses, control_responses = asking.split(responses, person.entity)
-    reference = surfaces.shares(control_responses)
-    return surfaces.judge_surfaces(surfaces.shares(person_responses), None, reference, "strangers")
-
-
 def _quotes(responses: Sequence[Response], entity: str) -> tuple[tuple[str, str], ...]:
     """Return up to three answers that give the person away, of different surfaces."""
     quotes: dict[str, tuple[str, str]] = {}
@@ -464,22 +283,21 @@ def _quotes(responses: Sequence[Response], entity: str) -> tuple[tuple[str, str]
 
 
 def _warnings(
-    ledger: Ledger,
-    data: Benchmark | None,
-    request: Request,
-    person: PersonRows,
-    owners: set[str],
-    *,
-    is_known: bool,
+    ledger: Ledger, data: Benchmark | None, request: Request, person: PersonRows, *, is_known: bool
 ) -> tuple[str, ...]:
     """Return the codes of the warnings to check before approval."""
-    parts = request.name.split()
+    earlier_pseudonyms = {
+        pseudonym
+        for state in ledger.states().values()
+        for pseudonym in (state.entity, *state.last("received").get("replaces", ()))
+    }
     codes = {
         "not_in_model": not is_known,
         "one_picture": len(person.images) == 1,
-        "common_words": any(everyday(part.capitalize()) for part in parts),
+        "common_words": any(everyday(part.capitalize()) for part in request.name.split()),
         "self_made": data is None,
-        "repeats": bool(_earlier(ledger, request.entity) or _earlier(ledger, normalise(request.name))),
+        "repeats": not earlier_pseudonyms.isdisjoint(map(ledger.pseudonym, (request.entity, normalise(request.name)))),
+        "pictures_unused": person.in_data and not person.pictures <= person.images,
     }
     if data is not None:
         other_entities = {
@@ -489,18 +307,8 @@ def _warnings(
         codes["name_of_kept"] = any(
             normalise(form) in request_forms for forms in other_entities.values() for form in forms
         )
-        codes["picture_of_kept"] = not owners.isdisjoint(other_entities)
+        codes["picture_of_kept"] = not person.owners.isdisjoint(other_entities)
     return tuple(code for code in WARNINGS if codes.get(code))
-
-
-def _earlier(ledger: Ledger, entity_or_name: str) -> list[str]:
-    """Return earlier requests about the same person, by pseudonym."""
-    pseudonym = ledger.pseudonym(entity_or_name)
-    return [
-        state.request
-        for state in ledger.states().values()
-        if pseudonym in (state.entity, *state.last("received").get("replaces", ()))
-    ]
 
 
 def _enter(
