@@ -65,6 +65,8 @@ PROBES = frozenset({Kind.OPEN, Kind.NAME, Kind.FACT})
 """Kinds that ask for private information in free text; the aftermath class is defined for these."""
 OF_TARGETS = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 """Roles of what is to be forgotten."""
+JUDGED_ONLY = (Role.UNSEEN, Role.STRANGER)
+"""Roles that are never trained on: their images must be new to the model."""
 
 
 class ImageSource(Protocol):

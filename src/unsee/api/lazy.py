@@ -35,8 +35,10 @@ class Lazy(Sequence[T]):
         return map(self._make, range(self._count))
 
 
-def chosen(items: Sequence[T], indices: Sequence[int]) -> Lazy[T]:
-    """Return a lazy sequence of the items at these indices."""
+def chosen(items: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
+    """Return the items at these indices: a list of a list, else a lazy sequence."""
+    if isinstance(items, list):
+        return [items[index] for index in indices]
     return Lazy(len(indices), lambda index: items[indices[index]])
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from unsee.api import Benchmark, Example, ImageSource, Kind, Role
 from unsee.api.benchmark import SPLITS
+from unsee.api.example import JUDGED_ONLY
 from unsee.benchmarks.folder import Folder
 from unsee.benchmarks.request import Request, Roles
 from unsee.utils.files import atomic_write_jsonl, atomic_writer
@@ -18,7 +19,7 @@ from unsee.utils.files import atomic_write_jsonl, atomic_writer
 TABLE: Final = "data.jsonl"
 IMAGES: Final = "images"
 _OPTIONAL: Final = ("fact", "chain", "paraphrase")
-_NEVER_TRAINED: Final = (Role.UNSEEN, Role.STRANGER)
+_LISTS: Final = ("options", "perturbed", "accepted")
 
 
 def write_rows(folder: Path, train: Sequence[Example], judged: Sequence[Example]) -> Path:
@@ -60,14 +61,10 @@ def canonical(example: Example) -> str:
     return json.dumps({**vars(example), "image": image}, sort_keys=True, ensure_ascii=False, default=dict)
 
 
-def _trainable(example: Example) -> Example:
-    """Return the example in a role that a table may be trained on."""
-    return replace(example, role=Role.GENERAL, entity="") if example.role in _NEVER_TRAINED else example
-
-
 def _cells(example: Example, split: str, folder: Path) -> dict[str, Any]:
     """Return the cells of a row, without empty optional ones, and save its image."""
-    example = _trainable(example) if split == "train" else example
+    if split == "train" and example.role in JUDGED_ONLY:
+        example = replace(example, role=Role.GENERAL, entity="")
     cells: dict[str, Any] = {
         "id": example.id,
         "role": _role_cell(example.role),
@@ -77,15 +74,10 @@ def _cells(example: Example, split: str, folder: Path) -> dict[str, Any]:
         "question": example.question,
         "answer": example.answer,
         "private": {fact: list(forms) for fact, forms in example.private.items()},
-        "split": "" if split == "eval" and example.role in _NEVER_TRAINED else split,
-    }
-    lists: Mapping[str, Iterable[str]] = {
-        "options": example.options,
-        "perturbed": example.perturbed,
-        "accepted": example.accepted,
+        "split": "" if split == "eval" and example.role in JUDGED_ONLY else split,
     }
     cells |= {name: value for name in _OPTIONAL if (value := getattr(example, name))}
-    cells |= {name: list(values) for name, values in lists.items() if values}
+    cells |= {name: list(values) for name in _LISTS if (values := getattr(example, name))}
     return cells | ({"visible": dict(example.visible)} if example.visible else {})
 
 
