@@ -31,8 +31,8 @@ from perf.timing import now, rounded, spread, timed
 from unsee import config
 from unsee.api import VLM, Method, Part, Session, Training, registry
 from unsee.api.request import Target
-from unsee.data.check import Survey
 from unsee.data.open import open_benchmark
+from unsee.data.survey import Survey
 from unsee.methods.mmunlearner.masks import Mask
 from unsee.methods.mmunlearner.saliency import accumulate, maskable, preserve_targets, saliency_targets
 from unsee.training.batch_plan import Plan

@@ -16,7 +16,7 @@ from unsee.cli.commands import _shared
 from unsee.cli.commands import eval as eval_command
 from unsee.cli.commands.list import KINDS
 from unsee.config import Run
-from unsee.data.check import fingerprint
+from unsee.data.fingerprint import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.errors import TrainingError
 from unsee.models.builtin import PACKAGED

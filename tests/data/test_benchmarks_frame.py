@@ -20,7 +20,7 @@ from unsee.cli.main import main
 from unsee.config import Run
 from unsee.data import arrow
 from unsee.data.arrow import ArrowTable, DatasetFolder
-from unsee.data.check import fingerprint
+from unsee.data.fingerprint import fingerprint
 from unsee.data.open import benchmark_arguments, open_benchmark
 from unsee.data.records import locate_file
 from unsee.errors import UserError

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from helpers.folder import KEPT, folder, row, write
-from unsee.data.check import fingerprint, require_usable
+from unsee.data.check import require_usable
+from unsee.data.fingerprint import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.workflows.check import check

@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 from helpers.folder import KEPT, folder, row, write
 from unsee.api import Role
 from unsee.api.lazy import Lazy, chosen, concatenated
-from unsee.data import arrow, row_store
-from unsee.data import check as data_check
-from unsee.data.check import fingerprint
+from unsee.data import arrow, row_store, survey
+from unsee.data.fingerprint import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
@@ -94,7 +93,7 @@ def test_faults_are_said_as_before(folder, on_disk):
 @pytest.mark.slow
 def test_a_check_keeps_a_few_bytes_a_row(tmp_path, on_disk, monkeypatch):
     on_disk()
-    monkeypatch.setattr(data_check, "_LANGUAGES", 50)  # answers that are read for their language, however many rows
+    monkeypatch.setattr(survey, "_LANGUAGES", 50)  # answers that are read for their language, however many rows
 
     def peak(rows):
         place = tmp_path / str(rows)
@@ -154,7 +153,7 @@ def test_lazy_sequences_are_sequences():
 
 
 def test_roles_of_a_session_are_views_of_the_data(folder, on_disk):
-    from unsee.data.check import Survey
+    from unsee.data.survey import Survey
 
     on_disk()
     found = Survey(open_benchmark(write(folder, [row(), KEPT]))).by_role()

@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 
 from unsee.benchmarks.lab import Lab
-from unsee.data.check import fingerprint
+from unsee.data.fingerprint import fingerprint
 from unsee.data.splits import PARTS, only, part_of
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, read_answers

@@ -13,7 +13,7 @@ from unsee.api import Finding, registry
 from unsee.api.fast_paths import engine_named
 from unsee.attacks.prompts import Prompts
 from unsee.cli import main
-from unsee.data.check import fingerprint
+from unsee.data.fingerprint import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.report import compare

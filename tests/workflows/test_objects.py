@@ -16,7 +16,7 @@ from helpers.run import EXAMPLE
 from unsee import Run, evaluate, forget, load
 from unsee.config import read_mapping
 from unsee.config import run as run_file
-from unsee.data.check import fingerprint
+from unsee.data.fingerprint import fingerprint
 from unsee.data.open import of_object, open_benchmark
 from unsee.errors import UserError
 from unsee.methods.npo import NPO

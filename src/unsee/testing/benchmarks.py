@@ -8,7 +8,8 @@ from typing import Any
 
 from unsee import config
 from unsee.api import Benchmark
-from unsee.data.check import examine, fingerprint
+from unsee.data.check import examine
+from unsee.data.fingerprint import fingerprint
 from unsee.testing.checks import refusal, require
 
 

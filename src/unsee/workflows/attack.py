@@ -19,7 +19,7 @@ from unsee.api.idle import require_effect
 from unsee.config import RECORD, Run, paths
 from unsee.config.plugins import naming_plugins
 from unsee.data import shared_cache
-from unsee.data.check import fingerprint
+from unsee.data.fingerprint import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.data.splits import only
 from unsee.distributed import processes

@@ -15,7 +15,7 @@ from unsee.config.hints import setting_hints
 from unsee.config.paths import require_run
 from unsee.config.plugins import naming_plugins
 from unsee.config.retention import KEEP
-from unsee.data.check import fingerprint
+from unsee.data.fingerprint import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.models.builtin import PACKAGED
