@@ -548,6 +548,14 @@ def test_due_takes_only_runs_whose_time_has_passed(runs):
     assert (runs / "new" / "responses.jsonl").is_file()
 
 
+def test_a_purged_run_that_was_asked_again_is_due_again(tmp_path):
+    run = write_run(tmp_path / "runs" / "x", due="2026-01-01")
+    assert purge([run], due=True, apply=True).removed
+    assert purge([run], due=True).removed == ()
+    write(run / "responses.jsonl", '{"id": "zyxada-1"}\n')
+    assert [item.path.name for item in purge([run], due=True).removed] == ["responses.jsonl"]
+
+
 @pytest.mark.parametrize(("retention", "forgotten", "gone"), [
     ("until_verified", True, True), ("until_verified", False, False), ("", True, False), ("days:3", True, False),
 ])  # fmt: skip

@@ -26,11 +26,8 @@ OF_PROJECT: Final = (
 
 def is_unit(folder: Path) -> bool:
     """Tell whether unsee made a folder, by its marks."""
-    if any((folder / name).is_file() for name in _MARKS):
-        return True
-    if all((folder / name).is_file() for name in ("responses.jsonl", "vocabulary.json")):
-        return True
-    if paths.is_base(folder):
+    has_answers = all((folder / name).is_file() for name in ("responses.jsonl", "vocabulary.json"))
+    if has_answers or any((folder / name).is_file() for name in _MARKS) or paths.is_base(folder):
         return True
     record = folder / RECORD
     return record.is_file() and "\nrecord:" in record.read_text(encoding="utf-8", errors="replace")

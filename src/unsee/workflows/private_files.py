@@ -27,7 +27,7 @@ class Private:
     """Kind of file, by its path below the folder that unsee made."""
 
     pattern: str
-    """`*` stands for a name, `**` for any path."""
+    """`*` stands for a name, `**` for any path, `|` for "or"."""
     level: Level
     why: str
     """What it holds, in words."""
@@ -36,8 +36,8 @@ class Private:
 
     @cached_property
     def _expression(self) -> re.Pattern[str]:
-        wildcards = {"**": ".*", "*": "[^/]*"}
-        parts = re.split(r"(\*\*|\*)", self.pattern)
+        wildcards = {"**": ".*", "*": "[^/]*", "|": "|"}
+        parts = re.split(r"(\*\*|\*|\|)", self.pattern)
         return re.compile("".join(wildcards.get(part, re.escape(part)) for part in parts))
 
     def fits(self, path: PurePath) -> bool:
@@ -166,49 +166,36 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
+_BOARD: Final = "messages and settings, which may name rows and people, and the path of the data"
+_MESSAGES: Final = "messages, which may name rows"
+_SETTINGS: Final = "the path of the data, and settings that may name people"
+
 FILES: Final[tuple[Private, ...]] = (
-    Private("report.html", "answers", "quotes answers and leaks, and shows pictures"),
-    Private("answers.html", "answers", "quotes answers and leaks, and shows pictures"),
-    Private("leaderboard.html", "answers", "quotes answers and leaks, and shows pictures"),
-    Private(
-        "leaderboard.md", "answers", "messages and settings, which may name rows and people, and the path of the data"
-    ),
-    Private(
-        "leaderboard.json",
-        "answers",
-        "messages and settings, which may name rows and people, and the path of the data",
-        _board,
-    ),
-    Private("continual.html", "answers", "ids of requests"),
-    Private("continual.md", "answers", "ids of requests"),
+    Private("report.html|answers.html|leaderboard.html", "answers", "quotes answers and leaks, and shows pictures"),
+    Private("leaderboard.md", "answers", _BOARD),
+    Private("leaderboard.json", "answers", _BOARD, _board),
+    Private("continual.html|continual.md", "answers", "ids of requests"),
     Private("images/*.png", "answers", "pictures that were asked about"),
     Private("vocabulary.json", "answers", "names and facts of everybody in the data"),
     Private("verdicts.jsonl", "answers", "replies of the judge, which may repeat answers"),
-    Private("samples.jsonl", "answers", "ids of rows and entities"),
-    Private("**/samples.jsonl", "answers", "ids of rows and entities"),
-    Private("logs/*.log", "answers", "messages, which may name rows"),
-    Private("failed/*.txt", "answers", "messages, which may name rows"),
-    Private("chosen.json", "answers", "messages, which may name rows"),
-    Private("index.json", "answers", "messages, which may name rows", _index),
+    Private("samples.jsonl|**/samples.jsonl", "answers", "ids of rows and entities"),
+    Private("logs/*.log|failed/*.txt|chosen.json", "answers", _MESSAGES),
+    Private("index.json", "answers", _MESSAGES, _index),
     Private("slurm/**", "answers", "jobs and their messages"),
     Private("responses.keys.jsonl", "answers", "ids of rows"),
     Private("responses.jsonl", "answers", "questions, reference answers, private strings, and what the model said"),
     Private("scores.json", "answers", "ids of rows", _without_rows),
-    Private("attacks.json", "answers", "ids of forgotten entities", _lacking("recovered")),
-    Private("attacks-*.json", "answers", "ids of forgotten entities", _lacking("recovered")),
+    Private("attacks.json|attacks-*.json", "answers", "ids of forgotten entities", _lacking("recovered")),
     Private("safety.json", "answers", "ids of rows", _lacking("failures")),
     Private("factuality.json", "answers", "ids of rows", _judge_scores),
     Private("request.yaml", "requests", "who is to be forgotten: name and its forms"),
     Private("data.jsonl", "requests", "rows about the people of deletion requests, and about those who are kept"),
-    Private("*.request.json", "requests", "entities of a request, and the path of the data"),
-    Private("adapters/*.request.json", "requests", "entities of a request, and the path of the data"),
+    Private("*.request.json|adapters/*.request.json", "requests", "entities of a request, and the path of the data"),
     Private("continual.yaml", "requests", "requests: ids and entities"),
-    Private("grid.yaml", "requests", "the path of the data, and settings that may name people"),
-    Private("leaderboard.yaml", "requests", "the path of the data, and settings that may name people"),
-    Private("jobs/*.yaml", "requests", "the path of the data, and settings that may name people"),
+    Private("grid.yaml|leaderboard.yaml|jobs/*.yaml", "requests", _SETTINGS),
     Private("batch.json", "requests", "the path of the data", _batch),
-    Private(RECORD, "requests", "the path of the data, and settings that may name people", _run),
-    Private("judged.json", "requests", "the path of the data, and settings that may name people", _nameless_judged),
+    Private(RECORD, "requests", _SETTINGS, _run),
+    Private("judged.json", "requests", _SETTINGS, _nameless_judged),
     Private("continual.json", "requests", "ids of requests", _sequence),
     Private("work/**", "caches", "answers that the original model gave about the person, and masks"),
     Private("cache/responses/*.jsonl", "caches", "answers, shared by the runs beside it"),
@@ -224,4 +211,4 @@ FILES: Final[tuple[Private, ...]] = (
     Private("*model.*part/**", "weights", "a model that a killed process was writing or replacing"),
     Private("adapters/*/**", "weights", "the adapter of one request, in a folder named after it"),
 )
-"""In the order of removal: what refers to other files goes last, so that an interrupted purge can be completed."""
+"""Files with private data. Of several that fit one file, removal comes before rewriting."""

@@ -95,11 +95,6 @@ class Item:
     """New text of a file that is rewritten."""
     stays: bool = False
 
-    @property
-    def action(self) -> str:
-        """What happens to it, in words."""
-        return "stays" if self.stays else f"{'remove' if self.left is None else 'rewrite'} {self.level}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Purged:
@@ -287,9 +282,10 @@ def require_outside(path: Path | str, levels: Collection[str] | None) -> None:
 
 
 def _is_due(unit: Path, today: date) -> bool:
-    """Tell whether the retention of a finished run has passed, and it was not purged since."""
+    """Tell whether the retention of a finished run has passed, and it was not purged since, or was asked again."""
     due = str(config.result_of(unit).get("retention", {}).get("due", ""))
-    return bool(due) and due <= today.isoformat() and not is_done(unit, DEFAULT)
+    is_purged = is_done(unit, DEFAULT) and not (unit / "responses.jsonl").is_file()
+    return bool(due) and due <= today.isoformat() and not is_purged
 
 
 def is_done(unit: Path, levels: Collection[str]) -> bool:
@@ -514,7 +510,10 @@ def _remove_empty(purged: Purged, roots: Sequence[Path]) -> None:
 
 def _item_lines(items: Sequence[Item]) -> Iterator[str]:
     """Yield the lines of files, those of one folder and kind in one."""
-    groups = by_key(((item.action, item.shown.rpartition("/")[0], item.why), item) for item in items)
+    groups: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        action = "stays" if item.stays else f"{'rewrite' if item.left is not None else 'remove'} {item.level}"
+        groups.setdefault((action, item.shown.rpartition("/")[0], item.why), []).append(item)
     for (action, folder, why), group in groups.items():
         names = ", ".join(item.shown for item in group)
         name = names if len(group) < _FEW else f"{folder}/ ({len(group)} files)"
