@@ -368,7 +368,7 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch, capsys):
         raise PermissionError(13, "Permission denied", "data.jsonl")
 
     monkeypatch.setattr("unsee.data.open.open_benchmark", locked)
-    monkeypatch.setattr("unsee.workflows.forget.open_benchmark", locked)
+    monkeypatch.setattr("unsee.workflows.validate.open_benchmark", locked)
     words = ["forget", "--model", "lab", "--data", str(EXAMPLE), "--method", "ga", "--out", "/no/o"]
     assert main.main(words) == 1
     assert "unsee: Permission denied: data.jsonl." in capsys.readouterr().err

@@ -13,9 +13,9 @@ from unsee import config
 from unsee.cli import main
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
-from unsee.workflows.forget import validate_run
 from unsee.workflows.init import init
 from unsee.workflows.suggest import suggest
+from unsee.workflows.validate import validate_run
 
 __all__ = ["folder"]
 

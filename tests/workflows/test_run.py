@@ -28,6 +28,7 @@ from unsee.testing.tiny import save_tiny
 from unsee.training import recompute
 from unsee.utils.files import owned_folder
 from unsee.workflows import forget as workflows_forget
+from unsee.workflows.validate import validate_run
 
 SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-3, "max_new_tokens": 8}
 
@@ -208,16 +209,16 @@ def test_the_written_run_can_be_run_again_with_equal_weights(done, tmp_path):
 def test_settings_that_other_runs_share_are_told_and_a_resumed_run_keeps_its_own(model, tmp_path, capsys):
     run = config.Run.of(model, EXAMPLE, "ga", tmp_path / "x", training={**SHORT, "check_every": 7})
     with pytest.raises(UserError, match="training.check_every=7 has no effect"):
-        workflows_forget.validate_run(run)
-    workflows_forget.validate_run(run, shared=True)
+        validate_run(run)
+    validate_run(run, shared=True)
     assert "training.check_every=7 has no effect" in capsys.readouterr().err
     owned_folder(tmp_path / "x")
     config.write(tmp_path / "x" / "run.yaml", run, record={})
-    workflows_forget.validate_run(run, resume=True)
+    validate_run(run, resume=True)
 
 
 def test_a_method_without_training_steps_tells_of_what_it_does_not_read(model, tmp_path, capsys):
-    workflows_forget.validate_run(config.Run.of(model, EXAMPLE, "prompt", tmp_path / "x", training={"lr": 1e-3}))
+    validate_run(config.Run.of(model, EXAMPLE, "prompt", tmp_path / "x", training={"lr": 1e-3}))
     assert (
         "training.lr=0.001 has no effect: it counts only for methods that take training steps"
         in capsys.readouterr().err

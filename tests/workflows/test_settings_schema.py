@@ -19,7 +19,7 @@ from unsee.config import Run
 from unsee.config.json_schema import settings_schema, type_schema
 from unsee.data import assignment
 from unsee.errors import UserError
-from unsee.workflows import forget as forget_module
+from unsee.workflows import validate
 from unsee.workflows.continual import tasks
 from unsee.workflows.continual.settings import Course
 from unsee.workflows.grid import read_grid
@@ -202,7 +202,7 @@ def refusal_of(values):
         run = Run.from_mapping(values)
         if not run.method:  # an option may name it
             run = replace(run, method="prompt", settings={})
-        forget_module._validate_run(run, None, resume=False, hashed=False)
+        validate._validate_run(run, None, resume=False, hashed=False)
     except UserError as error:
         return str(error)
     return ""
@@ -227,12 +227,12 @@ def without_data(monkeypatch):
         cls = registry.load("benchmarks", name)
         return Opened(name, config.build(cls.settings_type, settings, where="benchmark"))
 
-    monkeypatch.setattr(forget_module, "open_benchmark", opened)
-    monkeypatch.setattr(forget_module, "require_usable", lambda *_, **__: None)
-    monkeypatch.setattr(forget_module, "require_locations", lambda *_: None)
-    monkeypatch.setattr(forget_module, "benchmark_arguments", lambda opened: opened.name)
-    monkeypatch.setattr(forget_module, "require_names", lambda run: None)
-    monkeypatch.setattr(forget_module.builtin, "absolute_or_name", lambda place: place)
+    monkeypatch.setattr(validate, "open_benchmark", opened)
+    monkeypatch.setattr(validate, "require_usable", lambda *_, **__: None)
+    monkeypatch.setattr(validate, "require_locations", lambda *_: None)
+    monkeypatch.setattr(validate, "benchmark_arguments", lambda opened: opened.name)
+    monkeypatch.setattr(validate, "require_names", lambda run: None)
+    monkeypatch.setattr(validate.builtin, "absolute_or_name", lambda place: place)
 
 
 def test_schema_and_loader_agree_on_mutated_files(validators, without_data, tmp_path):

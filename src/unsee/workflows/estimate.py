@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 from unsee.api import Method
 from unsee.config import Run, RunOptions
 from unsee.errors import UserError
-from unsee.workflows.forget import validate_run
+from unsee.workflows.validate import validate_run
 
 if TYPE_CHECKING:
     from unsee.workflows.estimator import Estimate

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, count
@@ -16,25 +16,21 @@ from typing import TYPE_CHECKING, Any, Final
 from unsee import config
 from unsee.api import Benchmark, Method, Role, Session, Training, registry
 from unsee.api.fast_paths import PLAIN, Name
-from unsee.api.idle import idle_for_method, idle_in_run, without_effect
-from unsee.config import RECORD, Run, paths
-from unsee.config.hints import setting_hints
-from unsee.config.plugins import with_plugins, with_specs, with_used
+from unsee.config import RECORD, Run
+from unsee.config.plugins import with_plugins, with_specs
 from unsee.config.retention import KEEP, due_date
-from unsee.data.check import Survey, require_usable
-from unsee.data.open import OBJECT, benchmark_arguments, location, of_object, open_benchmark
+from unsee.data.open import OBJECT, of_object
 from unsee.distributed import processes as distributed_processes
-from unsee.distributed.file_lock import owner, require_free
+from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
 from unsee.models.identity import bases, model_hash
-from unsee.models.location import folder_of
-from unsee.utils import trackers
-from unsee.utils.files import foreign, remove_folder, require_space
+from unsee.utils.files import remove_folder, require_space
 from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note_once
 from unsee.workflows.given import SLACK, opened_of, stored_base
 from unsee.workflows.run import Run as FinishedRun
+from unsee.workflows.validate import Checked, require_place, validate_run
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -111,7 +107,7 @@ def forget(
         run = with_plugins(run)  # a file or module that stands for a method has no name before
         run = replace(run, out=str(_free(run.method, resume=resume)))
     if vlm is not None:
-        _require_place(Path(run.out), resume=resume)
+        require_place(Path(run.out), resume=resume)
     with nullcontext(run.model) if vlm is None else stored_base(vlm, Path(run.out)) as base:
         run = replace(run, model=str(base))
         finished_run = FinishedRun(forget_run(run, resume=resume, callbacks=callbacks, data=given_data))
@@ -156,85 +152,6 @@ def forget_run(
         return _forget(run, callbacks, data, resume=resume, shared=shared)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """Validated run, before anything is opened or written."""
-
-    run: Run
-    """Every setting spelled out, paths absolute."""
-    method: Method
-    benchmark: Benchmark
-    training: Training
-    survey: Survey
-    """Result of the one pass over the data."""
-
-
-def validate_run(
-    run: Run, *, resume: bool = False, data: Benchmark | None = None, hashed: bool = False, shared: bool = False
-) -> Checked:
-    """Return the validated run.
-
-    Args:
-        run: What to check: names, places, settings, method and data.
-        resume: Expect an existing run folder instead of refusing one.
-        data: What `run.data` stands for if it was given as an object. Default: opened from `run.data`.
-        hashed: Fingerprint the data in the same pass.
-        shared: Tell of settings without effect instead of refusing them.
-
-    Raises:
-        UserError: The first fault.
-    """
-    run = with_plugins(run)
-    with setting_hints(run):
-        checked_run = _validate_run(run, data, resume=resume, hashed=hashed)
-    if not (resume and (Path(run.out) / RECORD).exists()):
-        _require_effect(checked_run, shared=shared)
-    return checked_run
-
-
-def _require_effect(checked_run: Checked, *, shared: bool) -> None:
-    """Raise for a setting that can have no effect.
-
-    Those of runs with `shared` settings are told instead, and so are those of the training that the method does not read.
-    """
-    method, benchmark, training = checked_run.method, checked_run.benchmark, checked_run.training
-    suggested = config.build(Training, benchmark.suggested(checked_run.run.method), where="training")
-    parts = {"method": method, "training": training, "benchmark": benchmark.settings}
-    neutral = {"training": suggested}
-    messages = list(without_effect(parts, [*idle_in_run(method, training), *benchmark.idle()], neutral=neutral))
-    if messages and not shared:
-        raise UserError(messages[0])
-    for message in [*messages, *without_effect(parts, idle_for_method(method, training), neutral=neutral)]:
-        note_once(message)
-
-
-def _validate_run(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) -> Checked:
-    require_names(run)
-    require_locations(run)  # before the method, whose import takes seconds
-    method = config.method_of(run)
-    config.build(Training, run.training, where="training")
-    config.build(config.EvalConfig, run.eval, where="eval")  # the verdict needs it, after the training
-    _require_place(Path(run.out), resume=resume)
-    benchmark = data or open_benchmark(run.data, run.benchmark)
-    survey = require_usable(benchmark, run.data, hashed=hashed)
-    training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
-    _require_quantizable(run.method, method, training)
-    _require_tunable(run.method, method, training)
-    trackers.require(training.report_to)
-    registered = data is None or benchmark.name in registry.names("benchmarks")
-    run = replace(
-        run,
-        model=builtin.absolute_or_name(run.model),
-        data=builtin.absolute_or_name(run.data),
-        benchmark=benchmark_arguments(benchmark) if registered else benchmark.name,
-        settings=config.plain(asdict(method)),
-        training=config.plain(asdict(training)),
-    )
-    run = with_used(run, ("methods", run.method))
-    run = with_used(run, ("benchmarks", benchmark.name)) if registered else run
-    return Checked(run=run, method=method, benchmark=benchmark, training=training, survey=survey)
-
-
 def _forget(
     run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | None, *, resume: bool, shared: bool
 ) -> Path:
@@ -250,11 +167,13 @@ def _forget(
         run = with_specs(run, registry.pin_of_family(type(session.family)))
         _require_same_plugins(out, run)
     distributed_processes.barrier()  # from here on there are files
-    with owner(out, check=partial(_require_place, out, resume=resume)):  # again: now nobody else writes here
+    with owner(out, check=partial(require_place, out, resume=resume)):  # again: now nobody else writes here
         if session is not None:
             _unlearn(session, run, checked_run.method, record)
         if distributed_processes.is_main():
-            _tidy(out)
+            # a resumed run repeats both, for an interruption may have come between its result and these
+            model_card.write(out)
+            remove_folder(out / "checkpoints")
     distributed_processes.barrier()
     return out
 
@@ -285,73 +204,6 @@ def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, An
         config.write(record_file, run, record=record, result=result)
 
 
-def _tidy(out: Path) -> None:
-    """Write the card of a finished run and delete its checkpoints.
-
-    `--resume` repeats it, for an interruption may have come between the result and this.
-    """
-    model_card.write(out)
-    remove_folder(out / "checkpoints")
-
-
-def _require_quantizable(name: str, method: Method, training: Training) -> None:
-    """Raise if the base cannot be quantised for this method, on this machine."""
-    kind = training.quantization
-    if kind == "none":
-        return
-    if why := method.needs().full_weights:
-        raise UserError(
-            f"{name} {why}, which training.quantization={kind} does not keep in full. Leave quantization out, or take another method."
-        )
-    if distributed_processes.sharding() != "none":
-        raise UserError(
-            f"training.quantization={kind} needs whole weights in every process. Use configs/ddp.yaml, or one process."
-        )
-    from unsee.models.quantized_base import require
-
-    require(kind)
-
-
-def _require_tunable(name: str, method: Method, training: Training) -> None:
-    """Raise if the method does not support this `training.tune`."""
-    if training.tune not in (tunes := method.tunes()):
-        raise UserError(
-            f"{name}, as it is set, takes training.tune={' or '.join(tunes)}, got {training.tune}. Set --tune {tunes[0]}."
-        )
-
-
-def require_names(run: Run) -> None:
-    """Raise if the run lacks model, data, method or output folder."""
-    for name, value in (("model", run.model), ("data", run.data), ("method", run.method), ("out", run.out)):
-        if not value:
-            label = "output folder" if name == "out" else name
-            raise UserError(f"The run names no {label}. Give --{name} or `{name}:` in the run file.")
-
-
-def require_locations(run: Run) -> None:
-    """Raise if there is no method, model or data of that name. Imports no torch."""
-    if run.method:
-        registry.require("methods", run.method)
-    folder_of(run.model)
-    if run.data != OBJECT and run.data.partition(":")[0] != "lab":
-        location(run.data)
-
-
-def _require_place(out: Path, *, resume: bool) -> None:
-    """Raise if `out` is not empty, or in use by another process."""
-    paths.require_writable(out)
-    if distributed_processes.world() == 1:  # of several processes, another one may own the folder already
-        require_free(out)
-    if not foreign(out):
-        return
-    has_record = (out / RECORD).exists()
-    if not resume:
-        advice = "Give --resume to go on with the run in it, or another --out." if has_record else "Give another --out."
-        raise UserError(f"The output folder {out} is not empty. {advice}")
-    if not has_record:
-        raise UserError(f"Nothing to resume: {out} holds files, but no {RECORD} of an earlier run.")
-
-
 def _record(run: Run, data_hash: str) -> dict[str, Any]:
     """Return the environment that a result depends on."""
     base_hashes = [base.hash for base in bases(run.model)]
@@ -370,21 +222,18 @@ def _already_done(out: Path, checked_run: Checked, record: Mapping[str, Any]) ->
     path = out / RECORD
     if not path.exists():
         return False
-    stored_run = _complete(path)
-    earlier_record: Mapping[str, Any] = stored_run["record"]
+    stored_run = config.read_mapping(path)
+    earlier_record = stored_run.get("record")
+    if not isinstance(earlier_record, Mapping) or not {"model_hash", "data_hash"} <= earlier_record.keys():
+        raise UserError(f"{path} is damaged: its part `record` is missing or incomplete. Start anew in another --out.")
     _require_same_plugins(out, checked_run.run)
     run, ended = checked_run.run, "result" in stored_run
     earlier = _spelled_out(config.read(path), checked_run, path)
     earlier = _for_world_size(earlier, int(earlier_record.get("processes", 1)), ended=ended)
     earlier_values = asdict(earlier)
-    changed = [
-        *(name for name, value in asdict(run).items() if name not in _APART and earlier_values[name] != value),
-        *(
-            name
-            for name in ("model_hash", "data_hash", "bases")
-            if earlier_record.get(name, record.get(name)) != record.get(name)
-        ),
-    ]
+    changed = [name for name, value in asdict(run).items() if name not in _APART and earlier_values[name] != value]
+    for name in ("model_hash", "data_hash", "bases"):
+        changed += [name] if earlier_record.get(name, record.get(name)) != record.get(name) else []
     if changed:
         raise UserError(
             f"Cannot resume {out}: {', '.join(changed)} differ from what {path} says. "
@@ -438,15 +287,6 @@ def _require_same_plugins(out: Path, run: Run) -> None:
             f"Cannot resume {out}: {path} does not list the plugin {min(new_plugins)} with this hash. "
             f"Restore the plugin and resume with `unsee forget {path} --resume`, or start anew in another --out."
         )
-
-
-def _complete(path: Path) -> dict[str, Any]:
-    """Read the record of a run, or raise if a part is missing, as in a truncated file."""
-    stored_run = config.read_mapping(path)
-    record = stored_run.get("record")
-    if not isinstance(record, Mapping) or not {"model_hash", "data_hash"} <= record.keys():
-        raise UserError(f"{path} is damaged: its part `record` is missing or incomplete. Start anew in another --out.")
-    return stored_run
 
 
 def _for_world_size(run: Run, processes: int, *, ended: bool) -> Run:

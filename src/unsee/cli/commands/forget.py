@@ -120,8 +120,8 @@ def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
 
     A recipe or run file keeps its own.
     """
-    from unsee.workflows.forget import require_locations
     from unsee.workflows.suggest import RETAINING, beside_retain_rows, require_variant
+    from unsee.workflows.validate import require_locations
 
     require_variant(options.variant)
     if run.method:
@@ -138,8 +138,8 @@ def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
 
 def _suggested_run(run: Run) -> Run:
     """Return the run to start with for its model and data, with the user's settings on top."""
-    from unsee.workflows.forget import require_locations
     from unsee.workflows.suggest import suggest
+    from unsee.workflows.validate import require_locations
 
     require_locations(run)
     suggestion = suggest(run.model, run.data, out=run.out, benchmark=run.benchmark)

@@ -28,7 +28,7 @@ from unsee.workflows.continual.results import PROTOCOL, Judged, document, requir
 from unsee.workflows.continual.settings import Course
 from unsee.workflows.continual.tasks import Tasks, tasks_of
 from unsee.workflows.continual.work import Work
-from unsee.workflows.forget import require_names
+from unsee.workflows.validate import require_names
 
 RECORD: Final = "continual.yaml"
 RESULT: Final = "continual.json"
