@@ -419,6 +419,14 @@ def test_a_batch_ends_with_verdicts_and_receipts(project: Project) -> None:
         batch.run(project)
 
 
+def test_a_share_that_was_nearly_kept_is_not_told_as_whole(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "retain_recall", lambda *_: {"retain.name": 0.998})
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    assert "kept: retain.name >99% -> >99%" in str(result)
+    assert "&gt;99%" in result.receipts[0].page.read_text()
+
+
 def test_kept_rows_are_of_nobody_who_asked(project: Project) -> None:
     approved(project, "Ada Lovell")
     batch.run(project)
@@ -952,6 +960,19 @@ def test_a_request_closed_since_leaves_its_batch(project: Project, monkeypatch: 
     assert trained == ({"bo"} if step == "suggest" else {"ada", "bo"})  # the training had begun
 
 
+def test_rows_without_a_picture_are_unlearned_beside_others_only(project: Project) -> None:
+    """Alone they would leave a batch that no call can finish, before which no other request is taken."""
+    found = intake.add(project, "Ada Lovell", attributes=["job"])
+    assert "no_picture" in found.warnings
+    intake.approve(project, found.request.id)
+    with pytest.raises(UserError, match=f"No row of {found.request.id} to train on has a picture"):
+        batch.run(project)
+    assert not (project.folder / "batches").exists()
+    approved(project, "Bo Winter")
+    (result,) = batch.run(project)
+    assert found.request.id in {one.request for one in result.checked}
+
+
 def test_a_batch_without_requests_ends(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     (name,) = approved(project, "Ada Lovell")
     interrupted(project, monkeypatch, "suggest")
@@ -1197,7 +1218,7 @@ def test_whoever_was_forgotten_is_found_in_new_data(project: Project) -> None:
 
 
 def test_who_had_only_a_fact_forgotten_may_stay_in_new_data(project: Project) -> None:
-    (name,) = approved(project, "Ada Lovell", attributes=["job"])
+    (name,), _ = approved(project, "Ada Lovell", attributes=["job"]), approved(project, "Bo Winter")
     batch.run(project)
     manage.close(project, name, "residual", "done")
     rows = [replace(row, role=Role.RETAIN) for row in open_benchmark(EXAMPLE).examples("train") if row.entity == "ada"]

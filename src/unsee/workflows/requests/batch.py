@@ -28,6 +28,7 @@ from unsee.metrics.normal_form import normalise
 from unsee.models import model_card
 from unsee.models.identity import model_hash
 from unsee.models.location import adapter_chain, folder_of
+from unsee.report.verdict import percent
 from unsee.utils.files import atomic_write_json, owned_folder, remove_folder
 from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
@@ -57,7 +58,6 @@ class Result:
     """Result of a batch."""
 
     batch: str
-    folder: Path
     model: str
     checked: tuple[Checked, ...]
     receipts: tuple[Issued, ...]
@@ -72,13 +72,12 @@ class Result:
     def __str__(self) -> str:
         """Return a line per person and surface."""
         lines = [f"{self.batch}: {self.model}", *map(str, self.checked)]
-        lines += [f"kept: {name} {_percent(old)} -> {_percent(new)}" for name, (old, new) in self.kept.items()]
+        for name, pair in self.kept.items():
+            lines.append(
+                f"kept: {name} {' -> '.join('not measured' if share is None else percent(share) for share in pair)}"
+            )
         lines += [f"receipt: {receipt.file}{'' if receipt.signed else ' (unsigned)'}" for receipt in self.receipts]
         return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.0%}"
 
 
 def run(
@@ -96,8 +95,8 @@ def run(
         seed: Start of every random stream.
 
     Raises:
-        UserError: A request is not approved, closed or purged, its rows were edited since, two are about one person, or
-            there is none; nothing new is unlearned then.
+        UserError: A request is not approved, closed or purged, its rows were edited since, two are about one person, no row of a
+            batch has a picture, or there is no request; nothing new is unlearned then.
     """
     require_codes(operator)
     with owner(project.folder):
@@ -115,7 +114,7 @@ def run(
             )
         groups = [[request_id] for request_id in chosen_ids] if one_by_one or not chosen_ids else [chosen_ids]
         for group in groups:
-            _require_different(project, group)
+            _require_fit(project, group)
         for request_id in chosen_ids:
             require_approved(project, request_id)
         for group in groups:
@@ -139,8 +138,8 @@ def _next(project: Project) -> str:
     return f"B-{max(numbers, default=0) + 1:03d}"
 
 
-def _require_different(project: Project, group: Sequence[str]) -> None:
-    """Raise if two requests of a batch are about the same person, whose rows would repeat."""
+def _require_fit(project: Project, group: Sequence[str]) -> None:
+    """Raise unless a batch is about different people, whose rows would repeat else, and has a picture to train on."""
     request_by_entity: dict[str, str] = {}
     for request_id in group:
         entity = project.ledger.state(request_id).entity
@@ -150,6 +149,18 @@ def _require_different(project: Project, group: Sequence[str]) -> None:
                 f"Close one (unsee request close {request_id} --decision withdrawn --reason duplicate), or give --one-by-one."
             )
         request_by_entity[entity] = request_id
+    if not any(row.role is Role.FORGET for request_id in group for row in _forget_rows(project.place(request_id))):
+        raise UserError(
+            f"No row of {', '.join(group)} to train on has a picture, so nothing can be unlearned. Run it together with another "
+            "request, or add it again with --image or without --attribute."
+        )
+
+
+def _forget_rows(place: Path) -> list[Example]:
+    """Return the rows of a request that are trained on."""
+    return [
+        row for row in read_rows(place) if row.role is not Role.UNSEEN and row.answer and row.kind not in _JUDGED_KINDS
+    ]
 
 
 def _chosen(project: Project, requests: Sequence[str]) -> list[str]:
@@ -198,20 +209,17 @@ class Batch:
     @cached_property
     def requests(self) -> list[Request]:
         """Requests of the batch, but those that were closed before they were unlearned, or closed and purged."""
-        states = [self.project.ledger.state(request_id) for request_id in self.facts["requests"]]
-        return [self._request(state.request) for state in states if self._is_part(state)]
-
-    def _request(self, request_id: str) -> Request:
-        request = self.project.request(request_id)
-        if request is None:
-            raise UserError(
-                f"The data of {request_id} are gone, and batch {self.name} is not finished. Close the request, "
-                f"which takes it out of the batch: unsee request close {request_id} --decision withdrawn --reason other."
-            )
-        return request
-
-    def _is_part(self, state: State) -> bool:
-        return state.open or (self._has_unlearned(state) and self.project.request(state.request) is not None)
+        requests = []
+        for request_id in self.facts["requests"]:
+            state, request = self.project.ledger.state(request_id), self.project.request(request_id)
+            if request is None and state.open:
+                raise UserError(
+                    f"The data of {request_id} are gone, and batch {self.name} is not finished. Close the request, "
+                    f"which takes it out of the batch: unsee request close {request_id} --decision withdrawn --reason other."
+                )
+            if request is not None and (state.open or self._has_unlearned(state)):
+                requests.append(request)
+        return requests
 
     def _has_unlearned(self, state: State) -> bool:
         return bool(state.last("unlearned").get("batch") == self.name)
@@ -280,7 +288,6 @@ class Batch:
         self._hand_over()
         return Result(
             batch=self.name,
-            folder=self.folder,
             model=str(self.run_folder),
             checked=tuple(checks),
             receipts=tuple(receipts),
@@ -292,10 +299,8 @@ class Batch:
         if (self.folder / "asked" / "data.jsonl").exists():
             return
         owned_folder(self.folder / "asked", anew=True)
-        rows = [row for request in self.requests for row in read_rows(self.project.place(request.id))]
-        forget_rows = [
-            row for row in rows if row.role is not Role.UNSEEN and row.answer and row.kind not in _JUDGED_KINDS
-        ]
+        places = [self.project.place(request.id) for request in self.requests]
+        rows, forget_rows = ([row for place in places for row in read(place)] for read in (read_rows, _forget_rows))
         train, judged = self._retain_rows()
         owned_folder(self.folder / "data", anew=True)
         write_rows(self.folder / "data", [*forget_rows, *train], [*rows, *judged])
@@ -396,7 +401,7 @@ class Batch:
         states = [
             state
             for state in self.project.ledger.states().values()
-            if _is_unlearned(state) and state.request not in own_ids
+            if state.last("unlearned") and state.request not in own_ids
         ]
         return by_key(
             (self._model_before(state), request)
@@ -409,19 +414,25 @@ class Batch:
         first_batch = next(str(entry.content["batch"]) for entry in state.entries if entry.kind == "unlearned")
         batch_file = self.project.batch(first_batch) / BATCH
         model = str(read_object(batch_file)["settings"]["model"]) if batch_file.is_file() else ""
-        return model if _is_here(model) else ""
+        try:
+            return model if model and list(adapter_chain(model)) else ""
+        except UserError:  # it, or what it stands on
+            return ""
 
     def _attack(self) -> Mapping[str, Any]:
         """Attack the model in the quick form of every attack of the project."""
         if not self.settings.attacks:
             return {}
+        setting_names = {
+            name: {field.name for field in fields(registry.load("attacks", name))} for name in self.settings.attacks
+        }
         return attack(
             self.run_folder,
             self.folder / "asked",
             gold=self.settings.gold,
             attacks=self.settings.attacks,
             benchmark="folder",
-            settings={name: {"images": IMAGES} for name in self.settings.attacks if _asks_images(name)},
+            settings={name: {"images": IMAGES} for name, names in setting_names.items() if "images" in names},
             quick=True,
             seed=self.seed,
             out=self.folder,
@@ -429,7 +440,7 @@ class Batch:
 
     def _describe(self) -> None:
         """Write a summary of all unlearned requests into run.yaml and the model card."""
-        states = [state for state in self.project.ledger.states().values() if _is_unlearned(state)]
+        states = [state for state in self.project.ledger.states().values() if state.last("unlearned")]
         days = sorted(state.received.isoformat() for state in states)
         facts = {
             "count": len(states),
@@ -509,23 +520,6 @@ def _require_usable(settings: Settings) -> None:
 
 _JUDGED_KINDS: Final = (Kind.CHOICE, Kind.CLOZE, Kind.CHAIN, Kind.VISIBLE)
 """Kinds that are held out of unlearning, so that the verdict rests on unseen questions."""
-
-
-def _is_here(model: str) -> bool:
-    """Tell whether a model can be opened, with all that it stands on."""
-    try:
-        return bool(model) and bool(list(adapter_chain(model)))
-    except UserError:
-        return False
-
-
-def _is_unlearned(state: State) -> bool:
-    return bool(state.last("unlearned"))
-
-
-def _asks_images(attack_name: str) -> bool:
-    """Tell whether an attack has a setting for the number of pictures."""
-    return "images" in {field.name for field in fields(registry.load("attacks", attack_name))}
 
 
 def _settings_hash(run_config: Run) -> str:

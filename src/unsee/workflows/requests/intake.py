@@ -30,6 +30,7 @@ from unsee.workflows.requests.surfaces import Surface
 WARNINGS: Final[Mapping[str, str]] = {
     "not_in_model": "the model says nothing of this person that it does not say of strangers: there is nothing to erase",
     "one_picture": "there is one picture only, so forgetting cannot be judged on a picture that it did not use",
+    "no_picture": "no row to train on has a picture, so it can only be unlearned together with another request",
     "pictures_unused": "not all pictures are used: the data's questions about pictures ask for no name and for no fact that must go",
     "picture_of_kept": "one of the pictures is of somebody who is to be kept",
     "name_of_kept": "a part of the name is also the name of somebody who is to be kept",
@@ -63,21 +64,17 @@ class Intake:
         for name, surface in self.surfaces.items():
             if surface.before is not None:
                 low, high = surface.before.interval
+                reference = surface.reference
+                beside = "no reference" if reference is None else f"{surface.kind} {reference.hits} of {reference.n}"
                 lines.append(
                     f"  {surfaces.WORDS[name]}: {surface.before.hits} of {surface.before.n} answers give the person away "
-                    f"[{low:.0%}, {high:.0%}]{_beside(surface)}"
+                    f"[{low:.0%}, {high:.0%}], {beside}"
                 )
         lines += [f"  e.g. {short_repr(question)} -> {short_repr(answer)}" for question, answer in self.quotes]
         lines += [f"warning: {WARNINGS[code]}" for code in self.warnings]
         verdict = "the model knows the person" if self.found else "NO BASELINE: not found in the model"
         next_step = "approve the rows, then run" if self.found else "close it with --reason not_in_model"
         return "\n".join([*lines, f"{verdict}; next: {next_step}"])
-
-
-def _beside(surface: Surface) -> str:
-    if surface.reference is None:
-        return ", no reference"
-    return f", {surface.kind} {surface.reference.hits} of {surface.reference.n}"
 
 
 def add(
@@ -297,6 +294,7 @@ def _warnings(
         "common_words": any(everyday(part.capitalize()) for part in request.name.split()),
         "self_made": data is None,
         "repeats": not earlier_pseudonyms.isdisjoint(map(ledger.pseudonym, (request.entity, normalise(request.name)))),
+        "no_picture": all(row.role is not Role.FORGET for row in person.train),
         "pictures_unused": person.in_data and not person.pictures <= person.images,
     }
     if data is not None:

@@ -21,6 +21,7 @@ from unsee.errors import UserError, short_repr
 from unsee.models.identity import bases, model_hash
 from unsee.models.location import folder_of
 from unsee.report.page import render_page
+from unsee.report.verdict import percent
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests import keys, surfaces
@@ -387,7 +388,7 @@ def _page(content: Mapping[str, Any]) -> str:
         "meaning": surfaces.WORDS,
         "headline": _headline(content),
         "kept": {
-            _kept_words(name): {key: "-" if share is None else f"{share:.0%}" for key, share in value.items()}
+            _kept_words(name): {key: "-" if share is None else percent(share) for key, share in value.items()}
             for name, value in content["utility"].items()
         },
         "shares": {
@@ -421,6 +422,4 @@ def _kept_words(name: str) -> str:
 
 
 def _share(share: Mapping[str, Any] | None) -> str:
-    if share is None:
-        return "-"
-    return f"{share['hits']} of {share['n']}"
+    return "-" if share is None else f"{share['hits']} of {share['n']}"
