@@ -211,8 +211,9 @@ class _Survey:
         self.turns.append(turn)
         self.uses.append(_TRAIN * trainable + _EVAL * (split != "train"))
         self.ids.append(digest64(example.id))
+        facts = self.private.setdefault(example.entity, {})
         for fact, forms in example.private.items():
-            self.private.setdefault(example.entity, {}).setdefault(fact, {}).update(dict.fromkeys(forms))
+            facts.setdefault(fact, {}).update(dict.fromkeys(forms))
         for attribute, value in example.visible.items():
             self.visible.setdefault(attribute, {})[value.casefold()] = None
 
@@ -262,6 +263,5 @@ def _unread(layout: Layout) -> list[str]:
     for column in layout.unread():
         suggestions = nearest(column.casefold().strip(), READ)
         lines.append(f"{short_repr(column, 40)}{f' (did you mean {suggestions[0]}?)' if suggestions else ''}")
-    if not lines:
-        return []
-    return [f"nothing is read from column {first_names(lines, 12)}. The columns are described in docs/own_data.md."]
+    names = first_names(lines, 12)
+    return [f"nothing is read from column {names}. The columns are described in docs/own_data.md."] if lines else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -197,7 +197,8 @@ def _turns(row: Mapping[str, Any], column: str, name: str) -> list[dict[str, Any
     if not turns or len(turns) % 2 or not users_ask or not models_answer:
         raise UserError(f"{column} {_SHAPE}, got speakers {short_repr(speakers)}.")
     shared_cells = {key: value for key, value in row.items() if key != column}
-    shared_cells |= _images_cell(shared_cells, [picture for _, _, pictures in turns for picture in pictures])
+    if pictures := [picture for _, _, turn_pictures in turns for picture in turn_pictures]:
+        shared_cells["images"] = [*_as_list(shared_cells.get("images")), *pictures]
     picture_count = len(_as_list(shared_cells.get("image"))) + len(_as_list(shared_cells.get("images")))
     require_pictures(sum(text.count(MARK) for _, text, _ in turns[::2]), picture_count)
     row_id = shared_cells.get("id")
@@ -252,11 +253,6 @@ def picture_of(text: str) -> str | bytes:
     if text.startswith(("http://", "https://")):
         raise UserError(f"the image {short_repr(text)} lies on the network; save it and give its path.")
     return text.removeprefix("file://")
-
-
-def _images_cell(row: Mapping[str, Any], pictures: Sequence[Any]) -> dict[str, Any]:
-    """Return the cell `images` with the pictures of messages, if they bring any."""
-    return {"images": [*_as_list(row.get("images")), *pictures]} if pictures else {}
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TextIO
+from typing import Any, BinaryIO, Final
 
 from unsee.api.pictures import decode_image
 from unsee.errors import UserError, short_repr
@@ -195,17 +196,12 @@ def _encoding(path: Path) -> str:
     for encoding in ("utf-8-sig", FALLBACK):
         try:
             with path.open(encoding=encoding) as stream:
-                if not any(encoding == FALLBACK and _OTHER_SCRIPT.search(block) for block in _blocks(stream)):
+                blocks = iter(partial(stream.read, _BLOCK), "")
+                if not any(encoding == FALLBACK and _OTHER_SCRIPT.search(block) for block in blocks):
                     return encoding
         except UnicodeDecodeError:
             continue
     raise UserError(f"{path} is not UTF-8 text, and no Windows-1252 either. Save it as UTF-8.")
-
-
-def _blocks(stream: TextIO) -> Iterator[str]:
-    """Yield the text of a stream in blocks."""
-    while block := stream.read(_BLOCK):
-        yield block
 
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:
