@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from unsee.api import Response
 from unsee.report import gallery
+from unsee.report.printable import printable
 from unsee.report.read import Record, Stage
 from unsee.scoring.against_gold import alike
 
@@ -33,17 +34,17 @@ def content(stages: Sequence[Stage]) -> dict[str, Any]:
                 thumbnails.append(gallery.picture(source_run.folder, response))
         rows.append(
             {
-                "id": gallery.printable(response.id),
+                "id": printable(response.id),
                 "role": response.role.value,
                 "kind": response.kind.value,
-                "entity": gallery.printable(response.entity),
-                "question": gallery.printable(response.question),
-                "reference": gallery.printable(response.answer),
+                "entity": printable(response.entity),
+                "question": printable(response.question),
+                "reference": printable(response.answer),
                 "picture": thumbnail_index,
                 "answers": [_answer(run, response) for run in runs],
             }
         )
-    labels = [gallery.printable(stage.label) for stage in stages]
+    labels = [stage.label for stage in stages]
     return {"stages": labels, "pictures": thumbnails, "rows": rows}
 
 

@@ -11,6 +11,7 @@ from unsee.report import routes as asking
 from unsee.report.board import Cost, Row, rows_in_order, share_of_gold, took
 from unsee.report.columns import MEANING
 from unsee.report.page import groups, render_page
+from unsee.report.printable import printable
 from unsee.report.summary import CLASSES, judged_role
 
 PROMISES: Final[Mapping[str, str]] = {
@@ -96,7 +97,7 @@ def render(worlds: Mapping[str, Sequence[Row]], cost: Cost, legend: Sequence[str
         "classes": CLASSES,
         "meaning": MEANING,
         "legend": legend,
-        "waiting": [gallery.printable(name) for name in waiting],
+        "waiting": [printable(name) for name in waiting],
         "clock": " of CPU" if cost.clock == "cpu_seconds" else "",
         "count": len({row.name for rows in worlds.values() for row in rows if not row.reference}),
     }
@@ -122,7 +123,7 @@ def _section(title: str, promise: str, rows: Sequence[Row], cost: Cost) -> Secti
         routes=asked_routes,
         route_groups=groups(asked_routes),
         ways=[
-            (gallery.printable(row.name), row.reference, asking.ways(row.stage, asked_routes))
+            (printable(row.name), row.reference, asking.ways(row.stage, asked_routes))
             for _, row in ranked_rows
             if row.stage
         ],
@@ -133,11 +134,11 @@ def _line(row: Row, rank: int | None, role: str, top: float, cost: Cost) -> Line
     stage, score, seconds = row.stage, row.distance, took(row, cost)
     value = None if score is None else score.value
     return Line(
-        name=gallery.printable(row.name),
+        name=printable(row.name),
         reference=row.reference,
         rank=rank,
-        notes=gallery.printable("; ".join(row.remarks)),
-        settings=gallery.printable(row.settings),
+        notes=printable("; ".join(row.remarks)),
+        settings=printable(row.settings),
         distance=value,
         at=None if value is None else _place(value, top),
         interval=(_place(score.interval[0], top), _place(score.interval[1], top)) if score and score.interval else None,
@@ -183,6 +184,6 @@ def _leak(row: Row, role: str) -> Leak | None:
     run, worst_response, quote = max(leaks, key=lambda leak: sum(piece.private for piece in leak[2].pieces))
     return Leak(
         picture=gallery.picture(run.folder, worst_response),
-        question=gallery.printable(worst_response.question),
+        question=printable(worst_response.question),
         answer=quote,
     )

@@ -15,6 +15,7 @@ from unsee.api import PROBES, Kind, Response, Role
 from unsee.api.pictures import decode_image
 from unsee.errors import UserError
 from unsee.metrics.scripts import is_whole_word
+from unsee.report.printable import printable
 from unsee.report.read import Record, Stage
 from unsee.report.summary import CLASSES
 from unsee.scoring.against_gold import alike
@@ -193,18 +194,6 @@ def answer(stage: str, label: str, run: Record, response: Response, signs: int =
         pieces=tuple(pieces(text[:signs], [form for form in forms if not _spans(folded_question, form)])),
         cut=len(text) if len(text) > signs else 0,
     )
-
-
-def printable(text: str) -> str:
-    """Return the text with control and bidirectional characters and lone surrogates visible."""
-    return "".join(
-        " "
-        if char in "\n\t"
-        else "\N{REPLACEMENT CHARACTER}"
-        if unicodedata.category(char) in ("Cc", "Cf", "Cs")
-        else char
-        for char in text
-    ).strip()
 
 
 def fold(text: str) -> tuple[str, list[int]]:

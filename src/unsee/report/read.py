@@ -16,6 +16,7 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import Response, Score
 from unsee.errors import UserError, short_repr
+from unsee.report.printable import printable
 from unsee.scoring.against_gold import (
     against_gold,
     forget_quality_score,
@@ -232,8 +233,9 @@ def _scores(path: Path) -> dict[str, Score]:
 
 def _score(row: Mapping[str, Any]) -> Score:
     interval = row.get("interval")
-    if row["value"] is not None and not math.isfinite(row["value"]):
-        raise TypeError(f"a score is {row['value']}, which is not a number")
+    for figure in (row["value"], *(interval or ())):
+        if figure is not None and not math.isfinite(figure):
+            raise TypeError(f"a score is {figure}, which is not a number")
     return Score(
         value=row["value"],
         n=int(row["n"]),
@@ -300,11 +302,11 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """Display name: the method in capitals, with the settings of a sweep cell."""
+        """Display name: the method in capitals, with the settings of a sweep cell, printable."""
         settings = self.name.removeprefix(self.kind)
         plain = re.sub(r"[\[\]'\"]", "", settings).replace(", ", "+")
         method = self.kind.capitalize() if self.reference else self.kind.upper()
-        return method + plain if self.reference else (method + plain).replace("_", " ")
+        return printable(method + plain if self.reference else (method + plain).replace("_", " "))
 
     @property
     def reference(self) -> bool:

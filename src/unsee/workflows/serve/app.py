@@ -10,7 +10,7 @@ from typing import Any, Final
 from unsee.api import Example, ImageSource
 from unsee.errors import UserError, short_repr
 from unsee.report.columns import MEANING
-from unsee.report.gallery import printable
+from unsee.report.printable import printable
 from unsee.utils.parsing import text_fault
 from unsee.workflows.serve.filing import Filing
 from unsee.workflows.serve.judging import MISSING, judge

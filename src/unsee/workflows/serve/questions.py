@@ -12,8 +12,8 @@ from unsee.api import PROBES, Example, ImageFile, ImageSource, Kind, Response, R
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, short_repr
 from unsee.evaluation.evaluate import VOCABULARY, read_answers, read_vocabulary
-from unsee.report.gallery import printable
 from unsee.report.page import ROLES
+from unsee.report.printable import printable
 from unsee.scoring.conditions import FORGOTTEN
 from unsee.utils.grouping import by_key, evenly, merged_forms
 
