@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from unsee.report.read import Stage
+from unsee.report.summary import some_seeds
 from unsee.utils.grouping import by_key
 
 COLLAPSED: Final = 0.5
@@ -14,6 +15,8 @@ COLLAPSED: Final = 0.5
 BACK: Final = 0.05
 """Share above gold that counts as having come back, whatever the other answers are like [inferred]."""
 
+_HEATS: Final = (BACK, 0.1, 0.3, 0.7)
+"""Shares above gold from which a finding is shown in the next colour; the second is `Thresholds.returns`."""
 FINDS: Final = ("answers", "traces")
 """Targets of attacks, the graver first: forgotten information in answers, and traces of it inside the model."""
 
@@ -33,6 +36,8 @@ class Returned:
     """Target of the attack, one of `FINDS`."""
     cut: float | None = 0.0
     """Largest share of answers truncated before anything came back, over variants and seeds; None if not counted."""
+    seeds: str = ""
+    """How many seeds it was measured on, in words; empty = on all."""
 
     @property
     def above(self) -> float:
@@ -41,8 +46,8 @@ class Returned:
 
     @property
     def heat(self) -> int:
-        """Colour step in 0..4, by the share above gold."""
-        return min(4, round(4 * max(0.0, self.above)))
+        """Colour step in 0..4, by the share above gold; from 2 on the request is not fulfilled."""
+        return sum(self.above >= limit for limit in _HEATS)
 
 
 def recovered_by_attack(stage: Stage) -> dict[str, Returned | str]:
@@ -52,7 +57,7 @@ def recovered_by_attack(stage: Stage) -> dict[str, Returned | str]:
         results = [result for run in stage.runs if isinstance(result := run.attacks.get(name), Mapping)]
         measured_results = [result for result in results if "recovered" in result]
         if measured_results:
-            outcomes[name] = _mean(name, measured_results, len(results))
+            outcomes[name] = _mean(name, measured_results, stage)
         else:
             outcomes[name] = next((str(result["why"]) for result in results if result.get("why")), "not measured")
     return outcomes
@@ -131,12 +136,12 @@ def attacks_of(stages: Sequence[Stage]) -> dict[str, str]:
     return {name: str(result.get("finds", "answers")) for run in runs for name, result in run.attacks.items()}
 
 
-def _mean(name: str, results: Sequence[Mapping[str, Any]], seeds: int) -> Returned:
+def _mean(name: str, results: Sequence[Mapping[str, Any]], stage: Stage) -> Returned:
     """Return the mean over the measured seeds, or over those with a gold result if any."""
     with_gold = [result for result in results if result.get("gold") is not None]
     used_results = with_gold or results
     worst_result = max(used_results, key=lambda result: float(result["recovered"]) - float(result.get("gold") or 0.0))
-    position = worst_result.get("at")
+    position, seeds = worst_result.get("at"), some_seeds(len(used_results), stage)
     variant = str(worst_result.get("worst", "")) + (
         "" if position is None else f", {position:g} {worst_result.get('axis', '')}"
     )
@@ -144,7 +149,8 @@ def _mean(name: str, results: Sequence[Mapping[str, Any]], seeds: int) -> Return
         attack=name,
         share=sum(float(result["recovered"]) for result in used_results) / len(used_results),
         gold=sum(float(result["gold"]) for result in with_gold) / len(with_gold) if with_gold else None,
-        how=variant if len(used_results) == seeds else f"{variant}; {len(used_results)} of {seeds} seeds measured",
+        how=f"{variant}; {seeds} measured" if seeds else variant,
+        seeds=seeds,
         finds=str(worst_result.get("finds", "answers")),
         cut=max(float(result["cut"]) for result in used_results)
         if all("cut" in result for result in used_results)

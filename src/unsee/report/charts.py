@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from unsee.report.read import Stage
-from unsee.report.summary import CLASSES, pooled_score, recalls, shares
+from unsee.report.summary import pooled_score, recalls, shares_of_all, unjudged_share
 from unsee.report.verdict import percent
 
 SEGMENT_LABEL = 0.07
 """Smallest share of a bar segment with a label."""
+UNJUDGED = "unjudged"
+"""Segment of the answers whose class could not be told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +30,16 @@ class Segment:
 
 
 def segments(stage: Stage, role: str) -> list[Segment]:
-    """Return the stacked bar of the stage's responses in `role`."""
-    share_by_class, left, bar = shares(stage, role), 0.0, []
-    for name in CLASSES:
-        width = 100 * share_by_class.get(name, 0.0)
+    """Return the stacked bar of all the stage's responses in `role`, with those of no known class at its end."""
+    share_by_class, left, bar = shares_of_all(stage, role), 0.0, []
+    if (unjudged := unjudged_share(stage, role)) > 0:
+        share_by_class[UNJUDGED] = unjudged
+    for name, share in share_by_class.items():
+        width = 100 * share
         if width > 0:
-            label = percent(share_by_class[name])
+            label = percent(share)
             title = f"{stage.label}: {label} {name}"
-            bar_label = label if share_by_class[name] >= SEGMENT_LABEL else ""
+            bar_label = label if share >= SEGMENT_LABEL else ""
             bar.append(Segment(name=name, left=round(left, 2), width=round(width, 2), label=bar_label, title=title))
             left += width
     return bar
@@ -88,6 +93,11 @@ class Tag:
     """Leader line from the dots; None if the labels are beside them."""
 
     @property
+    def named(self) -> tuple[Dot, ...]:
+        """The dots whose labels are shown."""
+        return tuple(named_dots(self.dots))
+
+    @property
     def left(self) -> bool:
         """Whether the labels are left of the dots, with markers on the right."""
         return (self.box.left + self.box.right) / 2 < self.dots[0].x
@@ -122,6 +132,8 @@ SIGN, LINE = 8.8, 18.0
 """Width of a letter and height of a line of a label, in units of the drawing (for letters 13 to 16 units high)."""
 CROWD = 15.0
 """Distance below which dots share a tag."""
+NAMES = 8
+"""Most lines of a tag: of a larger crowd the last line says how many dots it does not name."""
 LETTERS = 34
 """Longest name in the scatter plot; the tooltip has it in full."""
 
@@ -181,6 +193,11 @@ def group_crowds(dots: Sequence[Dot]) -> list[list[Dot]]:
     return crowds
 
 
+def named_dots(crowd: Sequence[Dot]) -> Sequence[Dot]:
+    """Return the dots of a crowd whose labels are shown."""
+    return crowd if len(crowd) <= NAMES else crowd[: NAMES - 1]
+
+
 def _centre(crowd: Sequence[Dot]) -> tuple[float, float]:
     return sum(dot.x for dot in crowd) / len(crowd), sum(dot.y for dot in crowd) / len(crowd)
 
@@ -193,7 +210,7 @@ def _link(crowd: Sequence[Dot], box: Box) -> tuple[float, float, float, float] |
 
 
 def place_tags(crowds: Sequence[Sequence[Dot]], frame: Box) -> list[Box]:
-    """Return one box per group near it, without overlaps, the largest placed first.
+    """Return one box per group near it, inside the frame and without overlaps where there is room, the largest placed first.
 
     Whiskers are kept free too where there is room.
     """
@@ -203,16 +220,21 @@ def place_tags(crowds: Sequence[Sequence[Dot]], frame: Box) -> list[Box]:
     for index in sorted(range(len(crowds)), key=lambda index: -len(crowds[index])):
         crowd = crowds[index]
         marker = 18 if len(crowd) > 1 else 0
-        candidates = _options(
-            _centre(crowd), max(len(dot.label) for dot in crowd) * SIGN + marker + 4, LINE * len(crowd)
-        )
+        letters = max(len(dot.label) for dot in named_dots(crowd))
+        candidates = _options(_centre(crowd), letters * SIGN + marker + 4, LINE * min(len(crowd), NAMES))
         occupied = [*dot_boxes, *placed.values()]
-        free_boxes = [
-            box for box in candidates if box.inside(frame) and not any(box.meets(obstacle) for obstacle in occupied)
-        ]
-        clear_boxes = (box for box in free_boxes if not any(box.meets(obstacle) for obstacle in whisker_boxes))
-        placed[index] = next(clear_boxes, free_boxes[0] if free_boxes else candidates[0])
+        inside_boxes = [box for box in candidates if box.inside(frame)] or candidates
+        free_boxes = [box for box in inside_boxes if not _met(occupied, box)]
+        clear_boxes = (box for box in free_boxes if not _met(whisker_boxes, box))
+        placed[index] = next(
+            clear_boxes, free_boxes[0] if free_boxes else min(inside_boxes, key=partial(_met, occupied))
+        )
     return [placed[index] for index in range(len(crowds))]
+
+
+def _met(obstacles: Sequence[Box], box: Box) -> int:
+    """Return the number of obstacles that a box overlaps."""
+    return sum(box.meets(obstacle) for obstacle in obstacles)
 
 
 def _whisker_boxes(dot: Dot) -> tuple[Box, Box]:

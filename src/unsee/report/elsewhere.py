@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from unsee.report.read import Stage
-from unsee.report.summary import hidden_share, value
+from unsee.report.summary import hidden_share, told_share
 
 ASKED: Final[Mapping[str, str]] = {
     "unseen": "about new pictures",
@@ -27,7 +27,7 @@ def elsewhere(stage: Stage, role: str) -> list[str]:
 
 def most_told(stage: Stage, role: str) -> tuple[str, float]:
     """Return the other group of forget questions with most leaks, and its leaking share."""
-    leak_by_group = {group: value(stage, f"{group}.leak") or 0.0 for group in elsewhere(stage, role)}
+    leak_by_group = {group: told_share(stage, group) or 0.0 for group in elsewhere(stage, role)}
     group = max(leak_by_group, key=lambda name: leak_by_group[name])
     return group, leak_by_group[group]
 

@@ -8,7 +8,7 @@ from typing import Literal
 from unsee.report.attacked import FINDS, Returned, recovered_by_attack, worst
 from unsee.report.elsewhere import ASKED, most_hidden, most_told
 from unsee.report.read import Stage
-from unsee.report.summary import hidden_share, shares
+from unsee.report.summary import hidden_share, told_share
 from unsee.report.verdict import LIMITS, Verdict, found_words, percent, unseen_words
 
 
@@ -29,9 +29,9 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
     """
     if stage.reference:
         return None
-    class_shares = shares(stage, role)
-    is_judged = verdict.badge != "Not judged" and "leak" in class_shares
-    leak_share = class_shares.get("leak", 0.0)
+    told = told_share(stage, role)
+    is_judged = verdict.badge != "Not judged" and told is not None
+    leak_share = told or 0.0
     if not is_judged:  # answers in which a leak could not be seen may be silent
         leak_share *= 1 - hidden_share(stage, role)[0]
     if leak_share > LIMITS.silent:
@@ -69,7 +69,9 @@ def _by_attacks(stage: Stage) -> Fulfilled:
         if (finding.cut or 0.0) > LIMITS.unmeasured:
             reason = f"under {finding.attack} {percent(finding.cut or 0.0)} of its answers were cut before anything came back"
             return Fulfilled(word="not measured", why=reason)
-    remark = f" (not measured: {'; '.join(unmeasured)})" if unmeasured else ""
+    remarks = [f"not measured: {'; '.join(unmeasured)}"] if unmeasured else []
+    remarks += [f"{finding.attack} on {finding.seeds} only" for finding in findings if finding.seeds]
+    remark = f" ({'; '.join(remarks)})" if remarks else ""
     return Fulfilled(word="yes", why=f"it no longer says it, and no attack brings it back{remark}")
 
 

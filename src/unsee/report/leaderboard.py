@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from unsee.report.columns import Column
 from unsee.report.read import REFERENCES, Stage, only
-from unsee.report.summary import interval_text, judged_role, peak_gib, pooled_score, seconds
+from unsee.report.summary import judged_role, peak_gib, pooled_score, runs_with, score_text, seconds
 from unsee.report.verdict import Verdict, judge, ranked_stages
 from unsee.utils.grouping import by_key
 from unsee.utils.markdown import cell, table
@@ -41,7 +41,13 @@ def _row(stage: Stage, verdict: Verdict, columns: Sequence[Column]) -> dict[str,
         "peak_gib": peak_gib(stage),
         "verdict": asdict(verdict),
         "scores": {
-            key: {"value": score.value, "interval": score.interval, "n": score.n} for key, score in scores.items()
+            key: {
+                "value": score.value,
+                "interval": score.interval,
+                "n": score.n,
+                "seeds": len(runs_with(stage, key)),
+            }
+            for key, score in scores.items()
         },
     }
 
@@ -52,11 +58,14 @@ def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Seq
     rows = []
     for stage in stages:
         verdict = verdicts[stage.name]
-        cells = [stage.name, *(interval_text(pooled_score(stage, column.key), 3) or "-" for column in columns)]
+        cells = [stage.name, *(score_text(stage, column.key, 3) or "-" for column in columns)]
         cells += [_number(seconds(stage), 1), _number(peak_gib(stage), 2), str(len(stage.runs))]
-        flag = "**collapsed, ranked last** - " if verdict.collapsed else ""
+        flag = "**collapsed, ranked last** - " if verdict.collapsed and not stage.reference else ""
         rows.append([*cells, flag + verdict.sentence])
-    notes = ["In brackets: 95 % bootstrap interval over entities (and seeds).", *_missing(stages), *remarks(stages)]
+    notes = [
+        "In brackets: 95 % bootstrap interval over entities (and seeds).",
+        *map(cell, (*_missing(stages), *remarks(stages))),
+    ]
     return "\n".join([table(header, rows), "", *notes]) + "\n"
 
 
@@ -66,7 +75,7 @@ def _missing(stages: Sequence[Stage]) -> list[str]:
     reasons = (
         (stage.name, run.scores[key].why) for stage in stages for run in stage.runs for key in keys if key in run.scores
     )
-    return list(dict.fromkeys(cell(f"{name}: {reason}.") for name, reason in reasons if reason))
+    return list(dict.fromkeys(f"{name}: {reason}." for name, reason in reasons if reason))
 
 
 def remarks(stages: Sequence[Stage]) -> list[str]:
@@ -91,7 +100,7 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
         by_rules = by_key((run.rules, stage.name) for stage in stages for run in stage.runs)
         names = " / ".join(", ".join(dict.fromkeys(names)) for names in by_rules.values())
         lines.append(f"Judged by the rules of different versions: {names}. Judge the answers anew: {ANEW}.")
-    return [cell(line) for line in lines]
+    return lines
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -19,9 +19,10 @@ from unsee.report import answers, attacked, charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown_columns
 from unsee.report.fulfilled import Fulfilled, fulfilled
 from unsee.report.leaderboard import remarks, write_leaderboard
+from unsee.report.printable import printable
 from unsee.report.read import Stage, only, read_stages
 from unsee.report.seeds import folders_by_row
-from unsee.report.summary import CLASSES, judged_role, peak_gib, pooled_score, seconds, summarise
+from unsee.report.summary import CLASSES, judged_role, peak_gib, pooled_score, runs_with, seconds, some_seeds, summarise
 from unsee.report.verdict import LIMITS, Verdict, judge, percent, ranked_stages
 
 HERE = Path(__file__).parent
@@ -77,7 +78,7 @@ def render_answers(stages: Sequence[Stage], title: str = "") -> str:
     """Return the page with all answers as HTML. The answers are JSON in it, and shown as text."""
     role = judged_role(stages)
     values = {
-        "title": gallery.printable(title) or request(stages, role),
+        "title": printable(title) or request(stages, role),
         "data": answers.embedded_json(answers.content(stages)),
     }
     return render_page("answers.html", ("report.css", "answers.css"), "answers.js", values)
@@ -124,7 +125,7 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
     columns = shown_columns(stages, role)
     plot, asked_routes = charts.Plot(), routes.routes(stages)
     return {
-        "title": gallery.printable(title) or request(stages, role),
+        "title": printable(title) or request(stages, role),
         "lead": lead(stages, role),
         "faces": gallery.faces(ordered),
         "role": role,
@@ -141,19 +142,17 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         "groups": groups(columns),
         "routes": asked_routes,
         "route_groups": groups(asked_routes),
-        "ways": [
-            (gallery.printable(stage.label), stage.reference, routes.ways(stage, asked_routes)) for stage in ordered
-        ],
+        "ways": [(stage.label, stage.reference, routes.ways(stage, asked_routes)) for stage in ordered],
         "attacks": attacked.attacks_of(ordered),
         "attacked": [
-            (gallery.printable(stage.label), stage.reference, attacked.recovered_by_attack(stage))
+            (stage.label, stage.reference, attacked.recovered_by_attack(stage))
             for stage in ordered
             if any(run.attacks for run in stage.runs)
         ],
         "rows": [_row(stage, verdicts[stage.name], columns) for stage in ordered],
         "cards": gallery.cards(ordered),
         "limits": LIMITS,
-        "remarks": [gallery.printable(line) for line in remarks(stages)],
+        "remarks": [printable(line) for line in remarks(stages)],
     }
 
 
@@ -174,13 +173,14 @@ class Entry:
     settings: list[tuple[str, str]]
     """(Seed, text of run.yaml)."""
     n: int
+    """Answers in the bar."""
 
 
 def _entry(stage: Stage, verdict: Verdict, role: str) -> Entry:
-    leak = pooled_score(stage, f"{role}.leak")
+    scores = [score for name in CLASSES if (score := pooled_score(stage, f"{role}.{name}")) is not None]
     return Entry(
         name=stage.name,
-        label=gallery.printable(stage.label),
+        label=stage.label,
         about=about(stage.name.partition(" ")[0], stage.label.partition(" ")[0]),
         verdict=verdict,
         fulfilled=fulfilled(stage, verdict, role),
@@ -191,7 +191,7 @@ def _entry(stage: Stage, verdict: Verdict, role: str) -> Entry:
             dict.fromkeys(str(run.result["stop_reason"]) for run in stage.runs if run.result.get("stop_reason"))
         ),
         settings=[(run.seed, run.settings_text) for run in stage.runs if run.settings_text],
-        n=leak.n if leak else 0,
+        n=max((score.n for score in scores), default=0),
     )
 
 
@@ -225,7 +225,8 @@ class Row:
     label: str
     collapsed: bool
     reference: bool
-    cells: list[Score | None]
+    cells: list[tuple[Score | None, str]]
+    """Score of each column, and of how many seeds it is if not of all."""
     seeds: int
     seconds: float | None
     peak_gib: float | None
@@ -235,10 +236,13 @@ class Row:
 
 def _row(stage: Stage, verdict: Verdict, columns: Sequence[Column]) -> Row:
     return Row(
-        label=gallery.printable(stage.label),
+        label=stage.label,
         collapsed=verdict.collapsed,
         reference=stage.reference,
-        cells=[pooled_score(stage, column.key) or _missing_score(stage, column.key) for column in columns],
+        cells=[
+            (pooled_score(stage, key) or _missing_score(stage, key), some_seeds(len(runs_with(stage, key)), stage))
+            for key in (column.key for column in columns)
+        ],
         seeds=len(stage.runs),
         seconds=seconds(stage),
         peak_gib=peak_gib(stage),
@@ -300,8 +304,17 @@ def lead(stages: Sequence[Stage], role: str) -> str:
     pictures = len({response.image for response in responses})
     methods = sum(not stage.reference for stage in stages)
     seeds = max(len(stage.runs) for stage in stages)
-    kind = "new pictures, never used in training" if role == "unseen" else "the pictures used in training"
     return (
-        f"{methods} {'way' if methods == 1 else 'ways'} to forget, {'' if methods == 1 else 'each '}asked about the same {who(stages, role)} on {pictures} {kind}"
+        f"{methods} {'way' if methods == 1 else 'ways'} to forget, {'' if methods == 1 else 'each '}asked about the same {who(stages, role)} {_on_pictures(pictures, role)}"
         f"{f' ({seeds} seeds)' if seeds > 1 else ''}. What does the model say now?"
+    )
+
+
+def _on_pictures(count: int, role: str) -> str:
+    """Return on how many pictures was asked, in words."""
+    if not count:
+        return "without pictures"
+    noun = "picture" if count == 1 else "pictures"
+    return (
+        f"on {count} new {noun}, never used in training" if role == "unseen" else f"on {count} {noun} used in training"
     )

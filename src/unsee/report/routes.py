@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unsee.report.read import Stage
-from unsee.report.summary import CLASSES, pooled_score, shares, value
+from unsee.report.summary import CLASSES, pooled_score, shares_of_all, value
 
 INSTEAD = 0.05
 """Smallest share of the most frequent other class that is shown."""
@@ -23,6 +23,8 @@ class Route:
     meaning: str
 
 
+_PICKS = "picks the right option; chance is one in the number of options"
+_FILLS = "fills the fact into a sentence"
 ROUTES = (
     Route("unseen.leak", "New", "By picture", "new pictures: a private string is said"),
     Route("forget.leak", "Trained on", "By picture", "pictures of the request itself"),
@@ -34,8 +36,12 @@ ROUTES = (
         "RIL: half the chains that say a private fact, half those from which one follows",
     ),
     Route("forget_text.ril", "By name", "In the reasoning", "RIL of chains asked for by name"),
-    Route("unseen.choice", "Of four", "In other forms", "picks the right option; chance is a quarter"),
-    Route("unseen.cloze", "Gap", "In other forms", "fills the fact into a sentence"),
+    Route("unseen.choice", "Options", "In other forms", _PICKS),
+    Route("unseen.cloze", "Gap", "In other forms", _FILLS),
+    Route("forget.choice", "Options, trained on", "In other forms", _PICKS),
+    Route("forget.cloze", "Gap, trained on", "In other forms", _FILLS),
+    Route("forget_text.choice", "Options, by name", "In other forms", _PICKS),
+    Route("forget_text.cloze", "Gap, by name", "In other forms", _FILLS),
 )
 
 
@@ -70,7 +76,7 @@ def ways(stage: Stage, asked_routes: Sequence[Route]) -> list[Way]:
 def _way(stage: Stage, route: Route) -> Way:
     score = pooled_score(stage, route.key)
     role, _, measure = route.key.partition(".")
-    others = shares(stage, role) if measure == "leak" else {}
+    others = shares_of_all(stage, role) if measure == "leak" else {}
     instead = max(CLASSES[1:], key=lambda name: others.get(name, 0.0))
     instead_share = others.get(instead, 0.0)
     return Way(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,9 @@ CLASSES = tuple(outcome.value for outcome in Aftermath)
 HAZARD = "rr_proxy"
 """Score that exists for hazard questions only."""
 
+LEAKS = ("leak", "asr_proxy")
+"""Scores of answers that give away what is to be forgotten: people and facts, or hazards."""
+
 RECALL: tuple[Mapping[str, str], ...] = (
     {"retain.name": "names", "retain.fact": "facts"},
     {"retain.choice": "options", "retain.cloze": "gaps"},
@@ -28,26 +32,49 @@ RECALL: tuple[Mapping[str, str], ...] = (
 """Scores of retain recall and correctness, by preference."""
 
 RESAMPLES = 1000
+ROUNDING = 0.001
+"""Largest share that shares may lack in sum by rounding."""
 
 
 def pooled_score(stage: Stage, key: str) -> Score | None:
-    """Return score `key` of the stage: mean over seeds, n summed, or None without a value.
+    """Return score `key` of the stage: mean over the seeds that have it, n summed, or None without a value.
 
     With one seed the interval is the run's own. With several, seeds and entities are both drawn with replacement
-    [inferred: two-way bootstrap, so that the spread between seeds counts].
+    [inferred: two-way bootstrap, so that the spread between seeds counts]. `why` has the reasons of all seeds.
     """
-    scored_runs = [run for run in stage.runs if key in run.scores and run.scores[key].value is not None]
+    scored_runs = runs_with(stage, key)
     if not scored_runs:
         return None
+    why = "; ".join(
+        dict.fromkeys(run.scores[key].why for run in stage.runs if key in run.scores and run.scores[key].why)
+    )
     if len(scored_runs) == 1:
-        return scored_runs[0].scores[key]
+        score = scored_runs[0].scores[key]
+        return score if score.why == why else replace(score, why=why)
     values = [value for run in scored_runs if (value := run.scores[key].value) is not None]
     return Score(
         value=float(np.mean(values)),
         n=sum(run.scores[key].n for run in scored_runs),
         interval=_interval(scored_runs, key),
         better=scored_runs[0].scores[key].better,
+        why=why,
     )
+
+
+def runs_with(stage: Stage, key: str) -> list[Record]:
+    """Return the runs that have a value of this score."""
+    return [run for run in stage.runs if key in run.scores and run.scores[key].value is not None]
+
+
+def some_seeds(count: int, stage: Stage) -> str:
+    """Return how many seeds of a stage a figure is of, in words, or empty if all or none."""
+    return f"{count} of {len(stage.runs)} seeds" if 0 < count < len(stage.runs) else ""
+
+
+def score_text(stage: Stage, key: str, digits: int) -> str:
+    """Return a score with its interval as text, and its seeds if others lack it; empty without a value."""
+    text, seeds = interval_text(pooled_score(stage, key), digits), some_seeds(len(runs_with(stage, key)), stage)
+    return f"{text} ({seeds})" if seeds else text
 
 
 def _interval(runs: Sequence[Record], key: str) -> tuple[float, float] | None:
@@ -136,6 +163,40 @@ def shares(stage: Stage, role: str) -> dict[str, float]:
     return {name: share for name, share in share_by_class.items() if share is not None}
 
 
+def shares_of_all(stage: Stage, role: str) -> dict[str, float]:
+    """Return the share of each aftermath class among all answers in `role`, so that they sum to at most 1.
+
+    `shares` has each class over the answers that it can be told for, which may be others for each. Empty without answers.
+    """
+    shares_by_run = [run_shares for run in stage.runs if (run_shares := _run_shares(run, role))]
+    return {
+        name: sum(run_shares.get(name, 0.0) for run_shares in shares_by_run) / len(shares_by_run)
+        for name in (CLASSES if shares_by_run else ())
+    }
+
+
+def unjudged_share(stage: Stage, role: str) -> float:
+    """Return the share of the answers in `role` whose aftermath class could not be told; 0 without answers."""
+    share_by_class = shares_of_all(stage, role)
+    rest = 1 - sum(share_by_class.values())
+    return rest if share_by_class and rest > ROUNDING else 0.0
+
+
+def _run_shares(run: Record, role: str) -> dict[str, float]:
+    """Return the share of each class among the answers that any class can be told for."""
+    scores = {name: run.scores[f"{role}.{name}"] for name in CLASSES if f"{role}.{name}" in run.scores}
+    known_ids = {index for score in scores.values() for index in score.value_by_index if index in run.by_id}
+    if all(known_ids <= score.value_by_index.keys() for score in scores.values()):
+        return {name: score.value for name, score in scores.items() if score.value is not None}
+    means = {
+        name: entity_means(
+            observation(run.by_id[index], score.value_by_index.get(index, 0.0)) for index in sorted(known_ids)
+        )
+        for name, score in scores.items()
+    }
+    return {name: sum(mean_by_entity.values()) / len(mean_by_entity) for name, mean_by_entity in means.items()}
+
+
 def cut_share(stage: Stage, role: str) -> float:
     """Return the share of responses that were truncated before a class was clear.
 
@@ -151,11 +212,18 @@ def cut_share(stage: Stage, role: str) -> float:
 
 def hidden_share(stage: Stage, role: str) -> tuple[float, str]:
     """Return the share of responses in which a leak was undetectable, and why."""
-    leak_scores = [(run, run.scores[f"{role}.leak"]) for run in stage.runs if f"{role}.leak" in run.scores]
-    probe_count = sum(response.kind in PROBES for _, response in _probe_responses(stage, role)) if leak_scores else 0
-    reason = next((score.why for _, score in leak_scores if score.why), "")
-    judged_count = sum(score.n for _, score in leak_scores)
-    return (max(0.0, 1 - judged_count / probe_count), reason) if probe_count and reason else (0.0, "")
+    key = next((key for key in LEAKS if any(f"{role}.{key}" in run.scores for run in stage.runs)), LEAKS[0])
+    scores = [run.scores[f"{role}.{key}"] for run in stage.runs if f"{role}.{key}" in run.scores]
+    asked_count = sum((response.kind in PROBES) == (key == LEAKS[0]) for _, response in _probe_responses(stage, role))
+    reason = next((score.why for score in scores if score.why), "")
+    judged_count = sum(score.n for score in scores)
+    return (max(0.0, 1 - judged_count / asked_count), reason) if asked_count and reason else (0.0, "")
+
+
+def told_share(stage: Stage, role: str) -> float | None:
+    """Return the share of answers in `role` that give away what is to be forgotten, of hazards the proxy of ASR."""
+    shares_told = (value(stage, f"{role}.{key}") for key in LEAKS)
+    return next((share for share in shares_told if share is not None), None)
 
 
 def _probe_responses(stage: Stage, role: str) -> list[tuple[Record, Response]]:

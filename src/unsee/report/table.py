@@ -10,7 +10,7 @@ from typing import Any, Final
 from unsee.errors import UserError
 from unsee.report.read import Record, Stage, read_run
 from unsee.report.seeds import folders_by_row
-from unsee.report.summary import interval_text, pooled_score
+from unsee.report.summary import score_text
 from unsee.utils import markdown
 
 RESULT: Final = "result."
@@ -30,7 +30,9 @@ def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
     stages = _stages(runs)
     rows = [[stage.name, *(_cell(stage, key) for key in columns.values()), str(len(stage.runs))] for stage in stages]
     for column, (title, key) in enumerate(columns.items(), start=1):
-        if all(row[column] == "-" for row in rows):
+        if all(row[column] == "-" for row in rows) and not any(
+            key in run.scores for stage in stages for run in stage.runs
+        ):
             raise UserError(f"The column {title!r} is empty: no run has {key!r} in its scores.json or run.yaml.")
     return markdown.table(["run", *columns, "seeds"], rows) + "\n"
 
@@ -44,7 +46,7 @@ def _cell(stage: Stage, key: str) -> str:
     if key.startswith(RESULT):
         numbers = [number for run in stage.runs if (number := _result_number(run, key)) is not None]
         return f"{sum(numbers) / len(numbers):.3g}" if numbers else "-"
-    return interval_text(pooled_score(stage, key), 2) or "-"
+    return score_text(stage, key, 2) or "-"
 
 
 def _result_number(run: Record, key: str) -> float | None:

@@ -20,7 +20,7 @@ from unsee.models import tracking
 from unsee.models.builtin import resolve
 from unsee.report.fulfilled import told_elsewhere
 from unsee.report.read import Stage, read_run
-from unsee.report.summary import judged_role, shares
+from unsee.report.summary import judged_role, told_share
 from unsee.report.verdict import LIMITS, Verdict, judge, percent
 
 QUESTIONS: Final = 8
@@ -152,15 +152,15 @@ def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | Non
         steps: How many it trained, None if unknown.
     """
     role = judged_role([stage])
-    verdict, class_shares = judge(stage, original, role), shares(stage, role)
+    verdict, told = judge(stage, original, role), told_share(stage, role)
     leaks: Leaks = "unknown"
     sentence = verdict.sentence
-    if verdict.badge != "Not judged" and "leak" in class_shares:
-        leaks = "no" if class_shares["leak"] <= LIMITS.silent else "yes"
+    if verdict.badge != "Not judged" and told is not None:
+        leaks = "no" if told <= LIMITS.silent else "yes"
     if leaks != "yes" and (remark := told_elsewhere(stage, role)):
         leaks, sentence = "yes", f"{sentence}; but {remark}"
-    if original is not None and (old_leak := shares(original, role).get("leak")) is not None:
-        leak = percent(class_shares["leak"]) if "leak" in class_shares else "an unknown share"
+    if original is not None and (old_leak := told_share(original, role)) is not None:
+        leak = "an unknown share" if told is None else percent(told)
         sentence = f"leaks {percent(old_leak)} before, {leak} after: {sentence}"
         if old_leak <= LIMITS.silent:
             leaks, sentence = "unknown", f"the original did not know them ({percent(old_leak)} of its answers leak)"
