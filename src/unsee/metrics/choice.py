@@ -69,8 +69,9 @@ def choice(text: str, options: Sequence[str]) -> str:
     for find in (_boxed, _alone, _cued, _alone_on_a_line, *(() if lists else (_leading, _bracketed))):
         picked = set(find(text)) & set(letters)
         if picked:
-            clear = len(picked) == 1 and (find is _boxed or not _is_hedged(text, letters))
-            return picked.pop() if clear else ""
+            letter = picked.pop()
+            clear = not picked and (find is _boxed or letter not in _alternatives(text, letters))
+            return letter if clear else ""
     return "" if lists else _by_text(text, options, letters)
 
 
@@ -121,11 +122,15 @@ def _bracketed(text: str) -> list[str]:
     return [letter.upper() for letter in _BRACKETED.findall(text)]
 
 
-def _is_hedged(text: str, letters: str) -> bool:
-    """Tell whether two letters are offered as alternatives."""
-    either = rf"\b([{letters}])\W+(?:or|and)\W+(?!\1\b)[{letters}]\b|\(([{letters}])\)\W*\((?!\2\))[{letters}]\)"
-    listed = rf"\b([{letters}])\s*[,/&]\s*(?!\1\b)[{letters}](?=\s*(?:$|[.,/&)\n]|(?:and|or)\b))"
-    return re.search(either, text) is not None or re.search(listed, text) is not None
+def _alternatives(text: str, letters: str) -> set[str]:
+    """Return the letters that are offered as alternatives to each other, as in "A or B"."""
+    one, other = rf"([{letters}])", rf"(?!\1)([{letters}])"
+    patterns = (
+        rf"\b{one}\W+(?:or|and)\W+(?={other}\b)",
+        rf"\({one}\)\W*(?=\({other}\))",
+        rf"\b{one}\s*[,/&]\s*(?={other}\s*(?:$|[.,/&)\n]|(?:and|or)\b))",
+    )
+    return {letter for pattern in patterns for pair in re.findall(pattern, text) for letter in pair}
 
 
 def _by_text(text: str, options: Sequence[str], letters: str) -> str:
