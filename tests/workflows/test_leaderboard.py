@@ -657,6 +657,19 @@ def test_what_came_back_is_beside_gold_of_the_same_seeds(tmp_path):
     assert (one.share, one.gold, one.how) == (pytest.approx(0.4), pytest.approx(0.1), "doubt; 2 of 4 seeds measured")
 
 
+def test_rows_say_which_figures_and_attacks_only_some_seeds_have(tmp_path):
+    folders = [make_run(tmp_path / str(seed), "npo", seed=seed) for seed in range(3)]
+    scores = json.loads((folders[0] / "scores.json").read_text())
+    scores["retain.name"] = {"value": None, "n": 0, "why": "of another script"}
+    (folders[0] / "scores.json").write_text(json.dumps(scores))
+    attacks = {"prompts": {"recovered": 0.2, "gold": 0.1, "worst": "plain"}}
+    (folders[1] / "attacks.json").write_text(json.dumps({"attacks": attacks}))
+    row = Row(name="npo", promise="person", stage=Stage(name="npo", runs=tuple(map(read_run, folders))))
+    assert row.remarks[0] == "retained_names of 2 of 3 seeds"
+    (line,) = as_json([row], Cost())
+    assert (line["seeds"], line["attacked_seeds"]) == (3, 1)
+
+
 def test_packed_cells_make_the_same_board_without_working_again(board, cells, tmp_path, capsys):
     kept = script("leaderboard_cells")
     kept.main("pack", str(board), str(tmp_path / "cells.tar.xz"))

@@ -126,8 +126,13 @@ def relearning_area(stage: Stage) -> float | None:
 
     Mean over the steps of the most that any source and rate bring back above gold, and over seeds [inferred].
     """
-    above = [point.share - point.gold for point in relearning_curve(stage)]
-    return sum(above) / len(above) if above else None
+    curve = relearning_curve(stage)
+    return area_above_gold(curve) if curve else None
+
+
+def area_above_gold(curve: Sequence[Relearned]) -> float:
+    """Return the mean over the steps of what comes back above gold."""
+    return sum(point.share - point.gold for point in curve) / len(curve)
 
 
 def attacks_of(stages: Sequence[Stage]) -> dict[str, str]:

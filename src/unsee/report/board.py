@@ -17,7 +17,7 @@ from unsee.api import Score
 from unsee.metrics.statistics import holm, mean_of_known
 from unsee.report.attacked import relearning_area, worst
 from unsee.report.read import Stage
-from unsee.report.summary import interval_text, judged_role, pooled_score, seconds, value
+from unsee.report.summary import interval_text, judged_role, pooled_score, runs_with, seconds, some_seeds, value
 from unsee.report.verdict import percent
 from unsee.scoring.gold_distance import KEY, LEFT_OUT, LEVEL, MOST_LEFT_OUT, RESAMPLES, drawn_distances
 from unsee.utils.grouping import by_key
@@ -66,11 +66,12 @@ class Row:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Notes, and what the distance leaves out."""
+        """Notes, what only some seeds have, and what the distance leaves out."""
         share = self.left_out
-        if not share:
-            return self.notes
-        return (*self.notes, f"{'not judged: ' if share > MOST_LEFT_OUT else ''}{left_out_words(share)}")
+        notes = [*self.notes, *_some_seeds(self.stage)]
+        if share:
+            notes.append(f"{'not judged: ' if share > MOST_LEFT_OUT else ''}{left_out_words(share)}")
+        return tuple(notes)
 
     @cached_property
     def distance(self) -> Score | None:
@@ -107,6 +108,13 @@ def _over_seeds(draws: Sequence[tuple[str, NDArray[np.float64]]], seeds: Sequenc
     drawn_rs = np.array([drawn_r for _, drawn_r in draws]).T
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(weight_rs > 0, weight_rs * drawn_rs, 0).sum(axis=1) / weight_rs.sum(axis=1))
+
+
+def _some_seeds(stage: Stage | None) -> Iterator[str]:
+    """Yield the shares that some seeds lack, with the number of those that have them."""
+    for name, key in _share_keys(stage).items() if stage else ():
+        if seeds := some_seeds(len(runs_with(stage, key)), stage):
+            yield f"{name} of {seeds}"
 
 
 def left_out(score: Score) -> float:
@@ -171,6 +179,7 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
             "left_out": row.left_out,
             **_shares(row),
             **_attack_figures(row),
+            "attacked_seeds": sum(bool(run.attacks) for run in row.stage.runs) if row.stage else 0,
             cost.clock: (duration := took(row, cost)),
             "share_of_gold_seconds": share_of_gold(row, duration),
             "notes": list(row.remarks),
@@ -241,7 +250,8 @@ def legend(min_kept: float, score_keys: Sequence[str]) -> Iterator[str]:
         f"questions, the settings nearest to gold that keep at least {min_kept:.0%}; where none does, those that keep most (noted)."
     )
     yield (
-        "Relearning area, worst attack: what comes back above gold (mean over the steps of the worst variant; the attack with most). "
+        "Relearning area, worst attack: what comes back above gold (mean over the attacked seeds, and over the steps of the worst variant; "
+        "the attack with most). "
         "Traces: what is left inside above gold, by the test that finds most (probes, patching, membership); nobody has to say it. "
         f"An empty cell was not measured. A distance that leaves out more than {MOST_LEFT_OUT:.0%} of the questions is not told."
     )
@@ -275,9 +285,13 @@ def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
 def _shares(row: Row) -> dict[str, float | None]:
     if row.stage is None:
         return dict.fromkeys((*TOLD, "retained_names"))
-    role = judged_role([row.stage])
-    shares = {name: value(row.stage, f"{role}.{name}") for name in TOLD}
-    return {**shares, "retained_names": value(row.stage, "retain.name")}
+    return {name: value(row.stage, key) for name, key in _share_keys(row.stage).items()}
+
+
+def _share_keys(stage: Stage) -> dict[str, str]:
+    """Return figure -> key of its score."""
+    role = judged_role([stage])
+    return {**{name: f"{role}.{name}" for name in TOLD}, "retained_names": "retain.name"}
 
 
 def _attack_figures(row: Row) -> Mapping[str, Any]:

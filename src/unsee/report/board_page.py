@@ -164,7 +164,7 @@ def _relearning_plot(row: Row) -> Relearned | None:
         model=charts.polyline([(point.step, point.share) for point in points], x_range, (0.0, 1.0)),
         gold=charts.polyline([(point.step, point.gold) for point in points], x_range, (0.0, 1.0)),
         last=points[-1].share,
-        area=sum(point.share - point.gold for point in points) / len(points),
+        area=attacked.area_above_gold(points),
         steps=int(points[-1].step),
     )
 
