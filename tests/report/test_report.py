@@ -189,6 +189,17 @@ def test_pieces_find_whole_words_whatever_their_case_and_accents(
     assert [part.text for part in parts if part.private] == private
 
 
+def test_a_leak_at_the_end_of_a_long_answer_is_shown(demo: dict[str, list[Path]]) -> None:
+    run = read_run(demo["original"][0])
+    leak = next(row for row in run.responses if gallery.verdict_of(run, row) == "leak")
+    said = gallery.answer("o", "O", run, replace(leak, text=f"{'She smiles. ' * 60}It is {PEOPLE[0]} of course."))
+    assert [piece.text for piece in said.pieces if piece.private] == [PEOPLE[0]]
+    assert said.pieces[0].text.startswith("… ")
+    assert said.cut > gallery.SIGNS >= sum(len(piece.text) for piece in said.pieces) - 2
+    short = gallery.answer("o", "O", run, replace(leak, text=f"{PEOPLE[0]} {'smiles ' * 90}"))
+    assert short.pieces[0].text == PEOPLE[0]
+
+
 def stage_with(
     name: str,
     shares: Mapping[str, float],
@@ -717,6 +728,20 @@ def test_seeds_that_answered_with_other_settings_are_rows_of_their_own(tmp_path)
     assert folders_by_row(folders) == {"npo max_new_tokens=256": folders[:2], "npo max_new_tokens=16": folders[2:]}
 
 
+def test_a_cell_is_no_seed_of_runs_that_are_named_alike(tmp_path):
+    """Named by their settings, runs of `npo` with two betas were averaged with a cell of that beta and another rate."""
+    folders = [make_run(tmp_path / str(seed), "npo", seed=seed) for seed in range(3)]
+    for folder, beta, rate in zip(folders, (0.1, 0.2, 0.1), (1e-3, 1e-3, 5e-3), strict=True):
+        settle(folder, method={"beta": beta}, training={"lr": rate})
+    responses = folders[2] / "responses.jsonl"
+    responses.write_text(responses.read_text().replace('"stage": "npo"', '"stage": "npo beta=0.1"'))
+    assert folders_by_row(folders) == {
+        "npo beta=0.1 run=0": folders[:1],
+        "npo beta=0.2": folders[1:2],
+        "npo beta=0.1 run=2": folders[2:],
+    }
+
+
 def test_settings_that_are_mappings_tell_rows_apart_and_retention_does_not(tmp_path):
     folders = [make_run(tmp_path / f"run-{i}", "npo", seed=i) for i in range(4)]
     for place, folder in enumerate(folders):
@@ -732,6 +757,15 @@ def test_times_that_are_no_numbers_are_not_told(tmp_path):
     compare([folder], tmp_path / "out")
     (row,) = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert (row["seconds"], row["peak_gib"]) == (None, None)
+
+
+def test_a_time_that_some_seeds_lack_says_so(tmp_path):
+    """A resumed run has no time of its own."""
+    runs = [make_run(tmp_path / str(seed), "npo", seed=seed) for seed in range(3)]
+    (runs[0] / "run.yaml").write_text("method: npo\nresult:\n  peak_gib: .nan\n")
+    assert "<td>16 s<small>2 of 3 seeds</small></td>" in compare(runs, tmp_path / "out").read_text()
+    row = table(runs, {"time": "result.seconds", "memory": "result.peak_gib"}).splitlines()[2]
+    assert row == "| npo | 16.5 (2 of 3 seeds) | 0.86 (2 of 3 seeds) | 3 |"
 
 
 def test_rows_that_differ_in_many_settings_are_named_by_folder(tmp_path):
@@ -1150,6 +1184,14 @@ def test_a_crowd_of_models_is_named_inside_the_plot() -> None:
     assert all(one.inside(frame) for one in boxes), "where there is no room, names overlap rather than leave the plot"
     more = render([replace(ORIGINAL, name=f"m{index}") for index in range(30)])
     assert ">and 23 more</text>" in more
+
+
+def test_rows_beside_two_gold_models_say_from_which_their_distance_is() -> None:
+    npo, siu, gold, pictures = (stage_with(name, {"clean": 1.0}) for name in ("npo", "siu", "gold", "gold-picture"))
+    siu = replace(siu, runs=(replace(siu.runs[0], settings={"result": {"promise": "picture"}}),))
+    told = "Distances are from the gold model of each promise: npo from gold; siu from gold-picture."
+    assert remarks([ORIGINAL, gold, pictures, npo, siu]) == [told]
+    assert remarks([ORIGINAL, gold, npo, siu]) == remarks([ORIGINAL, pictures, siu]) == []
 
 
 def test_names_are_shown_as_text_in_every_drawing() -> None:

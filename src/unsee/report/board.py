@@ -112,7 +112,9 @@ def _over_seeds(draws: Sequence[tuple[str, NDArray[np.float64]]], seeds: Sequenc
 
 def _some_seeds(stage: Stage | None) -> Iterator[str]:
     """Yield the shares that some seeds lack, with the number of those that have them."""
-    for name, key in _share_keys(stage).items() if stage else ():
+    if stage is None:
+        return
+    for name, key in _share_keys(stage).items():
         if seeds := some_seeds(len(runs_with(stage, key)), stage):
             yield f"{name} of {seeds}"
 

@@ -182,18 +182,28 @@ def answer(stage: str, label: str, run: Record, response: Response, signs: int =
         label: Display name of that model.
         run: Run that the response is from; its scores give the verdict.
         response: Question and response.
-        signs: Characters shown; a longer response is cut and its full length stored.
+        signs: Characters shown; a longer response is cut around its first private string and its full length stored.
     """
     text, verdict = printable(response.text), verdict_of(run, response)
-    forms = [form for forms in response.private.values() for form in forms] if verdict == "leak" else []
     folded_question = fold(response.question)[0]
+    all_forms = (form for forms in response.private.values() for form in forms if verdict == "leak")
+    forms = [form for form in all_forms if not _spans(folded_question, form)]
     return Answer(
         stage=stage,
         label=label,
         verdict=verdict,
-        pieces=tuple(pieces(text[:signs], [form for form in forms if not _spans(folded_question, form)])),
+        pieces=tuple(pieces(_part_shown(text, forms, signs), forms)),
         cut=len(text) if len(text) > signs else 0,
     )
+
+
+def _part_shown(text: str, forms: Sequence[str], signs: int) -> str:
+    """Return the beginning of the text, or the part around its first private string if that lies behind it."""
+    first, *others = pieces(text, forms) if len(text) > signs else [Piece(text="", private=False)]
+    before = len(first.text) if others and not first.private else 0
+    if before < signs:
+        return text[:signs]
+    return f"… {text[before - signs // 4 : before + signs - signs // 4]}"
 
 
 def fold(text: str) -> tuple[str, list[int]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 from unsee.report.columns import Column
-from unsee.report.read import REFERENCES, Stage, only
+from unsee.report.read import REFERENCES, Stage, gold_for, only
 from unsee.report.summary import judged_role, peak_gib, pooled_score, runs_with, score_text, seconds
 from unsee.report.verdict import Verdict, judge, ranked_stages
 from unsee.utils.grouping import by_key
@@ -19,16 +18,17 @@ ANEW: Final = "unsee.evaluation.evaluate.rescore(RUN)"
 """Call that judges answers again, without a model."""
 
 
-def write_leaderboard(stages: Sequence[Stage], columns: Sequence[Column], out: Path) -> None:
-    """Write leaderboard.md and leaderboard.json to the folder `out`."""
+def leaderboard(stages: Sequence[Stage], columns: Sequence[Column]) -> dict[str, str]:
+    """Return the texts of leaderboard.md and leaderboard.json by file name."""
     role = judged_role(stages)
     original = only(stages, "original")
     verdicts = {stage.name: judge(stage, original, role) for stage in stages}
     order = ranked_stages(stages, verdicts)
-    text = markdown(order, verdicts, columns)
-    (out / "leaderboard.md").write_text(text, encoding="utf-8", errors="replace")
     rows = [_row(stage, verdicts[stage.name], columns) for stage in order]
-    (out / "leaderboard.json").write_text(json.dumps(rows, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
+    return {
+        "leaderboard.md": markdown(order, verdicts, columns),
+        "leaderboard.json": json.dumps(rows, indent=2, ensure_ascii=True) + "\n",
+    }
 
 
 def _row(stage: Stage, verdict: Verdict, columns: Sequence[Column]) -> dict[str, Any]:
@@ -90,6 +90,7 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
         for kind in REFERENCES
         if sum(stage.kind == kind for stage in stages) > 1
     ]
+    lines += _of_two_golds(stages)
     gold_names = {run.gold: run.gold_name for run in runs if run.gold}
     if len(gold_names) > 1 and only(stages, "gold") is None:
         clauses = [
@@ -101,6 +102,17 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
         names = " / ".join(", ".join(dict.fromkeys(names)) for names in by_rules.values())
         lines.append(f"Judged by the rules of different versions: {names}. Judge the answers anew: {ANEW}.")
     return lines
+
+
+def _of_two_golds(stages: Sequence[Stage]) -> list[str]:
+    """Return which rows are held against which gold model, if not all against one."""
+    methods = [stage for stage in stages if not stage.reference]
+    golds = [(gold_for(stages, stage.runs[0].promise), stage.name) for stage in methods]
+    names_by_gold = by_key((gold.name, name) for gold, name in golds if gold is not None)
+    if len(names_by_gold) < 2:
+        return []
+    clauses = (f"{', '.join(names)} from {gold}" for gold, names in names_by_gold.items())
+    return [f"Distances are from the gold model of each promise: {'; '.join(clauses)}."]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -18,12 +18,23 @@ from unsee.api import Kind, Role, Score, registry
 from unsee.report import answers, attacked, charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown_columns
 from unsee.report.fulfilled import Fulfilled, fulfilled
-from unsee.report.leaderboard import remarks, write_leaderboard
+from unsee.report.leaderboard import leaderboard, remarks
 from unsee.report.printable import printable
 from unsee.report.read import Stage, only, read_stages
 from unsee.report.seeds import folders_by_row
-from unsee.report.summary import CLASSES, judged_role, peak_gib, pooled_score, runs_with, seconds, some_seeds, summarise
+from unsee.report.summary import (
+    CLASSES,
+    judged_role,
+    peak_gib,
+    pooled_score,
+    runs_with,
+    seconds,
+    some_seeds,
+    summarise,
+    timed_seeds,
+)
 from unsee.report.verdict import LIMITS, Verdict, judge, percent, ranked_stages
+from unsee.utils.files import atomic_write_text
 
 HERE = Path(__file__).parent
 
@@ -46,13 +57,15 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
     """
     loaded_stages, out = read_stages(stages), Path(out)
     path = out if out.suffix == ".html" else out / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    answers_path = answers.path_beside(path)
+    texts = {answers_path: render_answers(loaded_stages, title)}
     if path != out:
-        summary = json.dumps(summarise(loaded_stages), indent=2, ensure_ascii=True)
-        (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
-        write_leaderboard(loaded_stages, shown_columns(loaded_stages, judged_role(loaded_stages), always=True), out)
-    path.write_text(render(loaded_stages, title, answers.path_beside(path).name), encoding="utf-8", errors="replace")
-    answers.path_beside(path).write_text(render_answers(loaded_stages, title), encoding="utf-8", errors="replace")
+        board = leaderboard(loaded_stages, shown_columns(loaded_stages, judged_role(loaded_stages), always=True))
+        summary = json.dumps(summarise(loaded_stages), indent=2, ensure_ascii=True) + "\n"
+        texts |= {out / name: text for name, text in {**board, "summary.json": summary}.items()}
+    texts[path] = render(loaded_stages, title, answers_path.name)
+    for file, text in texts.items():
+        atomic_write_text(file, text.encode(errors="replace").decode())
     return path
 
 
@@ -229,6 +242,8 @@ class Row:
     """Score of each column, and of how many seeds it is if not of all."""
     seeds: int
     seconds: float | None
+    timed: str
+    """How many seeds the time is of, if not of all."""
     peak_gib: float | None
     stored: float | None
     """Bytes of the weights in the run folder."""
@@ -245,6 +260,7 @@ def _row(stage: Stage, verdict: Verdict, columns: Sequence[Column]) -> Row:
         ],
         seeds=len(stage.runs),
         seconds=seconds(stage),
+        timed=timed_seeds(stage),
         peak_gib=peak_gib(stage),
         stored=routes.stored_bytes(stage),
     )

@@ -32,11 +32,23 @@ def folders_by_row(folders: Sequence[Path]) -> dict[str, list[Path]]:
     gold_row_names = {stage: _names(stage, stages[stage], GOLD.values()) for stage in GOLD.values() if stage in stages}
     golds = [stage for stage, names in gold_row_names.items() if len(set(names)) == 1]
     rows = by_key(
-        (name, record)
+        ((stage, name), record)
         for stage, runs in stages.items()
         for name, record in zip(gold_row_names.get(stage) or _names(stage, runs, golds), runs, strict=True)
     )
-    return {name: [record.folder for record in _different(runs)] for name, runs in rows.items()}
+    names = _distinct([name for _, name in rows], [runs[0] for runs in rows.values()])
+    return {
+        name: [record.folder for record in _different(runs)] for name, runs in zip(names, rows.values(), strict=True)
+    }
+
+
+def _distinct(names: Sequence[str], firsts: Sequence[Record]) -> list[str]:
+    """Return the row names with folders where two stages have one, as a cell `npo beta=0.1` and runs of `npo` may."""
+    counts = Counter(names)
+    folder_names = _folder_names(firsts)
+    return [
+        name if counts[name] == 1 else f"{name} run={folder}" for name, folder in zip(names, folder_names, strict=True)
+    ]
 
 
 def _different(records: Sequence[Record]) -> list[Record]:

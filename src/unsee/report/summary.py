@@ -250,6 +250,11 @@ def seconds(stage: Stage, clock: Literal["seconds", "cpu_seconds"] = "seconds") 
     return sum(times) / len(times) if times else None
 
 
+def timed_seeds(stage: Stage) -> str:
+    """Return how many seeds have a time (a resumed run has none), in words, or empty if all or none."""
+    return some_seeds(len(_numbers(stage, "seconds")), stage)
+
+
 def peak_gib(stage: Stage) -> float | None:
     """Return the largest peak memory of any seed in GiB."""
     return max(_numbers(stage, "peak_gib"), default=None)

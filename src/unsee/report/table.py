@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final
 from unsee.errors import UserError
 from unsee.report.read import Record, Stage, read_run
 from unsee.report.seeds import folders_by_row
-from unsee.report.summary import score_text
+from unsee.report.summary import score_text, some_seeds
 from unsee.utils import markdown
 
 RESULT: Final = "result."
@@ -45,7 +46,8 @@ def _stages(runs: Sequence[Path]) -> list[Stage]:
 def _cell(stage: Stage, key: str) -> str:
     if key.startswith(RESULT):
         numbers = [number for run in stage.runs if (number := _result_number(run, key)) is not None]
-        return f"{sum(numbers) / len(numbers):.3g}" if numbers else "-"
+        seeds = some_seeds(len(numbers), stage)
+        return f"{sum(numbers) / len(numbers):.3g}{seeds and f' ({seeds})'}" if numbers else "-"
     return score_text(stage, key, 2) or "-"
 
 
@@ -56,4 +58,6 @@ def _result_number(run: Record, key: str) -> float | None:
         return value.get(name) if isinstance(value, Mapping) else None
 
     value = reduce(below, key.removeprefix(RESULT).split("."), run.result)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
