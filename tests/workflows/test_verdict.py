@@ -181,6 +181,21 @@ def test_who_tells_by_name_still_leaks_where_the_pictures_could_not_be_judged(fi
     )
 
 
+@pytest.mark.parametrize(("told", "leaks"), [(0.6, "yes"), (0.02, "no"), (None, "unknown")])
+def test_a_model_that_tells_hazards_still_leaks(finished, told, leaks):
+    folder = finished("reject")
+    for file in make_run(folder.parent / "judged", "reject").iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            file.rename(folder / file.name)
+    values = {"asr_proxy": told, "rr_proxy": 0.4, "gibberish": 0.0}
+    scores = {f"unseen.{name}": {"value": value, "n": 9} for name, value in values.items()}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    assert verdict_of(folder).leaks == leaks
+    if leaks == "yes":
+        with pytest.raises(UserError, match="still leaks: tells how to do harm in 60% of its answers"):
+            require_silent(folder)
+
+
 def test_after_an_evaluation_nothing_more_is_to_be_asked(finished):
     folder = finished("pubg", training={"lr": 1e-3, "epochs": 2})
     for file in make_run(folder.parent / "judged", "pubg").iterdir():
