@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from unsee.report.read import Stage
-from unsee.report.summary import some_seeds
+from unsee.report.summary import exact, some_seeds
 from unsee.utils.grouping import by_key
 
 COLLAPSED: Final = 0.5
@@ -42,7 +42,7 @@ class Returned:
     @property
     def above(self) -> float:
         """Share above gold, or the share itself without gold."""
-        return self.share - (self.gold or 0.0)
+        return exact(self.share - (self.gold or 0.0))
 
     @property
     def heat(self) -> int:

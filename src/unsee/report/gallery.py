@@ -218,7 +218,7 @@ def fold(text: str) -> tuple[str, list[int]]:
 
 
 def _spans(folded: str, form: str) -> list[tuple[int, int]]:
-    pattern = r"[\s\-]+".join(re.escape(word) for word in re.split(r"[\s\-]+", fold(form)[0].strip()))
+    pattern = r"[\W_]+".join(filter(None, re.split(r"[\W_]+", fold(form)[0])))  # as `contains` reads texts
     spans = (match.span() for match in re.finditer(pattern, folded)) if pattern else ()
     return [(start, end) for start, end in spans if is_whole_word(folded, start, end)]
 

@@ -137,9 +137,18 @@ def _observations(run: Record, key: str) -> list[Observation]:
 
 
 def value(stage: Stage, key: str) -> float | None:
-    """Return the mean of score `key` over seeds, if any has it."""
+    """Return the mean of score `key` over seeds, exact for limits, if any has it."""
     score = pooled_score(stage, key)
-    return None if score is None else score.value
+    return None if score is None or score.value is None else exact(score.value)
+
+
+def exact(share: float) -> float:
+    """Return a share or difference without errors of rounding, which would move it across a limit.
+
+    >>> exact(1 - 0.95), exact((0.05 + 0.05 + 0.05) / 3)
+    (0.05, 0.05)
+    """
+    return round(share, 12)
 
 
 def recalls(stage: Stage) -> dict[str, str]:
@@ -170,7 +179,7 @@ def shares_of_all(stage: Stage, role: str) -> dict[str, float]:
     """
     shares_by_run = [run_shares for run in stage.runs if (run_shares := _run_shares(run, role))]
     return {
-        name: sum(run_shares.get(name, 0.0) for run_shares in shares_by_run) / len(shares_by_run)
+        name: exact(sum(run_shares.get(name, 0.0) for run_shares in shares_by_run) / len(shares_by_run))
         for name in (CLASSES if shares_by_run else ())
     }
 

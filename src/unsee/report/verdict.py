@@ -14,6 +14,7 @@ from unsee.report.summary import (
     HAZARD,
     blank_share,
     cut_share,
+    exact,
     hidden_share,
     recalls,
     shares,
@@ -360,9 +361,9 @@ def _keeping(stage: Stage, original: Stage | None) -> Keeping:
     drops = _drops(stage, original)
     if not drops:
         return "low" if min(_alone(stage, original).values(), default=1.0) < LIMITS.mainly else "unknown"
-    if any(before > 0 and (before - after) / before >= LIMITS.lost for before, after in drops.values()):
+    if any(before > 0 and exact((before - after) / before) >= LIMITS.lost for before, after in drops.values()):
         return "lost"
-    largest_drop = max(before - after for before, after in drops.values())
+    largest_drop = max(exact(before - after) for before, after in drops.values())
     return "kept" if largest_drop <= LIMITS.kept else "dented" if largest_drop <= LIMITS.dented else "damaged"
 
 
@@ -448,7 +449,7 @@ def _notes(stage: Stage, original: Stage | None) -> tuple[str, ...]:
         value(stage, "general.accuracy"),
         value(original, "general.accuracy") if original else None,
     )
-    if accuracy is not None and original_accuracy is not None and original_accuracy - accuracy > LIMITS.kept:
+    if accuracy is not None and original_accuracy is not None and exact(original_accuracy - accuracy) > LIMITS.kept:
         notes.append(f"Unrelated questions suffer: {percent(original_accuracy)} → {percent(accuracy)} right.")
     return tuple(notes)
 

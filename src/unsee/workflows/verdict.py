@@ -25,7 +25,7 @@ from unsee.report.verdict import LIMITS, Verdict, judge, percent
 
 QUESTIONS: Final = 8
 """Questions per role and kind in the sample."""
-SAMPLED: Final = (Role.UNSEEN, Role.FORGET, Role.FORGET_TEXT, Role.RETAIN)
+SAMPLED: Final = (Role.UNSEEN, Role.FORGET, Role.FORGET_TEXT, Role.RETAIN, Role.BENIGN)
 
 Leaks = Literal["no", "yes", "unknown"]
 
