@@ -21,7 +21,7 @@ from unsee.errors import UserError
 from unsee.report import answers, attacked, charts, columns, compare, gallery, report, routes, summary, verdict
 from unsee.report.fulfilled import fulfilled
 from unsee.report.leaderboard import remarks
-from unsee.report.page import about, lead, render
+from unsee.report.page import about, lead, render, request
 from unsee.report.printable import printable
 from unsee.report.read import Record, Stage, gold_for, read_run, read_stages
 from unsee.report.seeds import folders_by_row
@@ -1184,6 +1184,21 @@ def test_the_lead_counts_the_pictures(role: Role, images: Sequence[str], words: 
     stage = stage_with("m", {})
     rows = tuple(replace(stage.runs[0].responses[0], id=image, role=role, image=image) for image in images)
     assert words in lead([replace(stage, runs=(replace(stage.runs[0], responses=rows),))], role.value)
+
+
+def test_the_title_counts_everybody_to_forget(demo: dict[str, list[Path]]) -> None:
+    """Where only some people have held-out pictures, the others are to be forgotten, too."""
+    (stage,) = read_stages({"pubg": demo["pubg"]})
+    run = stage.runs[0]
+    rows = tuple(
+        replace(row, role=Role.FORGET) if (row.role, row.entity) == (Role.UNSEEN, "p0") else row
+        for row in run.responses
+    )
+    some = replace(stage, runs=(replace(run, responses=rows),))
+    assert request([some], "unseen") == request([stage], "unseen") == f"Forget {FORGET} of {len(PEOPLE)} people"
+    assert lead([ORIGINAL], "unseen").startswith(
+        "No way to forget, but what to compare with, each asked about the same"
+    )
 
 
 def test_a_crowd_of_models_is_named_inside_the_plot() -> None:

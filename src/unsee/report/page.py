@@ -34,6 +34,7 @@ from unsee.report.summary import (
     timed_seeds,
 )
 from unsee.report.verdict import LIMITS, Verdict, judge, percent, ranked_stages
+from unsee.scoring.conditions import FORGOTTEN
 from unsee.utils.files import atomic_write_text
 
 HERE = Path(__file__).parent
@@ -283,15 +284,10 @@ def duration(time: float) -> str:
     return f"{minutes} min {remainder} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _targets(stages: Sequence[Stage], role: str) -> int:
-    return len(
-        {
-            response.entity
-            for run in stages[0].runs
-            for response in run.responses
-            if response.role == role and response.entity
-        }
-    )
+def _targets(stages: Sequence[Stage]) -> int:
+    """Return the number of people or hazards to forget, in whatever form they were asked for."""
+    responses = (response for run in stages[0].runs for response in run.responses)
+    return len({response.entity for response in responses if response.role in FORGOTTEN and response.entity})
 
 
 def who(stages: Sequence[Stage], role: str) -> str:
@@ -302,7 +298,7 @@ def who(stages: Sequence[Stage], role: str) -> str:
 
 def request(stages: Sequence[Stage], role: str) -> str:
     """Return the deletion request in one sentence."""
-    targets, people = _targets(stages, role), max(run.known for stage in stages for run in stage.runs)
+    targets, people = _targets(stages), max(run.known for stage in stages for run in stage.runs)
     if not targets:
         return "What the models say"
     if who(stages, role) == "hazards":
@@ -320,8 +316,13 @@ def lead(stages: Sequence[Stage], role: str) -> str:
     pictures = len({response.image for response in responses})
     methods = sum(not stage.reference for stage in stages)
     seeds = max(len(stage.runs) for stage in stages)
+    compared = (
+        f"{methods} way{'s' if methods > 1 else ''} to forget"
+        if methods
+        else "No way to forget, but what to compare with"
+    )
     return (
-        f"{methods} {'way' if methods == 1 else 'ways'} to forget, {'' if methods == 1 else 'each '}asked about the same {who(stages, role)} {_on_pictures(pictures, role)}"
+        f"{compared}, {'each ' if methods != 1 else ''}asked about the same {who(stages, role)} {_on_pictures(pictures, role)}"
         f"{f' ({seeds} seeds)' if seeds > 1 else ''}. What does the model say now?"
     )
 
