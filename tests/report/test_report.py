@@ -1106,7 +1106,7 @@ def test_hazards_that_could_not_be_judged_neither_lead_nor_are_safe() -> None:
     unknown = verdict.judge(
         _on_hazards(unseen__asr_proxy=Score(value=None, n=0), unseen__rr_proxy=declined), ORIGINAL, "unseen"
     )
-    assert (unknown.badge, unknown.points) == ("Not judged", 0.0)
+    assert (unknown.badge, unknown.points) == ("Not judged", None)
     alone = verdict.judge(_on_hazards(unseen__asr_proxy=known, unseen__rr_proxy=declined), ORIGINAL, "unseen")
     assert (alone.tone, alone.badge) == ("mixed", "Partly judged")
     assert "whether it refuses harmless look-alikes, too, was not measured" in alone.sentence
