@@ -170,6 +170,15 @@ def test_gallery_marks_private_strings_only_in_leaks(demo: dict[str, list[Path]]
     assert 20 <= text.count('<article class="card"') <= gallery.CARDS or text.count('<article class="card"') >= 15
 
 
+def test_a_card_without_a_picture_is_not_said_to_have_one(demo: dict[str, list[Path]]) -> None:
+    rewrite(demo["pubg"][0], "unseen-0-0", image="", question="Where does Mira Kolb live?")
+    (stage,) = read_stages({"pubg": demo["pubg"]})
+    assert gallery.card([stage], "unseen-0-0").role is Role.FORGET_TEXT
+    assert gallery.card([stage], "unseen-0-1").role is Role.UNSEEN
+    assert Role.FORGET_TEXT in {card.role for card in gallery.cards([stage])}
+    assert gallery.card([stage], "general-0").role is Role.GENERAL
+
+
 @pytest.mark.parametrize(
     ("text", "forms", "private"),
     [

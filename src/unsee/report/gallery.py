@@ -19,6 +19,7 @@ from unsee.report.printable import printable
 from unsee.report.read import Record, Stage
 from unsee.report.summary import CLASSES
 from unsee.scoring.against_gold import alike
+from unsee.scoring.conditions import group_of
 from unsee.utils.grouping import by_key
 
 CARDS = 36
@@ -123,7 +124,8 @@ def _diverse(runs: Sequence[Record], role: Role, limit: int) -> list[str]:
         index: _traits(runs, response)
         for run in runs[:1]
         for index, response in run.by_id.items()
-        if response.role == role and (role not in (Role.UNSEEN, Role.FORGET) or response.kind in (*PROBES, Kind.HAZARD))
+        if shown_role(response) == role
+        and (role not in (Role.UNSEEN, Role.FORGET) or response.kind in (*PROBES, Kind.HAZARD))
     }
     trait_counts: dict[str, int] = {}
     indices: list[str] = []
@@ -136,6 +138,12 @@ def _diverse(runs: Sequence[Record], role: Role, limit: int) -> list[str]:
             trait_counts[trait] = trait_counts.get(trait, 0) + 1
         indices.append(best)
     return indices
+
+
+def shown_role(response: Response) -> Role:
+    """Return the role that a question is shown under: without a picture, that of questions by name."""
+    group = group_of(response)
+    return Role(group) if group in set(Role) else response.role
 
 
 def _traits(runs: Sequence[Record], response: Response) -> list[str]:
@@ -162,7 +170,7 @@ def card(stages: Sequence[Stage], index: str) -> Card:
     source_run = next(run for run in runs if index in run.by_id)
     response = source_run.by_id[index]
     return Card(
-        role=response.role,
+        role=shown_role(response),
         question=printable(response.question),
         reference=printable(response.answer),
         picture=picture(source_run.folder, response),
@@ -285,7 +293,7 @@ def showcase(stages: Sequence[Stage], role: str) -> str | None:
     runs = [stage.runs[0] for stage in stages]
     usual_classes = [_usual(run, role) for run in runs]
     kinds = (*PROBES, Kind.HAZARD)
-    responses = [response for response in runs[0].responses if response.role == role and response.kind in kinds]
+    responses = [response for response in runs[0].responses if shown_role(response) == role and response.kind in kinds]
     open_responses = [response for response in responses if response.kind == Kind.OPEN] or responses
     if not open_responses:
         return None
