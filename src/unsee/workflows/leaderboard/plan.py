@@ -240,7 +240,14 @@ def _judging(board: Board, part: str) -> dict[str, Any]:
 
 
 def reference_cells(board: Board, world: World, part: str, plugins: Sequence[str]) -> dict[str, Cell]:
-    """Return stage -> cell of the original and the gold models."""
+    """Return stage -> cell of the original and the gold models.
+
+    Args:
+        board: How they are judged.
+        world: Models and data.
+        part: Split of the questions (`selection` or `report`).
+        plugins: Code of your own, beside what `base` names.
+    """
     models = {"original": world.model, **{GOLD[promise]: model for promise, model in world.golds.items()}}
     return {stage: _reference(board, world, part, plugins, stage, model) for stage, model in models.items()}
 
