@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -226,3 +227,16 @@ def test_numbers_may_be_listed_with_commas(text, steps):
     assert made.rates == (1e-3, 2.0)
     with pytest.raises(UserError, match="must be a whole number, got 'x'"):
         config.build(Relearning, {"steps": "0,x"}, where="attack")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "converted"),
+    [
+        ([1, 2], list[int], [1, 2]),
+        ([1], Sequence[int], [1]),
+        ({"a": 1}, dict[str, float], {"a": 1.0}),
+        ({"a": ["b"]}, Mapping[str, tuple[str, ...]], {"a": ("b",)}),
+    ],
+)
+def test_settings_of_a_plugin_may_be_of_any_container(value, hint, converted):
+    assert config.convert(value, hint, where="method.x") == converted

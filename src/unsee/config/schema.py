@@ -54,10 +54,12 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
 
 
 def _container(value: Any, kind: type, item_hints: Sequence[Any], where: str) -> Any:
-    """Return a tuple or mapping with converted items, or raise."""
+    """Return a tuple or mapping with converted items, any other container as it is, or raise."""
     if kind is tuple:
         return tuple(convert(item, item_hints[0], where=where) for item in _items(value, item_hints[0]))
     values = convert(value, kind, where=where)
+    if not isinstance(values, Mapping):
+        return values
     return {name: convert(item, item_hints[1], where=f"{where}.{name}") for name, item in values.items()}
 
 

@@ -329,7 +329,7 @@ def _doing(class_shares: Mapping[str, float], unjudged: float) -> str:
 
     Args:
         class_shares: Share of each class among all answers.
-        unjudged: Share of the answers that the class of could not be told.
+        unjudged: Share of the answers whose class could not be told.
     """
     classes = sorted(_instead(class_shares), key=lambda name: -class_shares[name])
     if not class_shares.keys() >= {"refusal", "uninformative", "clean"} or unjudged >= class_shares[classes[0]]:
