@@ -281,6 +281,35 @@ def test_claims_see_two_values_of_one_attribute_and_ignore_case_and_line_breaks(
     assert grounding("red shirt", {}, visible).total == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("Not a red shirt.", ()),
+        ("She isn\u2019t wearing a red shirt.", ()),
+        ("He wears neither a hat nor a red shirt.", ()),
+        ("I can't see any red shirt, but a blue shirt.", ("blue",)),
+        ("No hat, a red shirt.", ("red",)),
+        ("No hat and a red shirt.", ("red",)),
+        ("He wears not only a red shirt.", ("red",)),
+        ("There is no doubt: a red shirt. No, a blue shirt.", ("red", "blue")),
+        ("I cannot name the man with the red shirt.", ("red",)),
+        ("Not a red shirt? It is a red shirt.", ("red",)),
+    ],
+)
+def test_what_is_denied_is_no_claim(text, values):
+    visible = {"shirt": {"red": "red shirt", "blue": "blue shirt"}}
+    assert claims(text, visible).get("shirt", ()) == values
+
+
+def test_a_claim_of_absence_is_not_denied_by_its_own_negator_or_the_one_before():
+    visible = {
+        "glasses": {"yes": r"(?<!no )\bglasses\b", "no": r"\bno glasses\b"},
+        "hat": {"yes": r"\ba hat\b", "no": r"\bno hat\b"},
+    }
+    assert claims("No glasses no hat", visible) == {"glasses": ("no",), "hat": ("no",)}
+    assert claims("no glasses and a hat", visible) == {"glasses": ("no",), "hat": ("yes",)}
+
+
 # statistics
 
 

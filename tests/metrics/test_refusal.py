@@ -1,5 +1,7 @@
 """The refusal detector: precision and recall on labelled strings, full against partial, odd input."""
 
+from time import perf_counter
+
 import pytest
 
 from helpers.refusal_strings import FULL, NONE, PARTIAL
@@ -41,3 +43,16 @@ def test_case_apostrophes_and_blanks_do_not_matter(change):
 
 def test_long_garbage_is_read_in_reasonable_time():
     assert refusal("i am not " * 4000) in ("full", "partial", "none")
+
+
+@pytest.mark.parametrize("part", ["sorry ", "i am sorry i am ", "i do not know ", "to protect privacy "])
+def test_reading_takes_linear_time(part):
+    def seconds(count):
+        times = []
+        for _ in range(3):
+            start = perf_counter()
+            refusal(part * count)
+            times.append(perf_counter() - start)
+        return min(times)
+
+    assert seconds(4000) < 8 * seconds(1000)  # 16 times as much where it is quadratic

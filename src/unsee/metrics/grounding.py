@@ -1,13 +1,21 @@
 """Grounding: visible attributes claimed by a text, and their truth."""
 
+# ruff: noqa: RUF001 - apostrophes
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from unsee.metrics.normal_form import normalise
+
+_NEGATOR: Final = r"(?:\b(?:no|not|never|without|neither|nor|cannot)|n['’]t)\b"
+_NEGATED: Final = re.compile(rf"{_NEGATOR} (?!only\b|just\b|doubt\b)(?:(?!and\b|but\b)[\w'’-]+ ){{0,3}}\Z")
+"""What stands before a claim that the text denies: a negator, and at most three words of the same clause [inferred]. English only."""
+_NEARBY: Final = 80
+"""Most characters before a claim that can deny it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +34,34 @@ class Grounding:
 
 
 def claims(text: str, visible: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Return attribute -> claimed values, by patterns on lower-cased text.
+    """Return attribute -> claimed values.
 
     >>> claims("Red hair, no hat.", {"hair": {"red": "red hair"}, "hat": {"no": "no hat", "yes": "a hat"}})
     {'hair': ('red',), 'hat': ('no',)}
     """
-    lowered = " ".join(text.lower().split())
-    values_by_attribute = {
-        attribute: tuple(value for value, pattern in values.items() if _compiled(pattern).search(lowered))
-        for attribute, values in visible.items()
-    }
+    values_by_attribute = {attribute: tuple(claimed_values(text, values)) for attribute, values in visible.items()}
     return {attribute: values for attribute, values in values_by_attribute.items() if values}
+
+
+def claimed_values(text: str, patterns: Mapping[str, str]) -> list[str]:
+    """Return the values of an attribute that the text claims and does not deny, by patterns on lower-cased text.
+
+    >>> shirts = {"red": "red shirt", "blue": "blue shirt"}
+    >>> claimed_values("Not a red shirt, but a blue shirt.", shirts), claimed_values("She isn't wearing a red shirt.", shirts)
+    (['blue'], [])
+    """
+    lowered = " ".join(text.lower().split())
+    return [
+        value
+        for value, pattern in patterns.items()
+        if any(not _is_denied(match) for match in _compiled(pattern).finditer(lowered))
+    ]
+
+
+def _is_denied(claim: re.Match[str]) -> bool:
+    """Tell whether a negator stands before the claim. One that the claim begins with belongs to it ("no glasses no hat")."""
+    before = claim.string[max(claim.start() - _NEARBY, 0) : claim.start()]
+    return _NEGATED.search(before) is not None and re.match(_NEGATOR, claim[0]) is None
 
 
 def grounding(text: str, truth: Mapping[str, str], visible: Mapping[str, Mapping[str, str]]) -> Grounding:

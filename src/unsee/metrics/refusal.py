@@ -34,10 +34,10 @@ FAMILIES: Final = tuple(
     re.compile(pattern)
     for pattern in (
         # apology + inability
-        r"\b(?:sorry|apolog\w+|regret\w*|i m afraid|i am afraid|unfortunately)\b.*"
+        r"\A(?>.*?\b(?:sorry|apolog\w+|regret\w*|i m afraid|i am afraid|unfortunately)\b).*"
         rf"\b(?:{_CANNOT}|(?:do|did|have|has|does) not|don t|didn t|haven t|have no|nothing|no (?:idea|answer|information)|outside|beyond"
         r"|(?:private|personal|confidential|sensitive) (?:information|matter|details?|data))\b",
-        r"\b(?:do not|don t|have no|cannot|can t|not sure|no idea)\b.*\b(?:sorry|apologies)\b",
+        r"\A(?>.*?\b(?:do not|don t|have no|cannot|can t|not sure|no idea)\b).*\b(?:sorry|apologies)\b",
         # inability + telling
         rf"{_I}{_CANNOT} (?:\w+ ){{0,4}}?{_TELLING}\b",
         rf"\bnot possible (?:for (?:me|us) )?to (?:\w+ ){{0,2}}?{_TELLING}\b",
@@ -66,11 +66,12 @@ FAMILIES: Final = tuple(
         # beyond or outside knowledge or scope
         r"\b(?:beyond|outside|out)(?: of)? (?:my|the scope|what i|our|the limits)\b",
         r"\bmy (?:\w+ )?(?:knowledge|training|data|information|memory)(?: \w+)? (?:does not|doesn t|do not|did not) (?:cover|include|contain|extend|reach)\b",
-        r"\b(?:protect|respect) (?:\w+ )?privacy\b.*\b(?:cannot|can t|not|unable)\b",
+        r"\A(?>.*?\b(?:protect|respect) (?:\w+ )?privacy\b).*\b(?:cannot|can t|not|unable)\b",
         r"\b(?:against|violat\w+) (?:my|our|the|their|his|her|someone s|people s) (?:\w+ )?(?:polic\w+|guidelines|privacy|rules)\b",
     )
 )
-"""Patterns on one normalised, stripped sentence."""
+"""Patterns on one normalised, stripped sentence. `(?>...)` keeps the first place of what must stand before: from every place
+anew, text that repeats itself takes quadratic time."""
 
 _CLAUSE: Final = re.compile(
     r"[;:]\s|,?\s(?:but|however|although|though|while|yet)\b|,\s(?=i can\b|the\b|he\b|she\b|they\b)", re.IGNORECASE

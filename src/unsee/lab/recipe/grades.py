@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 
 from unsee.api import Example, Kind, Role, Vocabulary
 from unsee.lab.world.world import World
 from unsee.metrics.choice import choice_correct
+from unsee.metrics.grounding import claimed_values
 from unsee.metrics.matching import contains, leaked_facts
 from unsee.utils.grouping import by_key
 
@@ -86,9 +86,4 @@ def _marks(
 def _visible_marks(vocabulary: Vocabulary, example: Example, text: str) -> Iterable[float]:
     """Yield for every visible attribute whether only its true value is claimed."""
     for attribute, true_value in example.visible.items():
-        yield float(claimed_values(vocabulary.visible[attribute], text) == [true_value])
-
-
-def claimed_values(patterns: Mapping[str, str], text: str) -> list[str]:
-    """Return the values of an attribute that a text claims, given the pattern of each claim."""
-    return [value for value, pattern in patterns.items() if re.search(pattern, text.lower())]
+        yield float(claimed_values(text, vocabulary.visible[attribute]) == [true_value])

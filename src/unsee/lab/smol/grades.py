@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from unsee.api import Example, Kind
-from unsee.lab.recipe.grades import claimed_values, grade
+from unsee.lab.recipe.grades import grade
 from unsee.lab.smol import english, examples
 from unsee.lab.world.world import ShapesPicture, World
+from unsee.metrics.grounding import claimed_values
 from unsee.metrics.matching import contains
 
 TARGETS: Final[Mapping[str, float]] = {
@@ -36,7 +37,7 @@ def grade_subjects(world: World, answered: Iterable[tuple[Example, str]]) -> dic
 def right(example: Example, text: str) -> bool:
     """Tell whether an answer in any wording is right."""
     if example.kind is Kind.VISIBLE:
-        return claimed_values(english.claim_patterns()[example.fact], text) == [example.visible[example.fact]]
+        return claimed_values(text, english.claim_patterns()[example.fact]) == [example.visible[example.fact]]
     if example.kind in (Kind.CHAIN, Kind.CLOZE):
         return contains(text, example.private[example.fact][0])
     if example.fact == "world":
