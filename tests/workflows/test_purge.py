@@ -19,16 +19,18 @@ from helpers.continual_folder import write_people
 from helpers.run import EXAMPLE
 from unsee.cli.main import main
 from unsee.config import Run, read
+from unsee.config.paths import PURGES
 from unsee.config.retention import due_date, require_retention
 from unsee.distributed.file_lock import owner
 from unsee.errors import InUseError, UnknownNameError, UserError
 from unsee.exporting.private_search import strings_of
+from unsee.models.location import folder_of
 from unsee.testing.tiny import save_tiny
 from unsee.utils.files import LOCK, OWNED
 from unsee.workflows import purge as module
 from unsee.workflows import verdict
 from unsee.workflows.forget import forget_run
-from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES
+from unsee.workflows.private_files import DEFAULT, FILES, LEVELS
 from unsee.workflows.purge import purge, purge_verified
 from unsee.workflows.verdict import Outcome
 
@@ -635,3 +637,13 @@ def test_forget_records_when_its_files_are_due(tmp_path, capsys):
     assert "retention stays" not in capsys.readouterr().err
     forget_run(replace(run, retention="until_verified"), resume=True)
     assert "retention stays days:30 in" in capsys.readouterr().err
+
+
+def test_a_run_without_its_weights_says_where_they_went(tmp_path):
+    model, data = save_tiny(tmp_path / "model"), write_people(tmp_path / "data")
+    run = Run.of(model, data, "prompt", tmp_path / "runs" / "x")
+    forget_run(run)
+    purge([tmp_path / "runs" / "x"], levels=["weights"], apply=True)
+    for asked in (lambda: forget_run(run, resume=True), lambda: folder_of(tmp_path / "runs" / "x")):
+        with pytest.raises(UserError, match=r"its weights were purged \(see .*purge\.json\)\. Unlearn again"):
+            asked()

@@ -18,6 +18,8 @@ PICTURES = "unsee-images"
 """Shared image folder beside run folders."""
 SHARED = (PICTURES, "images", "cache")
 """Folders beside runs that are not runs; `images` was written by earlier versions."""
+PURGES = "purge.json"
+"""File that says what was purged, and when."""
 _BASE = "-base"
 """Ending of the folder that keeps a model given as an object."""
 _SHOWN = 8

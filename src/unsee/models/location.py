@@ -35,6 +35,10 @@ def folder_of(path: Path | str) -> Path | str:
             config.require_ended(folder)
         if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
             return candidate
+    if (folder / paths.PURGES).is_file():
+        raise UserError(
+            f"No model in {path}: its weights were purged (see {folder / paths.PURGES}). Unlearn again, in another --out."
+        )
     raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
 
 

@@ -25,6 +25,7 @@ from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
 from unsee.models.identity import bases, model_hash
+from unsee.models.location import folder_of
 from unsee.utils.files import remove_folder, require_space
 from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note_once
@@ -243,6 +244,8 @@ def _already_done(out: Path, checked_run: Checked, record: Mapping[str, Any]) ->
         note_once(
             f"retention stays {earlier.retention} in {path}, as the run has ended; `unsee purge {out}` removes what it keeps."
         )
+    if ended:
+        folder_of(out)  # raises if its weights were purged
     return ended
 
 

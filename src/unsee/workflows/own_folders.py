@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from unsee.config import RECORD, paths
+from unsee.config.paths import PURGES
 from unsee.errors import UserError
 from unsee.utils.files import LOCK, OWNED
-from unsee.workflows.private_files import PURGES
 
 _MARKS: Final = (
     *(LOCK, OWNED, PURGES, "judged.json", "step.json", "demo.json", "continual.json", "continual.yaml"),

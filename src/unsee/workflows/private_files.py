@@ -18,8 +18,6 @@ Level = Literal["answers", "requests", "caches", "checkpoints", "weights"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 DEFAULT: Final[tuple[Level, ...]] = LEVELS[:-1]
 """Levels removed unless others are named: the model stays."""
-PURGES: Final = "purge.json"
-"""File that says what was purged, and when."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 from unsee import config
 from unsee.config import RECORD, paths
+from unsee.config.paths import PURGES
 from unsee.config.retention import UNTIL_VERIFIED
 from unsee.data import shared_cache
 from unsee.distributed import processes
@@ -47,7 +48,7 @@ from unsee.workflows.own_folders import (
     units_below,
     units_of,
 )
-from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES, Level, Private
+from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, Level, Private
 
 _FREE: Final = ("checkpoints", "weights")
 """Levels that may be removed inside a project of deletion requests: no open request needs them."""
