@@ -65,7 +65,6 @@ def _remarks(entry: Mapping[str, Any]) -> Iterator[str]:
         "floor_cold",
         "overhead",
         "speedup_fp32_fisher",
-        "speedup_evaluate",
         "bytes",
         "bytes_ratio",
         "agreement",

@@ -120,8 +120,8 @@ def calls_of(monkeypatch):
 def test_the_pool_is_given_away_with_the_last_wave(monkeypatch, vlm):
     held, true = [], decoding._Wave.__init__
 
-    def begun(wave, model, pool, *rest):
-        held.append((len(pool.layers), true(wave, model, pool, *rest), len(pool.layers)))
+    def begun(wave, model, pool, *rest, **more):
+        held.append((len(pool.layers), true(wave, model, pool, *rest, **more), len(pool.layers)))
 
     monkeypatch.setattr(decoding._Wave, "__init__", begun)
     asked = [Prompt(question, Drawn("red")) for question in QUESTIONS]

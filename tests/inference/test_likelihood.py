@@ -9,14 +9,12 @@ import pytest
 from torch.testing import assert_close
 
 from unsee.api.fast_paths import PLAIN
-from unsee.api.request import Prompt, Sampling, Target
+from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
 from unsee.inference.encoder import encoder
-from unsee.inference.generation import generate
-from unsee.inference.likelihood import Choice, answer, choose, likelihoods
-from unsee.inference.prefix_groups import Group
+from unsee.inference.likelihood import choose, likelihoods
 from unsee.testing.tiny import (
     INSTRUCTION,
     QUESTION,
@@ -175,87 +173,3 @@ def test_too_long_a_row_names_its_question(vlm):
     pairs = [(Prompt("Who is this?"), "Ada"), (Prompt("What is new?"), "pilot " * 80)]
     with pytest.raises(UserError, match=r"The question 'What is new\?' takes"):
         likelihoods(vlm, pairs)
-
-
-LONG = ("Ada Lovell", "Bo Winter , a diver", "pilot")
-
-
-def mixed(count=3):
-    """Questions with letters, with options of several tokens and without options, about images and none, in no order."""
-    images = (Drawn("red"), None, Drawn("blue"))
-    kinds = ("ADIL", (), LONG, ())
-    return [
-        (Prompt(question, image), kinds[(number + place) % len(kinds)])
-        for number, question in enumerate((*QUESTIONS, "Who is this? A. D. I. L.", "Name the person."))
-        for place, image in enumerate(images[:count])
-    ]
-
-
-def apart(vlm, questions, **settings):
-    """Answer as `choose` and `generate` do on their own."""
-    with_options = [place for place, (_, options) in enumerate(questions) if options]
-    others = [place for place in range(len(questions)) if place not in with_options]
-    chosen = choose(vlm, [questions[place] for place in with_options])
-    said = generate(vlm, [questions[place][0] for place in others], places=others, max_new_tokens=7, **settings)
-    found = dict(zip(with_options, chosen, strict=True)) | dict(zip(others, said, strict=True))
-    return [found[place] for place in range(len(questions))]
-
-
-def assert_same(found, wanted):
-    """Texts and letters are equal, log-probabilities up to rounding."""
-    for one, other in zip(found, wanted, strict=True):
-        if isinstance(other, Choice):
-            assert one.index == other.index
-            assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
-        else:
-            assert one == other
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-@pytest.mark.parametrize("sampling", [None, Sampling()])
-def test_a_mixed_list_is_answered_as_each_kind_on_its_own(vlm, batch_size, sampling):
-    plain = replace(vlm, engine=PLAIN)
-    wanted = apart(plain, mixed(), sampling=sampling, seed=4)
-    assert_same(answer(plain, mixed(), max_new_tokens=7, sampling=sampling, seed=4), wanted)
-    found = answer(vlm, mixed(), max_new_tokens=7, batch_size=batch_size, sampling=sampling, seed=4)
-    assert_same(found, wanted)
-    assert len({one.token_ids for one in found if not isinstance(one, Choice)}) > 2
-    assert len({one.index for one in found if isinstance(one, Choice)}) > 1
-
-
-def test_an_image_is_computed_once_for_letters_and_answers(vlm, calls, monkeypatch):
-    images = []
-    vision = vlm.model.model.get_image_features
-    monkeypatch.setattr(
-        vlm.model.model,
-        "get_image_features",
-        lambda **inputs: images.append(len(inputs["pixel_values"])) or vision(**inputs),
-    )
-    questions = [pair for pair in mixed() if pair[1] != LONG and pair[0].image]
-    answer(vlm, questions, max_new_tokens=1)
-    assert sum(images) == 2
-    assert len(calls) == 3  # the prefixes, then the ends of the prompts with letters and of those without
-
-
-def test_letters_of_a_steered_model_are_those_without_steering(vlm, monkeypatch):
-    questions = [pair for pair in mixed() if pair[1] == "ADIL"]
-    monkeypatch.setattr("unsee.inference.likelihood.steerings_of", lambda _: ("something",))
-    monkeypatch.setattr(
-        "unsee.inference.decoding.Readings.note", lambda *_: pytest.fail("read in a pass that is steered")
-    )
-    assert_same(answer(vlm, questions, max_new_tokens=7), choose(vlm, questions))
-
-
-def test_letters_of_prompts_that_share_no_prefix_are_read_all_the_same(vlm, monkeypatch):
-    wanted = answer(vlm, mixed(), max_new_tokens=7)
-    true = Group.sharable
-    monkeypatch.setattr(Group, "sharable", lambda group, token: group.image != Drawn("red").key and true(group, token))
-    assert_same(answer(vlm, mixed(), max_new_tokens=7), wanted)
-
-
-def test_a_mixed_list_may_have_one_kind_or_none(vlm):
-    with_letters = [pair for pair in mixed() if pair[1] == "ADIL"]
-    assert_same(answer(vlm, with_letters, max_new_tokens=7), choose(vlm, with_letters))
-    without = [pair for pair in mixed() if not pair[1]]
-    assert answer(vlm, without, max_new_tokens=7) == generate(vlm, [one for one, _ in without], max_new_tokens=7)
-    assert answer(vlm, [], max_new_tokens=7) == []

@@ -1,7 +1,6 @@
-"""KV cache layers with preallocated or shared memory, and the cache's changing names.
+"""KV cache layers with preallocated memory, and the cache's changing names.
 
-`DynamicCache` concatenates keys and values at every token; these layers write into a buffer, or copy a prefix to the
-rows of one layer at a time. The plain way is `model.generate`.
+`DynamicCache` concatenates keys and values at every token; these layers write into a buffer. The plain way is `model.generate`.
 Shapes: r rows, k columns of keys and values, h heads, d head width.
 """
 
@@ -12,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import Cache, DynamicCache
@@ -22,26 +20,6 @@ from unsee.compat.models import unwrapped
 
 NAMES: Final = ("cache", "past_key_values")
 """Names of the KV cache in `forward` and in outputs of transformers, newest first (`cache` since 5.24)."""
-
-
-class GatheredLayer(DynamicLayer):
-    """KV cache layer for a single pass: gathers prefixes on use, stores nothing."""
-
-    def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor) -> None:
-        super().__init__()
-        self.keys, self.values, self.row_r = keys, values, row_r
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Return the prefixes followed by the new columns."""
-        return (
-            torch.cat([self.keys[self.row_r], key_states], 2),
-            torch.cat([self.values[self.row_r], value_states], 2),
-        )
-
-    def get_seq_length(self) -> int:
-        """Return the number of columns of the prefixes."""
-        return self.keys.shape[2]
 
 
 class BufferedLayer(DynamicLayer):

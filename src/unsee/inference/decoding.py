@@ -10,7 +10,6 @@ three questions about image A (576 tokens) and one about image B, two lanes per 
     row 2    KV cache of B | lane 0: question 4, its answer | lane 1: empty
 
 Each step runs one token per lane. Finished rows and lanes are removed from the wave once there are enough of them.
-Questions that only need the log-probabilities of the first token (`Readings`) have waves of their own, without decoding.
 Shapes: r rows, l lanes, c columns of suffixes, k columns of keys and values, n = r times l, v vocabulary, h heads,
 d head width.
 """
@@ -18,8 +17,8 @@ d head width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import Any, Final
 
@@ -31,7 +30,7 @@ from torch.nn.functional import pad
 from unsee.api.fast_paths import Engine
 from unsee.compat import cache
 from unsee.errors import NotFiniteError
-from unsee.inference.prefix_cache import Pool, Use, bytes_per_token, chunks, prefilled
+from unsee.inference.prefix_cache import Pool, bytes_per_token, chunks, prefilled
 from unsee.inference.prefix_groups import Group
 from unsee.models.steering.hooks import Requests
 
@@ -42,24 +41,6 @@ KEEP: Final = 0.8
 
 Draw = Callable[[Tensor, Sequence[int]], Tensor]
 """(logits_nv, request of each row or -1) -> logits whose maximum is the drawn token."""
-
-
-@dataclass(frozen=True)
-class Readings:
-    """Next-token log-probabilities to be read at the end of prompts, without a response."""
-
-    tokens: Mapping[int, Sequence[int]]
-    """Index of the request -> the tokens."""
-    logprobs: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    """Index of the request -> their log-probabilities, once computed."""
-
-    def note(self, indices: Sequence[int], logits_nv: Tensor) -> None:
-        """Store log-probabilities from the logits at prompt ends. Indices of -1 are skipped."""
-        row_tokens = [(n, token) for n, index in enumerate(indices) if index >= 0 for token in self.tokens[index]]
-        row_m, token_m = torch.tensor(row_tokens, device=logits_nv.device).T
-        logits_nv = logits_nv.float()
-        logp = iter((logits_nv[row_m, token_m] - logits_nv.logsumexp(-1)[row_m]).tolist())
-        self.logprobs.update({index: tuple(next(logp) for _ in self.tokens[index]) for index in indices if index >= 0})
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,6 @@ def decode(
     pad_id: int,
     engine: Engine,
     draw: Draw | None = None,
-    readings: Readings | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield (index of the request, generated tokens with EOS), in order of completion.
 
@@ -101,42 +81,21 @@ def decode(
         pad_id: Id of the padding token.
         engine: Fast paths in use; `vision_features` puts features in place of pixels.
         draw: Draws the next tokens; None = greedy.
-        readings: Requests without a response, whose log-probabilities are stored there instead.
     """
-    readings = readings or Readings({})
     for chunk in chunks(groups, bytes_per_token(model)):
         pool = prefilled(model, chunk, pad_id, batch_size, engine)
-        reading_groups, answer_groups = _split_readings(chunk, readings)
-        for cells in _plan_waves(reading_groups, 0, batch_size):
-            yield from _Wave(model, pool, cells, pad_id, "look").read(readings)
-        waves = _plan_waves(answer_groups, max_new_tokens, batch_size)
+        waves = _plan_waves(chunk, max_new_tokens, batch_size)
         for wave_index, cells in enumerate(waves):
-            use: Use = "take" if wave_index + 1 == len(waves) else "copy"
-            yield from _Wave(model, pool, cells, pad_id, use).run(max_new_tokens, stops, draw)
+            is_last = wave_index + 1 == len(waves)
+            yield from _Wave(model, pool, cells, pad_id, is_last=is_last).run(max_new_tokens, stops, draw)
         pool.layers.clear()
 
 
-def _split_readings(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | None], list[Group | None]]:
-    """Split each group into prompts that are read and prompts that are answered."""
-    return (
-        [_only(group, [index in readings.tokens for index in group.places]) for group in chunk],
-        [_only(group, [index not in readings.tokens for index in group.places]) for group in chunk],
-    )
-
-
-def _only(group: Group, mask: Sequence[bool]) -> Group | None:
-    """Return the group restricted to some prompts, or None if none is left."""
-    selected = [(index, ids) for index, ids, keep in zip(group.places, group.ids, mask, strict=True) if keep]
-    indices, ids = tuple(zip(*selected, strict=True)) or ((), ())
-    return replace(group, places=indices, ids=ids) if indices else None
-
-
-def _plan_waves(groups: Sequence[Group | None], max_new_tokens: int, batch_size: int) -> list[list[_Cell]]:
+def _plan_waves(groups: Sequence[Group], max_new_tokens: int, batch_size: int) -> list[list[_Cell]]:
     """Return the waves for these groups."""
     cells = [
         cell
         for group_index, group in enumerate(groups)
-        if group is not None
         for cell in _cells(group_index, group, max_new_tokens, batch_size)
     ]
     return list(_waves(cells, batch_size))
@@ -171,8 +130,8 @@ def _waves(cells: Sequence[_Cell], batch_size: int) -> Iterator[list[_Cell]]:
 class _Wave:
     """Questions that are decoded together."""
 
-    def __init__(self, model: Any, pool: Pool, cells: Sequence[_Cell], pad_id: int, use: Use) -> None:
-        """Place the prefixes. Nothing is run yet."""
+    def __init__(self, model: Any, pool: Pool, cells: Sequence[_Cell], pad_id: int, *, is_last: bool) -> None:
+        """Place the prefixes, out of the pool for its last wave. Nothing is run yet."""
         self.model, self.pad_id = model, pad_id
         self.lanes = max(len(cell.places) for cell in cells)
         self.widths = [
@@ -182,7 +141,7 @@ class _Wave:
         device = pool.real_gk.device
         row_r = torch.tensor([cell.group for cell in cells], device=device)
         dtype = pool.layers[0][0].dtype
-        self.cache = cache.of_layers(list(pool.layer_caches(row_r, room, use)))
+        self.cache = cache.of_layers(list(pool.layer_caches(row_r, room, is_last=is_last)))
         self.owners = [[*cell.places, *[-1] * (self.lanes - len(cell.places))] for cell in cells]
         self.token_ids: dict[int, list[int]] = {index: [] for cell in cells for index in cell.places}
         self.width = pool.real_gk.shape[1]
@@ -193,11 +152,6 @@ class _Wave:
         self.bias_rlk[:, :, : self.width].masked_fill_(real_rk[:, None], 0)
         self.cells = cells
         self.steered = Requests(model, [cell.image for cell in cells])
-
-    def read(self, readings: Readings) -> Iterator[tuple[int, list[int]]]:
-        """Read the requested log-probabilities at prompt ends, without decoding."""
-        readings.note([owner for row in self.owners for owner in row], self._begin())
-        yield from self.token_ids.items()
 
     def run(self, max_new_tokens: int, stops: set[int], draw: Draw | None) -> Iterator[tuple[int, list[int]]]:
         """Decode until every question of the wave is complete."""

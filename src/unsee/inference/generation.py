@@ -22,7 +22,7 @@ from unsee.api.request import Completion, Prompt, Sampling
 from unsee.compat.probes import proven, verdict
 from unsee.errors import NotFiniteError
 from unsee.inference.batching import device_of, require_room
-from unsee.inference.decoding import Readings, decode
+from unsee.inference.decoding import decode
 from unsee.inference.encoder import encoder
 from unsee.inference.packing import packable
 from unsee.inference.prefix_groups import Group, groups
@@ -102,7 +102,6 @@ def generate(
     seed: int = 0,
     progress: str = "",
     places: Sequence[int] | None = None,
-    readings: Readings | None = None,
 ) -> list[Completion]:
     """Generate one response per prompt, in order. Greedy unless `sampling` is given.
 
@@ -115,10 +114,7 @@ def generate(
         seed: Seed of the draws, together with the index of the prompt.
         progress: Label of a progress line; empty for none.
         places: Indices of the prompts in the list that several processes share; 0, 1, ... if not given.
-        readings: Prompts without a response; their logits are read in the same passes where prefixes are shared, else
-            left unread (`unsee.inference.likelihood.answer` scores those in passes of their own).
     """
-    readings = readings or Readings({})
     indices = range(len(prompts)) if places is None else places
     seeds = [seed_of(seed, index) for index in indices] if sampling else []
     stops = _stops(vlm)
@@ -133,13 +129,9 @@ def generate(
             pad_id=pad_id(vlm.processor),
             engine=vlm.engine,
             draw=_Gumbel(sampling, seeds).draw if sampling else None,
-            readings=readings,
         )
         generation = _PlainGeneration(vlm, prompts, max_new_tokens, batch_size)
-        generated = chain(
-            indexed_ids,
-            generation.run((index for index in plain_indices if index not in readings.tokens), sampling, seeds),
-        )
+        generated = chain(indexed_ids, generation.run(plain_indices, sampling, seeds))
         ids_by_index = dict(track(generated, progress, len(prompts), shown=bool(progress)))
     return [completion_of(vlm.processor, ids_by_index.get(i, ()), stops) for i in range(len(prompts))]
 

@@ -8,32 +8,28 @@ Shapes: b rows, t tokens, k kept positions, v vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 from torch.nn.functional import pad
 
 from unsee.api import VLM, Example, Role
 from unsee.api.fast_paths import PLAIN
-from unsee.api.request import Completion, Prompt, Sampling, Target
+from unsee.api.request import Prompt, Target
 from unsee.compat.probes import proven
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate, device_of, require_room
-from unsee.inference.decoding import Readings
 from unsee.inference.encoder import encoder
-from unsee.inference.generation import generate
 from unsee.inference.packing import packable
 from unsee.inference.prefix_groups import Group, groups
 from unsee.inference.vision_cache import with_features
 from unsee.models.auto import eos_id, evaluating, pad_id
 from unsee.models.padding import is_sequence, merge
 from unsee.models.positions import alike
-from unsee.models.steering.hooks import steerings_of
 from unsee.utils.progress import track
 
 ROW_TOKENS: Final = 256
@@ -112,76 +108,6 @@ def choose(
         progress: Label of a progress line; empty for none.
     """
     return likelihoods_and_choices(vlm, (), questions, batch_size=batch_size, progress=progress)[1]
-
-
-def answer(
-    vlm: VLM,
-    questions: Sequence[tuple[Prompt, Sequence[str]]],
-    *,
-    max_new_tokens: int,
-    batch_size: int = 64,
-    sampling: Sampling | None = None,
-    seed: int = 0,
-    progress: str = "",
-) -> list[Choice | Completion]:
-    """Answer a mixed list: `choose` for questions with options, `generate` for the others.
-
-    Where prefixes are shared, letters are read in the passes that prepare the other answers.
-
-    Args:
-        vlm: Model, processor, family and instruction.
-        questions: Prompts, each with the letters to choose from, or none.
-        max_new_tokens: Most tokens of a generated response.
-        batch_size: Rows per forward pass.
-        sampling: Temperature and nucleus to draw responses with; greedy if not given.
-        seed: Seed of the draws, together with the index of the question.
-        progress: Label of a progress line; empty for none.
-    """
-    forms = {index: _spellings(vlm, options) for index, (_, options) in enumerate(questions) if options}
-    joint, readings = _joint(vlm.model, forms, len(questions))
-    responses = generate(
-        vlm,
-        [questions[index][0] for index in joint],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        sampling=sampling,
-        seed=seed,
-        progress=progress,
-        places=joint,
-        readings=readings,
-    )
-    answers: dict[int, Choice | Completion] = dict(zip(joint, responses, strict=True))
-    answers |= {joint[row]: _read(forms[joint[row]], logprobs) for row, logprobs in readings.logprobs.items()}
-    unread = [index for index in forms if not isinstance(answers.get(index), Choice)]
-    unread_questions = [questions[index] for index in unread]
-    choices = choose(vlm, unread_questions, batch_size=batch_size, progress=progress)
-    answers |= dict(zip(unread, choices, strict=True))
-    return [answers[index] for index in range(len(questions))]
-
-
-def _joint(model: Module, forms: Mapping[int, Forms], count: int) -> tuple[list[int], Readings]:
-    """Return the questions that can share passes: without options, or with one-token options.
-
-    Options of a steered model are left to `choose`, which scores them without steering.
-    """
-    spellings_by_index = {} if steerings_of(model) else {index: _flat(options) for index, options in forms.items()}
-    letters = {
-        index: [ids[0] for ids in spellings]
-        for index, spellings in spellings_by_index.items()
-        if all(len(ids) == 1 for ids in spellings)
-    }
-    joint = [index for index in range(count) if index in letters or index not in forms]
-    return joint, Readings({row: letters[index] for row, index in enumerate(joint) if index in letters})
-
-
-def _flat(forms: Forms) -> list[tuple[int, ...]]:
-    return [ids for spellings in forms for ids in spellings]
-
-
-def _read(forms: Forms, logprobs: Sequence[float]) -> Choice:
-    """Return the choice among one-token options, given the log-probability of all spellings."""
-    remaining = iter(logprobs)
-    return Choice.of([[(next(remaining),) for _ in spellings] for spellings in forms])
 
 
 def likelihoods_and_choices(

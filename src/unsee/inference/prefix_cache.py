@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from unsee.api.fast_paths import Engine
 from unsee.compat import cache
-from unsee.compat.cache import BufferedLayer, GatheredLayer
+from unsee.compat.cache import BufferedLayer
 from unsee.inference.batching import device_of
 from unsee.inference.prefix_groups import Group
 from unsee.inference.vision_cache import with_features
@@ -29,8 +29,6 @@ PREFILL_TOKENS: Final = 8192
 """Prefix tokens per forward pass."""
 CPU_TOKENS: Final = 1024
 """The same on a CPU, where more are no faster."""
-Use = Literal["look", "copy", "take"]
-"""How a wave uses the pool: one pass behind it, a copy to extend, or the last copy, which empties it."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,11 @@ class Pool:
     next_g: Tensor
     """Position id after each prefix."""
 
-    def layer_caches(self, row_r: Tensor, room: int, use: Use) -> Iterator[BufferedLayer | GatheredLayer]:
-        """Yield the cache of each layer for a wave with these prefixes as rows."""
+    def layer_caches(self, row_r: Tensor, room: int, *, is_last: bool) -> Iterator[BufferedLayer]:
+        """Yield the cache of each layer for a wave with these prefixes as rows. The last one empties the pool."""
         for index in range(len(self.layers)):
-            keys, values = self.layers.pop(0) if use == "take" else self.layers[index]
-            yield GatheredLayer(keys, values, row_r) if use == "look" else BufferedLayer(keys, values, row_r, room)
+            keys, values = self.layers.pop(0) if is_last else self.layers[index]
+            yield BufferedLayer(keys, values, row_r, room)
 
 
 def bytes_per_token(model: Any) -> int:
