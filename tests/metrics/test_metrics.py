@@ -291,6 +291,7 @@ def test_claims_see_two_values_of_one_attribute_and_ignore_case_and_line_breaks(
         ("No hat, a red shirt.", ("red",)),
         ("No hat and a red shirt.", ("red",)),
         ("He wears not only a red shirt.", ("red",)),
+        ("No hat above a red shirt.", ("red",)),
         ("There is no doubt: a red shirt. No, a blue shirt.", ("red", "blue")),
         ("I cannot name the man with the red shirt.", ("red",)),
         ("Not a red shirt? It is a red shirt.", ("red",)),

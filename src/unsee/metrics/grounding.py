@@ -12,8 +12,13 @@ from typing import Final
 from unsee.metrics.normal_form import normalise
 
 _NEGATOR: Final = r"(?:\b(?:no|not|never|without|neither|nor|cannot)|n['’]t)\b"
-_NEGATED: Final = re.compile(rf"{_NEGATOR} (?!only\b|just\b|doubt\b)(?:(?!and\b|but\b)[\w'’-]+ ){{0,3}}\Z")
-"""What stands before a claim that the text denies: a negator, and at most three words of the same clause [inferred]. English only."""
+_LINK: Final = (
+    r"(?:an?|any|the|wear(?:s|ing)?|worn|ha(?:ve|s|d|ving)|see(?:ing)?|show(?:s|ing|n)?|be|really|actually|visible|signs?|of|pair|kind"
+    r"|in|with)"
+)
+_NEGATED: Final = re.compile(rf"{_NEGATOR} (?:{_LINK} ){{0,3}}\Z")
+"""What stands before a claim that the text denies: a negator, and words that lead on from it to the claim [inferred]. Not "no stamps
+on a wooden desk". English only."""
 _NEARBY: Final = 80
 """Most characters before a claim that can deny it."""
 
