@@ -639,6 +639,12 @@ def test_forget_records_when_its_files_are_due(tmp_path, capsys):
     assert "retention stays days:30 in" in capsys.readouterr().err
 
 
+def test_a_folder_that_never_had_weights_does_not_say_that_they_were_purged(tmp_path):
+    (tmp_path / PURGES).write_text(json.dumps({"purges": [{"levels": ["answers"]}]}))
+    with pytest.raises(UserError, match=r"expected config\.json"):
+        folder_of(tmp_path)
+
+
 def test_a_run_without_its_weights_says_where_they_went(tmp_path):
     model, data = save_tiny(tmp_path / "model"), write_people(tmp_path / "data")
     run = Run.of(model, data, "prompt", tmp_path / "runs" / "x")

@@ -35,11 +35,17 @@ def folder_of(path: Path | str) -> Path | str:
             config.require_ended(folder)
         if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
             return candidate
-    if (folder / paths.PURGES).is_file():
+    if _weights_purged(folder):
         raise UserError(
             f"No model in {path}: its weights were purged (see {folder / paths.PURGES}). Unlearn again, in another --out."
         )
     raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
+
+
+def _weights_purged(folder: Path) -> bool:
+    """Tell whether a purge of this folder took weights."""
+    file = folder / paths.PURGES
+    return file.is_file() and any("weights" in purge.get("levels", ()) for purge in read_object(file).get("purges", ()))
 
 
 def read_sidecar(folder: Path | str) -> dict[str, Any]:
