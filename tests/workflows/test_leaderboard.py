@@ -266,6 +266,16 @@ def test_again_only_what_failed_runs(board, file, cells):
     assert {run.method for run, _, _ in cells[before:]} == {"simnpo"}
 
 
+def test_a_wider_search_finds_the_cells_of_the_one_before(file, cells, tmp_path):
+    file.write_text(FILE.replace(OTHERS, ""))
+    leaderboard(file, tmp_path / "out")
+    before = len(cells)
+    wider = FILE.replace(OTHERS, "").replace("settings: 2", "settings: 4")
+    file.write_text(wider.replace("  npo:\n", "  npo: {method.retain_weight: [0.0, 4.0]}\n"))
+    leaderboard(file, tmp_path / "out")
+    assert {run.settings["retain_weight"] for run, _, _ in cells[before:]} == {4.0}
+
+
 @contextmanager
 def held(out: Path, name: str) -> Iterator[None]:
     """Hold a cell, as another process that works on the same folder."""

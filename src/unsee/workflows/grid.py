@@ -1,8 +1,8 @@
 """Grid file of a sweep, and its cells: a checked run for every combination of the axes' values.
 
-A cell is named by the values of the axes, in their order, and a hash of its content: the same axes and settings are the same
-cell, in whatever file they stand. Defaults of the method may be spelled out or not; a default below `training` or `eval` that
-is spelled out makes another cell.
+A cell is named by the values of the axes, in their order, and a hash of its content: the same settings are the same cell, in
+whatever file and order they stand (`unsee.workflows.sweep.under_known_names`). Defaults of the method may be spelled out or
+not; a default below `training` or `eval` that is spelled out makes another cell.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,9 +68,22 @@ def sweep(
     require_launcher(launcher, jobs)
     parsed_grid, folder = read_grid(Path(grid), listed(plugins)), Path(out)
     atomic_write_text(folder / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
-    states = run_cells(parsed_grid.cells, folder, launcher=launcher, jobs=jobs, slurm=parsed_grid.slurm)
-    compare_done(folder, parsed_grid.cells, parsed_grid.table)
+    cells = under_known_names(parsed_grid.cells, folder)
+    states = run_cells(cells, folder, launcher=launcher, jobs=jobs, slurm=parsed_grid.slurm)
+    compare_done(folder, cells, parsed_grid.table)
     return states
+
+
+def under_known_names(cells: Iterable[Cell], out: Path) -> list[Cell]:
+    """Return the cells, renamed where the folder of the sweep has the same cell under the axes of an earlier grid file."""
+    names = sorted((folder.name for folder in (out / "cells").glob("*-*")), key=lambda name: _is_done(out, name))
+    name_by_hash = {name.rpartition("-")[2]: name for name in names}
+    return [
+        cell
+        if _is_done(out, cell.name)
+        else replace(cell, name=name_by_hash.get(cell.name.rpartition("-")[2], cell.name))
+        for cell in cells
+    ]
 
 
 def require_launcher(launcher: str, jobs: int) -> None:

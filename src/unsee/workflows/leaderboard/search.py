@@ -46,6 +46,7 @@ def leaderboard(
     sweep.require_launcher(launcher, jobs)
     plugins = listed(plugins)
     plan, folder = read_plan(Path(file), plugins), Path(out)
+    plan = replace(plan, search={name: sweep.under_known_names(cells, folder) for name, cells in plan.search.items()})
     atomic_write_text(folder / "leaderboard.yaml", Path(file).read_text(encoding="utf-8"))
     cells_by_name: dict[str, Cell] = {}
     states: dict[str, State] = {}
