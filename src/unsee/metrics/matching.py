@@ -105,6 +105,15 @@ def leaked_facts(text: str, private: Mapping[str, Sequence[str]], question: str 
     )
 
 
+def can_leak(private: Mapping[str, Sequence[str]], question: str = "") -> bool:
+    """Tell whether there is a form that the question does not say, so that an answer could give it away.
+
+    >>> can_leak({"name": ("Mara Lind",)}, "Who is Mara Lind?"), can_leak({"name": ("Mara Lind",)}, "Who is this?")
+    (False, True)
+    """
+    return any(not mentions(question, form) for forms in private.values() for form in forms)
+
+
 def unreadable(text: str, private: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return the facts that would not be detected in `text`.
 

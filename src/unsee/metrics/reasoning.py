@@ -63,7 +63,7 @@ def explicit_leak(reasoning: str, private: Mapping[str, Sequence[str]], question
     >>> explicit_leak("Oslo is a city.", private), explicit_leak("Bergen is a city.", private)
     (True, False)
     """
-    return any(contains(reasoning, form) for form in _looked_for(private, question))
+    return any(contains(reasoning, form) for form in looked_for(private, question))
 
 
 def implicit_leak(
@@ -81,7 +81,7 @@ def implicit_leak(
     >>> implicit_leak("She lives in Bergen.", private, implies=implies), implicit_leak("Lima.", private, implies=implies)
     (True, False)
     """
-    private_forms = _looked_for(private, question)
+    private_forms = looked_for(private, question)
     implied = (
         end for start, end in (implies or {}).items() if contains(reasoning, start) and not contains(question, start)
     )
@@ -144,7 +144,7 @@ def _others(listed: Sequence[str], own: Sequence[str]) -> list[str]:
     return [value for value in listed if not any(contains(form, value) for form in own)]
 
 
-def _looked_for(private: Mapping[str, Sequence[str]], question: str) -> list[str]:
+def looked_for(private: Mapping[str, Sequence[str]], question: str) -> list[str]:
     """Return the forms that are searched: long enough and not in the question."""
     forms = [form for several in private.values() for form in several]
     return [form for form in forms if _long_enough(form) and not contains(question, form)]

@@ -9,7 +9,7 @@ from unsee.api import Kind, Response, Vocabulary
 from unsee.metrics._words import tokens
 from unsee.metrics.chain import parse_chain
 from unsee.metrics.matching import contains, unreadable
-from unsee.metrics.reasoning import WEIGHT, explicit_leak, has_unsupported, implicit_leak, sound, trace
+from unsee.metrics.reasoning import WEIGHT, explicit_leak, has_unsupported, implicit_leak, looked_for, sound, trace
 
 
 def right_values(response: Response, vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ def implicit(response: Response, vocabulary: Vocabulary) -> float | None:
 
 
 def _leak_value(leak: bool, chain: str, response: Response) -> float | None:
-    hidden = not any(response.private.values()) or unreadable(chain, response.private)
+    hidden = not looked_for(response.private, response.question) or unreadable(chain, response.private)
     return None if not leak and hidden else float(leak)
 
 
