@@ -1085,8 +1085,12 @@ def test_a_manner_that_few_answers_have_is_not_that_of_all() -> None:
     few, most = (_asked([said] * clean + [FRENCH] * (10 - clean)) for clean in (1, 9))
     assert summary.value(few, "unseen.clean") == 1.0
     found = verdict.judge(few, None, "unseen")
-    assert (found.tone, found.badge) == ("mixed", "Mixed")
+    assert (found.tone, found.badge) == ("mixed", "Partly judged")
     assert found.sentence.endswith("what it says instead could not be judged")
+    empty = verdict.judge(_asked(["There is somebody in that room."] * 5 + [FRENCH] * 5), None, "unseen")
+    assert (empty.tone, empty.badge) == ("mixed", "Partly judged")
+    unknown = verdict.judge(_asked([FRENCH] * 10), None, "unseen")
+    assert (unknown.badge, unknown.points) == ("Partly judged", None)
     found = verdict.judge(most, None, "unseen")
     assert (found.tone, found.badge) == ("mixed", "Partly judged")
     assert found.sentence.endswith("still describes what it sees, with 10% of its answers not judged")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal
 
 from unsee.metrics.utility import harmonic_mean
@@ -150,7 +151,8 @@ def judge(stage: Stage, original: Stage | None, role: str) -> Verdict:
         part for part in (_forgetting(class_shares, behaviour), _kept_words(stage, original, keeping)) if part
     )
     tone = _tone(class_shares, collapsed=collapsed, keeping=keeping)
-    badge = _badge(class_shares, tone, collapsed=collapsed, keeping=keeping)
+    behaviour_shares = {} if _is_unclear(class_shares, unjudged) else class_shares
+    badge = _badge(class_shares["leak"], behaviour_shares, tone, collapsed=collapsed, keeping=keeping)
     if tone == "good" and (doubt := _doubt(stage, original, role)):
         tone, badge = "mixed", doubt
     return Verdict(
@@ -324,6 +326,12 @@ def _instead(class_shares: Mapping[str, float]) -> list[str]:
     return [name for name in class_shares if name != "leak"]
 
 
+def _is_unclear(class_shares: Mapping[str, float], unjudged: float) -> bool:
+    """Tell whether too many answers have no class to say what the model does when it does not leak."""
+    most = max((class_shares[name] for name in _instead(class_shares)), default=0.0)
+    return not class_shares.keys() >= {"refusal", "uninformative", "clean"} or unjudged >= most
+
+
 def _doing(class_shares: Mapping[str, float], unjudged: float) -> str:
     """Return the model's behaviour when it does not leak, from the other classes.
 
@@ -332,7 +340,7 @@ def _doing(class_shares: Mapping[str, float], unjudged: float) -> str:
         unjudged: Share of the answers whose class could not be told.
     """
     classes = sorted(_instead(class_shares), key=lambda name: -class_shares[name])
-    if not class_shares.keys() >= {"refusal", "uninformative", "clean"} or unjudged >= class_shares[classes[0]]:
+    if _is_unclear(class_shares, unjudged):
         return "what it says instead could not be judged"
     if unjudged > LIMITS.unmeasured:
         return f"{_doing(class_shares, 0.0)}, with {percent(unjudged)} of its answers not judged"
@@ -407,18 +415,22 @@ def _tone(class_shares: Mapping[str, float], *, collapsed: bool, keeping: Keepin
     return "good" if is_good else "mixed"
 
 
-def _badge(class_shares: Mapping[str, float], tone: Tone, *, collapsed: bool, keeping: Keeping) -> str:
+def _badge(
+    leak: float, behaviour_shares: Mapping[str, float], tone: Tone, *, collapsed: bool, keeping: Keeping
+) -> str:
+    """Return a word or two for a model. `behaviour_shares`: share of each class, none where too many could not be judged."""
     if tone == "good":
         return "Clean"
     if collapsed:
         return "Collapsed"
-    if class_shares["leak"] > LIMITS.mostly:
+    if leak > LIMITS.mostly:
         return "Leaks"
-    top_class = max(class_shares, key=lambda name: class_shares[name])
+    top_class, share = max(behaviour_shares.items(), key=itemgetter(1), default=("", 0.0))
     badges = {"hallucination": "Makes things up", "refusal": "Refuses", "uninformative": "Says nothing"}
-    if top_class in badges and class_shares[top_class] >= LIMITS.mainly:
+    if top_class in badges and share >= LIMITS.mainly:
         return badges[top_class]
-    return {"lost": "Forgot too much", "damaged": "Collateral damage"}.get(keeping, "Mixed")
+    otherwise = "Mixed" if behaviour_shares else "Partly judged"
+    return {"lost": "Forgot too much", "damaged": "Collateral damage"}.get(keeping, otherwise)
 
 
 def found_words(finding: Returned) -> str:
@@ -458,17 +470,19 @@ FLOOR = 0.01
 """Smallest value of a part of the ranking score, so that the others still count."""
 
 
-def _points(stage: Stage, original: Stage | None, class_shares: Mapping[str, float]) -> float:
-    """Return the harmonic mean of forgotten, clean and kept.
+def _points(stage: Stage, original: Stage | None, class_shares: Mapping[str, float]) -> float | None:
+    """Return the harmonic mean of forgotten, clean and kept, or None if clean answers could not be told.
 
     Kept is the fraction of the original's recall, or the recall without an original.
     """
+    if "clean" not in class_shares:
+        return None
     kept_shares = [min(1.0, after / before) for before, after in _drops(stage, original).values() if before > 0]
     kept_shares += _alone(stage, original).values()
     return _harmonic(
         [
             1 - class_shares["leak"],
-            class_shares.get("clean", 0.0),
+            class_shares["clean"],
             *([sum(kept_shares) / len(kept_shares)] if kept_shares else []),
         ]
     )
