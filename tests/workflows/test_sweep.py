@@ -321,17 +321,22 @@ def test_a_finished_cell_is_the_only_one_looked_at_again(grid, tmp_path, stubbed
 def test_a_wider_grid_finds_the_cells_of_the_one_before(grid, tmp_path):
     """Axes in another order, and one more whose first value is the default, name the folders differently."""
     out, base = tmp_path / "out", GRID.partition("axes:")[0] + "  method: npo\naxes:\n"
-    grid.write_text(f"{base}  seed: [0, 1]\n  method.beta: [0.5, 1.0]\n")
+    grid.write_text(f"{base}  seed: [0]\n  method.beta: [0.5, 1.0]\n")
     before = sweep.sweep(grid, out)
     grid.write_text(f"{base}  method.retain_weight: [0.0, 1.0]\n  method.beta: [0.5, 1.0]\n  seed: [0, 1]\n")
     done = (out / "done.txt").read_text().split()
     states = sweep.sweep(grid, out)
     assert set(done) <= set(states)
-    assert len(states) == 2 * len(before)
+    assert len(states) == 4 * len(before)
     assert not set((out / "done.txt").read_text().split()[len(done) :]) & set(done)
     compared = set((out / "compared.txt").read_text().split())
     assert compared == {name for name, state in states.items() if state == "done"}
     assert len({name.rpartition("-")[2] for name in states}) == len(states)
+    rows = json.loads((out / "index.json").read_text())
+    assert {label: sum(row["label"] == label for row in rows) for label in ("npo beta=0.5", "npo beta=1.0")} == {
+        "npo beta=0.5": 2,
+        "npo beta=1.0": 2,
+    }  # each with both of its seeds
 
 
 def write(file):

@@ -68,7 +68,7 @@ def sweep(
     require_launcher(launcher, jobs)
     parsed_grid, folder = read_grid(Path(grid), listed(plugins)), Path(out)
     atomic_write_text(folder / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
-    cells = under_known_names(parsed_grid.cells, folder)
+    cells = _under_known_labels(under_known_names(parsed_grid.cells, folder), folder)
     states = run_cells(cells, folder, launcher=launcher, jobs=jobs, slurm=parsed_grid.slurm)
     compare_done(folder, cells, parsed_grid.table)
     return states
@@ -84,6 +84,13 @@ def under_known_names(cells: Iterable[Cell], out: Path) -> list[Cell]:
         else replace(cell, name=name_by_hash.get(cell.name.rpartition("-")[2], cell.name))
         for cell in cells
     ]
+
+
+def _under_known_labels(cells: Sequence[Cell], out: Path) -> list[Cell]:
+    """Return the cells with the labels that finished ones were judged under, so that further seeds join their rows."""
+    jobs = {cell.label: out / "jobs" / f"{cell.name}.yaml" for cell in cells if _is_done(out, cell.name)}
+    labels = {label: str(config.read_mapping(job)["label"]) for label, job in jobs.items() if job.is_file()}
+    return [replace(cell, label=labels.get(cell.label, cell.label)) for cell in cells]
 
 
 def require_launcher(launcher: str, jobs: int) -> None:
