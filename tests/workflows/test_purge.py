@@ -528,6 +528,20 @@ def test_a_sequence_loses_requests_and_the_folders_named_after_them(tmp_path):
     assert left["settings"]["method"] == {"name": "prompt"}
 
 
+@pytest.mark.parametrize("place", ["", "adapters-npo", "adapters-npo/zyxada-1"])
+def test_rows_beside_an_adapter_that_sequences_share_go_with_it(tmp_path, place):
+    shared = tmp_path / "continual" / "adapters-npo"
+    write_run(shared / "zyxada-1")
+    rows = write(shared / "zyxada-1.request.json", '{"forget": ["zyxada"]}')
+    other = write(shared / "zyxbo-2.request.json", '{"forget": ["zyxbo"]}')
+    write_run(shared / "zyxbo-2")
+    listed = purge([tmp_path / "continual" / place])
+    assert [item.level for item in listed.removed if item.path == rows] == ["requests"]
+    purge([tmp_path / "continual" / place], apply=True)
+    assert not rows.exists()
+    assert other.exists() == (place == "adapters-npo/zyxada-1")
+
+
 def test_a_row_of_a_demo_takes_only_its_pictures(tmp_path):
     out = tmp_path / "demo"
     write(out / "demo.json", "{}")

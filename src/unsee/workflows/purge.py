@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from unsee import config
+from unsee.benchmarks.request import SUFFIX
 from unsee.config import RECORD, paths
 from unsee.config.paths import PURGES
 from unsee.config.retention import UNTIL_VERIFIED
@@ -363,6 +364,9 @@ class _Plan:
             )
         if base != root:
             yield from self._own_items(root)
+        rows = root.parent / f"{root.name}{SUFFIX}"  # beside an adapter that sequences share
+        if rows.is_file() and not self._takes(rows):
+            yield self._item(rows, root, *(kind for kind in FILES if kind.fits(Path(rows.name))))
 
     def _user_of(self, base: Path) -> str:
         """Return the name of a remaining run that was made from a base, or empty if there is none."""
