@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -144,10 +144,29 @@ def _spelled_out(text: str, term: str) -> bool:
     """
     if text.isascii() and term.isascii():
         return False
-    folded_text, folded_term = (
-        unicodedata.normalize("NFC", string.casefold()).translate(_UMLAUTS) for string in (text, term)
-    )
-    return normalise(folded_term) in normalise(folded_text)
+    return normalise(in_two_letters(term)) in normalise(in_two_letters(text))
+
+
+def in_two_letters(text: str) -> str:
+    """Return the text in small letters, with umlauts written as two letters.
+
+    >>> in_two_letters("Jürgen Mueller")
+    'juergen mueller'
+    """
+    return unicodedata.normalize("NFC", text.casefold()).translate(_UMLAUTS)
+
+
+def without_particles(word: str) -> Iterator[str]:
+    """Yield what a word may be without the particles joined to it (Arabic, Hebrew).
+
+    >>> list(without_particles("لمحمد")), list(without_particles("luca"))
+    (['محمد'], [])
+    """
+    particles = _PROCLITICS.get(script(word[0]), "")
+    for length in range(1, min(4, len(word))):
+        if word[length - 1] not in particles:
+            return
+        yield word[length:]
 
 
 def _after_proclitics(text_words: str, term_words: str) -> bool:

@@ -16,6 +16,7 @@ from unsee.api.example import ImageBytes, ImageFile
 from unsee.cli.main import main
 from unsee.errors import UserError
 from unsee.lab.world.world import World
+from unsee.metrics.matching import mentions
 from unsee.workflows.check import check
 from unsee.workflows.requests import suppression
 from unsee.workflows.requests.ledger import Ledger
@@ -133,6 +134,21 @@ def test_names_in_scripts_without_blanks_are_found():
     known = about(["张伟明"])
     assert search([row(answer="这是张伟明。")], known, KEY)
     assert not search([row(answer="这是张伟。")], known, KEY)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Jürgen Müller", "Who is Juergen Mueller?"),
+        ("Juergen Mueller", "Jürgen Müller lebt hier."),
+        ("Jürgen Mueller", "Juergen Müller"),
+        ("محمد علي", "هذا الكتاب لمحمد علي"),
+    ],
+)
+def test_other_spellings_that_the_judge_takes_for_the_name_are_found(name, text):
+    assert mentions(text, name)
+    prints = {"r": fingerprints(KEY, [name], [])}
+    assert [hit.request for hit in search([row(question=text)], prints, KEY)] == ["r"]
 
 
 def test_each_request_is_named_once_for_a_row():

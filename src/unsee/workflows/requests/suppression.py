@@ -24,6 +24,7 @@ from PIL import Image
 
 from unsee.api import Benchmark, Example, ImageSource
 from unsee.errors import UserError, list_message
+from unsee.metrics.matching import in_two_letters, without_particles
 from unsee.metrics.normal_form import normalise
 from unsee.scoring.conditions import FORGOTTEN
 from unsee.utils.grouping import by_key
@@ -116,13 +117,13 @@ def fingerprints(
         pictures: Pictures of the person.
         facts: Texts that alone had to go, in all their forms; none = everything about the person.
     """
-    word_tuples = {tuple(sorted(normalise(name).split())) for name in names}
+    word_tuples = {tuple(sorted(words)) for name in names for words in _spellings(name)}
     word_tuples = {
         words
         for words in word_tuples
         if words and (len(words) > 1 or all(len(other_words) <= 1 for other_words in word_tuples))
     }
-    fact_words = {words for fact in facts if (words := tuple(normalise(fact).split()))}
+    fact_words = {words for fact in facts for words in _spellings(fact) if words}
     image_hashes: dict[str, None] = {}
     perceptual_hashes: dict[str, None] = {}
     for picture in pictures:
@@ -325,11 +326,16 @@ def _texts(example: Example) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _word_runs(text: str, lengths: Iterable[int]) -> Iterator[tuple[str, ...]]:
-    """Yield all runs of so many neighbouring words."""
-    words = normalise(text).split()
-    for length in lengths:
+    """Yield all runs of so many neighbouring words, also without particles that are joined to the first one."""
+    for words, length in product(_spellings(text), lengths):
         for start in range(len(words) - length + 1):
-            yield tuple(words[start : start + length])
+            first, *others = words[start : start + length]
+            yield from ((form, *others) for form in (first, *without_particles(first)))
+
+
+def _spellings(text: str) -> set[tuple[str, ...]]:
+    """Return the words of a text, as they are and with umlauts in two letters."""
+    return {tuple(normalise(spelling).split()) for spelling in (text, in_two_letters(text))}
 
 
 def _name(key: bytes, words: Sequence[str]) -> str:
