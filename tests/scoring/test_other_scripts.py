@@ -1,5 +1,7 @@
 """Answers in a script in which their reference is not given: missing with the reason, neither forgotten nor wrong."""
 
+# ruff: noqa: RUF001 - scripts other than Latin
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -148,7 +150,9 @@ def test_what_the_question_says_cannot_be_given_away(text):
 
 
 def test_a_name_too_short_to_be_looked_for_in_reasoning_is_not_absent():
-    chain = replace(row(Kind.CHAIN, "Reasoning: This is Wu. Answer: Wu.", chain="This is Wu."), private={"name": ("Wu",)})
+    chain = replace(
+        row(Kind.CHAIN, "Reasoning: This is Wu. Answer: Wu.", chain="This is Wu."), private={"name": ("Wu",)}
+    )
     found = score([chain], VOCABULARY)["forget.ril"]
     assert (found.value, found.n) == (None, 0)
     assert found.why == "the private strings for 1 answers are too short to be looked for in reasoning"

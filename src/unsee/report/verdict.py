@@ -415,9 +415,7 @@ def _tone(class_shares: Mapping[str, float], *, collapsed: bool, keeping: Keepin
     return "good" if is_good else "mixed"
 
 
-def _badge(
-    leak: float, behaviour_shares: Mapping[str, float], tone: Tone, *, collapsed: bool, keeping: Keeping
-) -> str:
+def _badge(leak: float, behaviour_shares: Mapping[str, float], tone: Tone, *, collapsed: bool, keeping: Keeping) -> str:
     """Return a word or two for a model. `behaviour_shares`: share of each class, none where too many could not be judged."""
     if tone == "good":
         return "Clean"

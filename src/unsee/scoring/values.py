@@ -15,8 +15,8 @@ from unsee.metrics.choice import choice, choice_correct
 from unsee.metrics.degeneration import Limits, degenerate, ngram_entropy, rep_n
 from unsee.metrics.exact import cloze_match, comparable, exact_match, only_match
 from unsee.metrics.grounding import claims, grounding
-from unsee.metrics.likelihood import answer_probability, option_probability, picks
 from unsee.metrics.language import english
+from unsee.metrics.likelihood import answer_probability, option_probability, picks
 from unsee.metrics.matching import can_leak, contains, leaked_facts, unreadable
 from unsee.metrics.mmubench import diversity, has_target_as_released, target_forms, target_gone
 from unsee.metrics.names import has_name, hidden_names, known_names
