@@ -11,13 +11,18 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub.errors import HFValidationError
 
-from unsee import evaluate, forget, push
+from unsee import config, evaluate, forget, push
+from unsee.api import Kind
 from unsee.cli import main
+from unsee.data.fingerprint import fingerprint
+from unsee.data.open import open_benchmark
+from unsee.data.splits import Narrowed
 from unsee.errors import UserError
-from unsee.exporting import private_search
+from unsee.exporting import export, private_search
 from unsee.models import model_card
 from unsee.testing.tiny import save_tiny
 from unsee.utils.markdown import code
+from unsee.utils.parsing import read_object
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}
@@ -55,6 +60,22 @@ def run(tmp_path_factory):
     out = forget(base, EXAMPLE, "ga", tmp_path_factory.mktemp("machine-of-somebody") / "ga", training=SHORT)
     evaluate(out, EXAMPLE, out, limit=2, max_new_tokens=4)
     return out
+
+
+def test_scores_are_published_under_the_data_that_they_were_measured_on(run, tmp_path):
+    """They stood under the hash of the data that the model was unlearned on."""
+    folder, other = tmp_path / "run", Narrowed(open_benchmark(EXAMPLE), lambda row: row.kind is Kind.NAME)
+    shutil.copytree(run, folder)
+    own_hash, other_hash = config.data_hash_of(folder), fingerprint(other)
+    assert read_object(run / "judged.json")["data"] == own_hash
+    assert f"name: data {own_hash[:16]}" in model_card.card(folder)
+    evaluate(folder, other, folder, limit=1, max_new_tokens=4, progress=False)
+    card = model_card.card(folder)
+    assert f"Measured on other data (hash `{other_hash[:16]}`)" in card
+    assert f"name: data {other_hash[:16]}" in card
+    assert f"name: data {own_hash[:16]}" not in card
+    [log] = export(folder, "inspect", tmp_path / "log")
+    assert read_object(log)["eval"]["dataset"]["name"] == f"data {other_hash[:16]}"
 
 
 def test_an_adapter_goes_up_private_without_answers_images_or_paths(run):

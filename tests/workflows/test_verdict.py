@@ -219,6 +219,54 @@ def test_an_evaluation_does_not_clear_a_batch_whose_earlier_people_are_given_awa
     require_silent(folder)
 
 
+def judged_into(folder, scores=None, **judged):
+    """Put an evaluation without a leak into a run folder, with other scores or a judged.json of its own if given."""
+    for file in make_run(folder.parent / "judged", "pubg").iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            file.rename(folder / file.name)
+    if scores is not None:
+        (folder / "scores.json").write_text(json.dumps(scores))
+    if judged:
+        (folder / "judged.json").write_text(json.dumps(judged))
+
+
+NOT_JUDGED = {"unseen.leak": {"value": None, "n": 0, "why": "no private strings"}}
+
+
+def test_a_model_whose_leak_was_not_measured_is_not_handed_on(finished):
+    folder = finished("pubg")
+    judged_into(folder, NOT_JUDGED)
+    with pytest.raises(UserError, match=r"is not known to be silent: was not asked about the people to forget. Give --anyway"):
+        require_silent(folder)
+
+
+@pytest.mark.parametrize("leaks", ["yes", "no"])
+def test_an_evaluation_that_could_not_tell_replaces_no_verdict(finished, leaks):
+    folder = finished("pubg")
+    stored = {"leaks": leaks, "sentence": f"leaks: {leaks}", "questions": 9}
+    run = config.read(folder / "run.yaml")
+    config.write(folder / "run.yaml", run, record={}, result={"steps": 3, "verdict": stored})
+    judged_into(folder, NOT_JUDGED)
+    assert verdict_of(folder).sentence == f"leaks: {leaks}"
+    if leaks == "yes":
+        with pytest.raises(UserError, match="still leaks: leaks: yes"):
+            require_silent(folder)
+
+
+def test_an_evaluation_on_other_data_does_not_count_in_the_verdict(finished, capsys):
+    folder = finished("pubg")
+    run = config.read(folder / "run.yaml")
+    config.write(folder / "run.yaml", run, record={"data_hash": "own"}, result={"steps": 3})
+    judged_into(folder, data="another")
+    assert verdict_of(folder) is None
+    assert f"{folder}: its evaluation is on other data than it was unlearned on" in capsys.readouterr().err
+    with pytest.raises(UserError, match="was never judged"):
+        require_silent(folder)
+    for judged in ({"data": "own"}, {}):  # {}: of an older version, which did not note the data
+        (folder / "judged.json").write_text(json.dumps(judged))
+        require_silent(folder)
+
+
 def test_a_run_that_nobody_judged_is_not_handed_on(finished, tmp_path, capsys):
     folder = finished("pubg")
     assert main.main(["export", str(folder), "--to", "merged", "--out", str(tmp_path / "x")]) == 2

@@ -242,6 +242,16 @@ def data_hash_of(folder: Path) -> str:
     return str(values.get("data_hash") or "") if isinstance(values, Mapping) else ""
 
 
+def other_data_judged(folder: Path) -> str:
+    """Return the hash of the data that a run was judged on if it was unlearned on others, else empty.
+
+    Evaluations by older versions record no data: they count as those of the run's.
+    """
+    file = folder / "judged.json"
+    judged_hash = str(read_object(file).get("data") or "") if file.is_file() else ""
+    return judged_hash if judged_hash != data_hash_of(folder) else ""
+
+
 def changed_data(folder: Path) -> str:
     """Return the note on a run whose data are not those that it was made with."""
     return (

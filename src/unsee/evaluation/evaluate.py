@@ -20,6 +20,7 @@ from unsee.api.fast_paths import FAST, Engine, Name, engine_named
 from unsee.api.request import Backend, Decoding
 from unsee.config import EvalConfig, paths
 from unsee.config.plugins import naming_plugins
+from unsee.data.fingerprint import fingerprint
 from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
@@ -94,7 +95,8 @@ def evaluate(
     settings = (settings or EvalConfig()).changed(changes)
     batch_size = settings.batch_size
     out = Path(out)
-    benchmark = only(as_benchmark(data), settings.split)
+    whole_data = as_benchmark(data)
+    benchmark = only(whole_data, settings.split)
     vocabulary = _with_measures(benchmark.vocabulary(), settings.measures)
     clip = _clip(settings.clip) if settings.clip else None
     examples = _chosen(benchmark.examples("eval"), settings)
@@ -102,7 +104,7 @@ def evaluate(
         folder_of(model)  # before a gold model is judged
     resolved_engine = _engine(model, engine)
     gold_folder = (
-        None if not settings.gold else _gold_run(settings, benchmark, out, seed, resolved_engine, progress=progress)
+        None if not settings.gold else _gold_run(settings, whole_data, out, seed, resolved_engine, progress=progress)
     )
     gold_responses = None if gold_folder is None else _golden(gold_folder)
     if gold_responses is not None:
@@ -143,9 +145,7 @@ def evaluate(
         if processes.is_main():
             if clip is not None:
                 atomic_write_jsonl(out / RESPONSES, (response.to_json() for response in responses))
-            atomic_write_json(
-                out / JUDGED, {**judged_facts, **({} if settings.split == "all" else {"split": settings.split})}
-            )
+            atomic_write_json(out / JUDGED, {**judged_facts, **_data_facts(whole_data, settings.split, out)})
             _write(scores, out)
             _note_steering(backend, out)
         processes.barrier()
@@ -239,8 +239,7 @@ def _gold_run(
             f"The gold model is judged in {folder}, which is a run of another model. Judge it elsewhere (`unsee eval --model {gold} "
             "--likelihood --out DIR`), and give that folder as --gold."
         )
-    # `benchmark` is already restricted to the split
-    gold_settings = replace(settings, gold=None, likelihood=True, clip=None, split="all")
+    gold_settings = replace(settings, gold=None, likelihood=True, clip=None)
     stage = builtin.STAGES.get(gold, "gold")
     evaluate(gold, benchmark, folder, gold_settings, stage=stage, seed=seed, progress=progress, engine=engine)
     return folder
@@ -272,6 +271,14 @@ def _judged_facts(
         "decoding": {"max_new_tokens": decoding.max_new_tokens, "backend": decoding.backend},
         "gold": _gold_facts(gold, gold_responses),
         "rules": rules(),
+    }
+
+
+def _data_facts(benchmark: Benchmark, split: str, out: Path) -> dict[str, str]:
+    """Return the part of the questions asked, and beside a run the hash of the data that it was judged on."""
+    return {
+        **({} if split == "all" else {"split": split}),
+        **({"data": fingerprint(benchmark)} if config.data_hash_of(out) else {}),
     }
 
 

@@ -81,8 +81,9 @@ def _about(run: Path, responses: Sequence[Response]) -> dict[str, Any]:
     run_record = config.read(record_file) if record_file.is_file() else config.Run()
     stage = next((row.stage for row in responses), "model")
     metadata = {"method": run_record.method, "seed": run_record.seed, "base": Path(run_record.model).name}
+    other_data = config.other_data_judged(run)
     return {
-        "data": Path(run_record.data).name or "data",
+        "data": f"data {other_data[:16]}" if other_data else Path(run_record.data).name or "data",
         "model": f"unsee/{stage}",
         "metadata": metadata if run_record.method else {},
     }

@@ -55,12 +55,12 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
     adapter = run_settings["training"].get("tune") == "lora" and not whole
     adapter = adapter and (run / "model" / "adapter_config.json").exists()
     lines = [
-        _head(run_settings, run / "scores.json", adapter=adapter),
+        _head(run_settings, run, adapter=adapter),
         "# An unlearned vision-language model",
         "",
         *_origin_lines(run_settings, sidecar),
         *_requests((run_settings.get("result") or {}).get("requests", {})),
-        *_scores(run / "scores.json"),
+        *_scores(run),
         *_loading(run_settings, run / "model", adapter=adapter),
         *_conditions(sidecar, adapter=adapter),
         "## Limits",
@@ -85,10 +85,11 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     return finite({name: _public(value) for name, value in settings.items()})
 
 
-def _head(run_settings: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
-    """Return the metadata for the hub, with scores in `model-index` and the hash of the data."""
+def _head(run_settings: Mapping[str, Any], run: Path, *, adapter: bool) -> str:
+    """Return the metadata for the hub, with scores in `model-index` and the hash of the data judged."""
     base = str(run_settings["model"])
-    results = _results(scores, f"data {_record_facts(run_settings)['data_hash']}")
+    data_hash = config.other_data_judged(run)[:16] or _record_facts(run_settings)["data_hash"]
+    results = _results(run / "scores.json", f"data {data_hash}")
     data = ModelCardData(
         base_model=base if _is_hub_id(base) else None,
         library_name="peft" if adapter else "transformers",
@@ -173,7 +174,8 @@ def _public(value: Any) -> Any:
     return f"{len(value)} given, not shown" if isinstance(value, Mapping) and value else value
 
 
-def _scores(file: Path) -> Iterator[str]:
+def _scores(run: Path) -> Iterator[str]:
+    file = run / "scores.json"
     yield "## Scores"
     yield ""
     rows = _rows(read_object(file)) if file.exists() else []
@@ -181,6 +183,8 @@ def _scores(file: Path) -> Iterator[str]:
         yield "None yet: `unsee eval --model RUN --data DATA --out RUN` measures them and writes them here."
         yield ""
         return
+    if other_data := config.other_data_judged(run):
+        yield f"Measured on other data (hash `{other_data[:16]}`) than it was unlearned on."
     yield "Means over entities with 95 % bootstrap intervals; n answers."
     yield ""
     yield table(("role", "score", "value", "interval", "n"), rows)

@@ -22,6 +22,7 @@ from unsee.report.fulfilled import told_elsewhere
 from unsee.report.read import Stage, read_run
 from unsee.report.summary import judged_role, told_share
 from unsee.report.verdict import LIMITS, Verdict, judge, percent
+from unsee.utils.terminal import note_once
 
 QUESTIONS: Final = 8
 """Questions per role and kind in the sample."""
@@ -103,7 +104,8 @@ def _stage(folder: Path) -> Stage:
 def verdict_of(folder: Path | str) -> Outcome | None:
     """Return the outcome of an evaluation, else of a sample, or None if never judged.
 
-    A batch of deletion requests that leaks goes on leaking: its evaluation asks nothing about the people of earlier batches.
+    An evaluation that could not tell, or was made on other data than the run's, replaces no earlier verdict. A batch of deletion
+    requests that leaks goes on leaking: its evaluation asks nothing about the people of earlier batches.
     """
     folder = Path(folder)
     result = config.result_of(folder)
@@ -114,11 +116,15 @@ def verdict_of(folder: Path | str) -> Outcome | None:
     is_judged = (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file()
     if not is_judged or ("requests" in result and stored_outcome is not None and stored_outcome.leaks == "yes"):
         return stored_outcome
-    return _outcome(_stage(folder), None, config.read(folder / RECORD), steps=result.get("steps"))
+    if config.other_data_judged(folder):
+        note_once(f"{folder}: its evaluation is on other data than it was unlearned on, and does not count in its verdict.")
+        return stored_outcome
+    outcome = _outcome(_stage(folder), None, config.read(folder / RECORD), steps=result.get("steps"))
+    return stored_outcome if stored_outcome is not None and outcome.leaks == "unknown" else outcome
 
 
 def require_silent(folder: Path | str) -> None:
-    """Raise if a finished run still leaks or was never judged in full.
+    """Raise unless a finished run was judged in full and found not to leak.
 
     Called before its model is handed on.
 
@@ -138,8 +144,9 @@ def require_silent(folder: Path | str) -> None:
             f"{folder} was never judged, so nobody knows what it still says. Run `unsee eval --model {folder}` "
             "first, or give --anyway."
         )
-    if outcome.leaks == "yes":
-        raise UserError(f"{folder} still leaks: {outcome.sentence}. Give --anyway to hand it on all the same.")
+    if outcome.leaks != "no":
+        finding = "still leaks" if outcome.leaks == "yes" else "is not known to be silent"
+        raise UserError(f"{folder} {finding}: {outcome.sentence}. Give --anyway to hand it on all the same.")
 
 
 def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | None) -> Outcome:

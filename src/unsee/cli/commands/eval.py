@@ -109,7 +109,8 @@ def _tell_of_other_data(benchmark: Benchmark, data: str, folder: Path, *, change
         print_remark(config.changed_data(folder))
     else:
         print_remark(
-            f"The scores in {folder} become those on {data}, which differ from the data it was unlearned on. Another --out keeps them apart."
+            f"The scores in {folder} become those on {data}, which differ from the data it was unlearned on, and do not "
+            "count in its verdict. Another --out keeps them apart."
         )
 
 

@@ -18,7 +18,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retain-logs-path", metavar="P", help="for open-unlearning: EVAL.json or run folder of the retrained model"
     )
-    parser.add_argument("--anyway", action="store_true", help="also a model that still leaks, or was never judged")
+    parser.add_argument("--anyway", action="store_true", help="also a model that still leaks, or whose leak was never measured")
     parser.add_argument(
         "--benchmark", default="", metavar="NAME", help="for lmms-eval and vlmevalkit: layout of the data"
     )
