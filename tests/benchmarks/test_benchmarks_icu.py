@@ -86,6 +86,29 @@ def test_kinds_answers_and_private_values(place):
     assert opened(place).vocabulary().facts["diagnosis"] == ("gout", "asthma")
 
 
+def with_row(place, **cells):
+    """Change the multiple choice about the first profile."""
+    write_rows(place, "qa", [row | (cells if row["id"] == "0b" else {}) for row in read_rows(place, "qa")])
+    (row,) = [row for row in opened(place, task=1).examples("train") if row.id == "0b"]
+    return row
+
+
+def test_a_multiple_choice_shows_its_options_unless_it_does_already(tmp_path):
+    build(tmp_path)
+    shown = "Which?\nA: gout\nB: none of these\nC: scurvy\nD: 1"
+    assert with_row(tmp_path).question == shown
+    assert with_row(tmp_path, question=shown).question == shown
+
+
+def test_options_that_are_letters_are_known_by_their_text(tmp_path):
+    build(tmp_path)
+    groups = ["O", "A", "B", "AB"]
+    assert [with_row(tmp_path, options=groups, answer=group).answer for group in groups] == ["A", "B", "C", "D"]
+    assert with_row(tmp_path, options=["gout", "asthma"], answer="B. asthma").answer == "B"
+    with pytest.raises(UserError, match="has the letter of option B and the text of A"):
+        with_row(tmp_path, options=["gout", "asthma"], answer="B. gout")
+
+
 def test_the_order_is_a_function_of_its_seed(place):
     assert opened(place, order_seed=3).tasks() == opened(place, order_seed=3).tasks() != opened(place).tasks()
     assert sorted(opened(place, order_seed=3).tasks()) == sorted(opened(place).tasks())

@@ -452,14 +452,27 @@ class TestLmmsEval:
                 assert images == ([example.image.load().tobytes()] if example.image else [])
         assert "text.parquet" in task["unsee_my_people_text.yaml"].read_text()
 
-    def test_rows_hold_the_text_of_the_right_option_and_what_must_not_be_said(self):
+    def test_rows_hold_the_letter_of_the_right_option_and_what_must_not_be_said(self):
         asked = person("ada", Role.FORGET)
         choice = replace(asked, kind=Kind.CHOICE, question="Who is it, Lovell?", options=("Bo", "Ada"), answer="B")
         row = lmms_eval._row(choice)
-        assert (row["answer"], row["options"]) == ("Ada", ["Bo", "Ada"])
+        assert (row["answer"], row["options"]) == ("B", ["Bo", "Ada"])
         assert row["private"] == ["Ada Lovell", "baker", "Lisbon"]  # the question itself says Lovell
         assert lmms_eval._row(replace(asked, role=Role.RETAIN))["private"] == []
-        assert lmms_eval._row(replace(choice, answer="Ada"))["answer"] == "Ada"
+        assert lmms_eval._row(replace(choice, answer="Ada"))["answer"] == "B"
+
+    @pytest.mark.parametrize(("text", "value"), [("B", 1.0), ("A", 0.0)])
+    def test_options_that_are_letters_do_not_change_which_is_right(self, functions, text, value):
+        asked = replace(person("ada", Role.RETAIN), kind=Kind.CHOICE, options=("O", "A", "B", "AB"), answer="B")
+        assert functions.process_results(lmms_eval._row(asked), [text])["retain_right"] == value
+
+    def test_a_choice_whose_reference_names_no_option_is_not_measured(self, functions):
+        asked = replace(person("ada", Role.RETAIN), kind=Kind.CHOICE, options=("Bo", "Ada"), answer="nobody")
+        assert functions.process_results(lmms_eval._row(asked), ["A"]) == {"retain_empty": 0.0}
+
+    def test_a_name_that_the_question_says_with_a_case_ending_is_not_asked_for(self):
+        asked = replace(person("ada", Role.FORGET), question="Что ты знаешь о Москве?", private={"city": ("Москва",)})
+        assert lmms_eval._row(asked)["private"] == []
 
     def test_a_role_whose_questions_say_all_that_is_private_has_no_number_of_leaks(self):
         asked = replace(person("ada", Role.FORGET), question="Is Ada Lovell this?", private={"name": ("Ada Lovell",)})
@@ -621,7 +634,7 @@ class TestVLMEvalKit:
 
     def test_every_letter_that_data_may_use_is_an_option(self, tmp_path):
         many = replace(choices()[0], options=tuple(f"name {number}" for number in range(26)), answer="Z")
-        assert lmms_eval._row(many)["answer"] == "name 25"
+        assert lmms_eval._row(many)["answer"] == "Z"
         vlmevalkit._write([many], tmp_path / "x.tsv", letters=ascii_uppercase)
         assert [table(tmp_path / "x.tsv")[0][name] for name in ("A", "Z", "answer")] == ["name 0", "name 25", "Z"]
 

@@ -4,8 +4,8 @@ ICU-Bench (arXiv 2605.05938) has published neither data nor schema: this layout 
 protocol, and never to be reported as ICU-Bench. A folder with (each `.jsonl`, `.json`, `.csv` or `.parquet`)
 
 - `profiles`: `id`, `domain`, `fields` = {"name": ..., "diagnosis": ...} (private values; a list = several spellings);
-- `qa`: `id`, `profile`, `image` (path, list of pages, or nothing: text only), `view`, `question`, `answer`, `type` (mcq, cloze, short,
-  open), `options`, `field`, `split` (train, test or nothing);
+- `qa`: `id`, `profile`, `image` (path, list of pages, or nothing: text only), `view`, `question`, `answer` (of mcq: the text of an option,
+  else its letter), `type` (mcq, cloze, short, open), `options`, `field`, `split` (train, test or nothing);
 - `requests.json` = {"requests": [{"id": "r1", "entities": ["p1", "p2"]}, ...], "retain": ["p9", ...]}, as `unsee continual` reads it;
   without it the profiles are cut into requests;
 - `general` (optional): `id`, `image`, `question`, `answer`.
@@ -29,6 +29,7 @@ from PIL import Image
 
 from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, ImageSource, Kind, Role, Vocabulary
+from unsee.data.cells import with_options
 from unsee.data.people import vocabulary_of
 from unsee.data.records import Gathered, Record, RecordBenchmark, named_table
 from unsee.data.tables import SUFFIXES, read_rows
@@ -225,6 +226,7 @@ class ICU(RecordBenchmark):
             answer=_letter(row.text("answer"), options) if kind is Kind.CHOICE else row.text("answer"),
             fact=row.optional("field"), private=self._profiles[profile],
         )  # fmt: skip
+        example = with_options(example)
         if kind is Kind.FACT and (not example.fact or example.fact == "name"):
             example = replace(example, kind=Kind.NAME if example.fact else Kind.OPEN)
         if profile not in self._forget | self._retain:
@@ -278,12 +280,17 @@ def _allowed_value(row: Record, name: str, allowed_words: Sequence[str]) -> str:
 
 
 def _letter(answer: str, options: Sequence[str]) -> str:
-    """Return the letter of the right option, from a letter or its text."""
+    """Return the letter of the right option, from its exact text, else from a letter with or without the text."""
     if len(options) < 2:
         raise UserError(f"a question of type mcq needs options, got {options!r}.")
-    right_letter = choice(answer, tuple(options)) or next(
-        (letter for letter, text in zip(ascii_uppercase, options, strict=False) if text == answer), ""
-    )
+    letter_of = dict(zip(options, ascii_uppercase, strict=False))
+    if answer in letter_of:  # before letters, since options may be letters: blood groups O, A, B, AB
+        return letter_of[answer]
+    right_letter = choice(answer, tuple(options))
     if not right_letter:
         raise UserError(f"the answer {answer!r} is none of the options {', '.join(options)}.")
+    if (other_letter := letter_of.get(answer.partition(" ")[2].strip(), right_letter)) != right_letter:
+        raise UserError(
+            f"the answer {answer!r} has the letter of option {right_letter} and the text of {other_letter}. Write one of them."
+        )
     return right_letter

@@ -60,7 +60,7 @@ def example_of(number: int, raw_cells: Mapping[str, Any], folder: Path) -> tuple
     )
     _demand(example, _SPLITS[split])
     _require_plain(example)
-    return _with_options(example), _SPLITS[split]
+    return with_options(example), _SPLITS[split]
 
 
 def _demand(example: Example, split: str) -> None:
@@ -104,7 +104,7 @@ def _require_distinct(options: Sequence[str]) -> None:
         raise UserError(f"options {' and '.join(duplicates)} are the same; write another text or leave the row out.")
 
 
-def _with_options(example: Example) -> Example:
+def with_options(example: Example) -> Example:
     """Append the options to a multiple-choice question, unless it lists them already."""
     if example.kind is not Kind.CHOICE or _lists(example.question, example.options):
         return example

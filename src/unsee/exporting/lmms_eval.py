@@ -30,7 +30,8 @@ from unsee.config.plugins import naming_plugins
 from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.metrics.matching import contains
+from unsee.metrics.choice import choice
+from unsee.metrics.matching import mentions
 from unsee.utils.files import atomic_write_text, atomic_writer
 
 DATA: Final = "data.parquet"
@@ -173,7 +174,7 @@ def _row(example: Example) -> dict[str, Any]:
         "kind": example.kind.value,
         "entity": example.entity,
         "question": example.question,
-        "answer": example.options[ascii_uppercase.index(example.answer)] if by_letter(example) else example.answer,
+        "answer": right_letter(example) if example.kind is Kind.CHOICE else example.answer,
         "options": list(example.options) if example.kind is Kind.CHOICE else [],
         "private": [form for _, form in private],
         "private_facts": [fact for fact, _ in private],
@@ -181,16 +182,19 @@ def _row(example: Example) -> dict[str, Any]:
     }
 
 
-def by_letter(example: Example) -> bool:
-    """Tell whether the answer of a multiple choice is a letter, not the text of an option."""
-    letters = ascii_uppercase[: len(example.options)]
-    return example.kind is Kind.CHOICE and len(example.answer) == 1 and example.answer in letters
+def right_letter(example: Example) -> str:
+    """Return the letter of the right option of a multiple choice, or empty if the answer names none of them."""
+    if example.answer in tuple(ascii_uppercase[: len(example.options)]):
+        return example.answer
+    if example.answer in example.options:
+        return ascii_uppercase[example.options.index(example.answer)]
+    return choice(example.answer, example.options)
 
 
 def _private(example: Example) -> Iterator[tuple[str, str]]:
     """Yield fact and form of what must not be disclosed, except what the question states."""
     for fact, forms in example.private.items() if example.role in OF_TARGETS else ():
-        yield from ((fact, form) for form in forms if not contains(example.question, form))
+        yield from ((fact, form) for form in forms if not mentions(example.question, form))
 
 
 def png(image: Any) -> bytes:

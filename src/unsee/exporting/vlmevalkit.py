@@ -20,8 +20,7 @@ from typing import Any
 
 from unsee.api import Example, Kind
 from unsee.errors import UserError
-from unsee.exporting.lmms_eval import by_letter, open_source, png
-from unsee.metrics.choice import choice
+from unsee.exporting.lmms_eval import open_source, png, right_letter
 from unsee.utils.files import atomic_writer
 from unsee.utils.terminal import note
 
@@ -36,7 +35,7 @@ def write_tables(source: Path | str, out: Path, *, benchmark: str = "") -> list[
     """
     dataset = open_source(source, benchmark)
     with_image = [example for example in dataset.examples("eval") if example.image is not None]
-    exportable = [example for example in with_image if example.kind is not Kind.CHOICE or _letter(example)]
+    exportable = [example for example in with_image if example.kind is not Kind.CHOICE or right_letter(example)]
     if len(exportable) < len(with_image):
         note(
             f"{len(with_image) - len(exportable)} multiple choices are left out: their answer names none of the options."
@@ -80,16 +79,9 @@ def _rows(examples: Iterable[Example], letters: str) -> Iterable[dict[str, Any]]
             "image": base64.b64encode(png(image)).decode() if image_index == index else image_index,
             "question": example.question,
             **dict(zip(letters, example.options, strict=False)),
-            "answer": _letter(example) if letters else example.answer,
+            "answer": right_letter(example) if letters else example.answer,
             "category": example.role.value,
             "kind": example.kind.value,
             "entity": example.entity,
             "id": example.id,
         }
-
-
-def _letter(example: Example) -> str:
-    """Return the letter of the right option, or "" if the answer names none of the options."""
-    if not by_letter(example) and example.answer in example.options:
-        return ascii_uppercase[example.options.index(example.answer)]
-    return choice(example.answer, example.options)
