@@ -214,6 +214,31 @@ class TestOpenUnlearning:
         found = open_unlearning.forget_quality(logs(enumerate((1.0, 2.0, 3.0, 4.0))), open_unlearning.read(file))
         assert found["agg_value"] == pytest.approx(0.028571, abs=1e-6)
 
+    @pytest.mark.parametrize(
+        ("own", "retain", "same"),
+        [
+            (["a0", "a1"], ["a1", "a0"], True),
+            (["a0", "a1"], ["b0", "b1"], False),
+            (["a0", "a1"], ["a0"], False),
+            (["a0", "a1"], [None, None], True),  # an EVAL.json of open-unlearning, which has no ids
+            (["a0", "a1"], [None], False),
+        ],
+    )
+    def test_forget_quality_compares_the_same_questions(self, own, retain, same):
+        def logs(ids):
+            entries = {str(n): {"score": n + 0.5, **({"id": row} if row else {})} for n, row in enumerate(ids)}
+            return {"forget_truth_ratio": {"agg_value": 0.5, "value_by_index": entries}}
+
+        quality = open_unlearning.forget_quality(logs(own), logs(retain))
+        assert (quality["agg_value"] is not None) is same
+        assert same or "are about different questions" in quality["why"]
+
+    @pytest.mark.parametrize("score", [math.nan, math.inf])
+    def test_truth_ratios_that_are_not_finite_are_damaged(self, score):
+        logs = {"forget_truth_ratio": {"agg_value": 0.5, "value_by_index": {"0": {"score": score}}}}
+        with pytest.raises(UserError, match="forget_truth_ratio of this run is damaged"):
+            open_unlearning.forget_quality(logs, logs)
+
     @pytest.mark.parametrize("entries", [{"0": {}}, {"0": {"score": None}}, {"0": 0.5}, [0.5], None])
     def test_truth_ratios_that_are_damaged_are_named(self, entries):
         retain = {"forget_truth_ratio": {"agg_value": 0.5} | ({"value_by_index": entries} if entries else {})}
@@ -334,6 +359,17 @@ class TestExperiments:
         assert found.retain_logs_path == "saves/eval/retain90/TOFU_EVAL.json"
         assert [remark.partition("=")[0] for remark in found.remarks] == ["gamma", "delta"]
         assert config.Run.from_mapping(run.to_mapping()) == run
+
+    def test_what_is_not_converted_is_said(self):
+        arguments = {
+            **{"warmup_ratio": 0.1, "label_smoothing_factor": 0.2, "fp16": True, "optim": "paged_lion_32bit"},
+            **{"max_steps": -1, "logging_steps": 5, "eval_strategy": "epoch", "save_only_model": True, "adam_beta1": None},
+        }
+        experiment = {"trainer": {"handler": "NPO", "args": arguments}, "forget_split": "forget10", "mode": "unlearn"}
+        found = open_unlearning_import._import_experiment(experiment, model="m", data="d")
+        assert found.run.training == {"tune": "full", "stop": "never"}
+        names = {remark.partition("=")[0] for remark in found.remarks}
+        assert names == {"warmup_ratio", "label_smoothing_factor", "fp16", "optim", "forget_split"}
 
     def test_overrides_of_its_command_line(self):
         words = ["trainer=GradDiff", "trainer.method_args.retain_loss_type=KL", "trainer.args.learning_rate=1e-4"]

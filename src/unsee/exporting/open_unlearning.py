@@ -89,17 +89,31 @@ def forget_quality(logs: Mapping[str, Metric], retain: Mapping[str, Metric] | No
     if not own_ratios or not retain_ratios:
         owner = "retain_logs_path" if own_ratios else "this run"
         return {"agg_value": None, "why": f"{TRUTH} of {owner} has no value for any question"}
-    return {"agg_value": ks_pvalue(own_ratios, retain_ratios)}
+    if not _same_questions(own_ratios, retain_ratios):
+        return {
+            "agg_value": None,
+            "why": f"{TRUTH} of this run and of retain_logs_path are about different questions: judge both models on the same data",
+        }
+    return {"agg_value": ks_pvalue(*([ratio for _, ratio in ratios] for ratios in (own_ratios, retain_ratios)))}
 
 
-def _truth_ratios(metrics: Mapping[str, Metric], owner: str) -> list[float]:
-    """Return the truth ratio of each question.
+def _same_questions(*ratios: Sequence[tuple[str, float]]) -> bool:
+    """Tell whether two lists are about the same questions. Without ids, as open-unlearning writes them, equal numbers are."""
+    own_ids, retain_ids = (sorted(row_id for row_id, _ in pairs) for pairs in ratios)
+    return len(own_ids) == len(retain_ids) and (own_ids == retain_ids or not all((*own_ids, *retain_ids)))
+
+
+def _truth_ratios(metrics: Mapping[str, Metric], owner: str) -> list[tuple[str, float]]:
+    """Return id, empty if there is none, and truth ratio of each question.
 
     Raises:
         UserError: The metric is damaged.
     """
     try:
-        ratios = [float(entry["score"]) for entry in metrics[TRUTH]["value_by_index"].values()]
+        entries = metrics[TRUTH]["value_by_index"].values()
+        ratios = [(str(entry.get("id", "")), float(entry["score"])) for entry in entries]
+        if not all(math.isfinite(ratio) for _, ratio in ratios):
+            raise ValueError("a score is not finite")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f'{TRUTH} of {owner} is damaged: expected {{"value_by_index": {{"0": {{"score": ...}}}}}} ({error!r:.100}). '

@@ -61,8 +61,15 @@ _TRAINING: Final = {
     "gradient_checkpointing": "gradient_checkpointing",
     "report_to": "report_to",
 }
-
-
+_IRRELEVANT: Final = re.compile(
+    r"(per_device_)?eval_\w+|logging_\w+|save_\w+|do_\w+|ddp_\w+|(overwrite_)?output_dir|run_name|disable_tqdm|bf16(_full_eval)?|optim|seed"
+)
+"""Training arguments without effect on the weights, or read apart from the table above."""
+_READ: Final = frozenset(
+    {"trainer", "model", "data", "task_name", "retain_logs_path", "experiment"}  # read, or to be given anew
+    | {"collator", "eval", "mode", "paths", "hydra"}  # without effect on the weights
+)
+"""Parts of an experiment that need no remark of their own."""
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "learning_rate": 1e-5,
     "per_device_train_batch_size": 8,
@@ -154,6 +161,8 @@ def _import_experiment(values: Mapping[str, Any], *, model: str = "", data: str 
         settings=settings,
         training={"tune": "full", "stop": "never", **training},
     )
+    remarks += _left_out(values, _READ)
+    remarks += _left_out(trainer, {"handler", "args", "method_args"})
     for name, location in (("model", model), ("data", data)):
         if not location:
             remarks.append(f"{name}: open-unlearning's are for text only; say `{name}:` yourself")
@@ -239,8 +248,13 @@ def _seed(value: Any) -> int:
 
 
 def _training(arguments: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
-    """Return the training settings for its TrainingArguments, without irrelevant ones."""
+    """Return the training settings for its TrainingArguments, without irrelevant ones.
+
+    Of all others that it cannot convert it adds a remark.
+    """
     settings = {ours: arguments[theirs] for theirs, ours in _TRAINING.items() if theirs in arguments}
+    if isinstance(max_steps := settings.get("max_steps"), int) and max_steps <= 0:  # there: no limit
+        del settings["max_steps"]
     if settings.get("scheduler") not in (None, "linear", "cosine", "constant"):
         remarks.append(f"lr_scheduler_type={settings.pop('scheduler')}: linear, cosine or constant here; left out")
     if "report_to" in settings:
@@ -249,11 +263,20 @@ def _training(arguments: Mapping[str, Any], remarks: list[str]) -> dict[str, Any
         )
     if "bf16" in arguments:
         settings["precision"] = "bf16" if arguments["bf16"] else "auto"
-    if str(arguments.get("optim", "adamw")).split("_")[0] not in ("adamw", "paged"):
+    if "adamw" not in str(arguments.get("optim", "adamw")):
         remarks.append(f"optim={arguments['optim']}: AdamW here")
-    if "warmup_epochs" in arguments:
-        remarks.append(f"warmup_epochs={arguments['warmup_epochs']}: set training.warmup_steps")
+    for name in ("warmup_epochs", "warmup_ratio"):
+        if arguments.get(name):
+            remarks.append(f"{name}={arguments[name]}: set training.warmup_steps")
+    known = {*_TRAINING, "warmup_epochs", "warmup_ratio", *filter(_IRRELEVANT.fullmatch, arguments)}
+    remarks += _left_out(arguments, known)
     return settings
+
+
+def _left_out(values: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """Return a remark on each value that is given, not off, and not known."""
+    others = {key: value for key, value in values.items() if value and key not in known}
+    return [f"{key}={short_repr(value)}: not converted; left out" for key, value in others.items()]
 
 
 def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
