@@ -26,6 +26,7 @@ from unsee import config, evaluate, export, forget, load
 from unsee.api import Kind, Response, Role
 from unsee.api.example import ImageBytes
 from unsee.api.request import Prompt
+from unsee.cli import main
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.exporting import lmms_eval, open_unlearning, open_unlearning_import, vlmevalkit
@@ -362,8 +363,15 @@ class TestExperiments:
 
     def test_what_is_not_converted_is_said(self):
         arguments = {
-            **{"warmup_ratio": 0.1, "label_smoothing_factor": 0.2, "fp16": True, "optim": "paged_lion_32bit"},
-            **{"max_steps": -1, "logging_steps": 5, "eval_strategy": "epoch", "save_only_model": True, "adam_beta1": None},
+            "warmup_ratio": 0.1,
+            "label_smoothing_factor": 0.2,
+            "fp16": True,
+            "optim": "paged_lion_32bit",
+            "max_steps": -1,
+            "logging_steps": 5,
+            "eval_strategy": "epoch",
+            "save_only_model": True,
+            "adam_beta1": None,
         }
         experiment = {"trainer": {"handler": "NPO", "args": arguments}, "forget_split": "forget10", "mode": "unlearn"}
         found = open_unlearning_import._import_experiment(experiment, model="m", data="d")
@@ -439,6 +447,31 @@ def test_a_purged_run_has_no_data_to_write(tmp_path, monkeypatch, to):
         open_benchmark("")
 
 
+def test_data_are_read_as_unsee_check_reads_them(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    for name in ("ada", "bo"):
+        person(name, Role.FORGET).image.load().save(tmp_path / "data" / f"{name}.png")
+    rows = ({"bild": f"{name}.png", "question": "Who?", "answer": name, "wer": name} for name in ("ada", "bo"))
+    (tmp_path / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "roles.yaml").write_text("forget: [ada]\npeople: {ada: {name: [Ada Lovell]}}\n")
+    words = ["export", str(tmp_path / "data"), "--to", "vlmevalkit", "--out", str(tmp_path / "x")]
+    reading = ["--fields", "image=bild,entity=wer", "--roles", str(tmp_path / "roles.yaml")]
+    assert main.main([*words, *reading, "--set", "benchmark.name=folder"]) == 0, capsys.readouterr().err
+    assert {row["entity"]: row["category"] for row in table(tmp_path / "x" / "unsee_x.tsv")} == {
+        "ada": "forget",
+        "bo": "retain",
+    }
+    assert main.main([*words, "--set", "training.lr=1"]) == 2
+    assert "unsee export sets only the benchmark" in capsys.readouterr().err
+
+
+def test_a_run_is_read_with_its_own_settings_and_those_given(tmp_path):
+    record = config.Run.of("lab", str(EXAMPLE), "ga", "out", benchmark={"name": "folder", "dataset": "x"}).to_mapping()
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(record))
+    opened = lmms_eval.open_source(tmp_path, {"fields": {"entity": "entity"}})
+    assert (opened.settings.dataset, opened.settings.fields) == ("x", {"entity": "entity"})
+
+
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     out = tmp_path_factory.mktemp("task") / "my-people"
@@ -507,7 +540,7 @@ class TestLmmsEval:
         assert functions.process_results(lmms_eval._row(asked), ["A"]) == {"retain_empty": 0.0}
 
     def test_a_name_that_the_question_says_with_a_case_ending_is_not_asked_for(self):
-        asked = replace(person("ada", Role.FORGET), question="Что ты знаешь о Москве?", private={"city": ("Москва",)})
+        asked = replace(person("ada", Role.FORGET), question="Кто живёт в Москве?", private={"city": ("Москва",)})
         assert lmms_eval._row(asked)["private"] == []
 
     def test_a_role_whose_questions_say_all_that_is_private_has_no_number_of_leaks(self):

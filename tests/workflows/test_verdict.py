@@ -236,7 +236,9 @@ NOT_JUDGED = {"unseen.leak": {"value": None, "n": 0, "why": "no private strings"
 def test_a_model_whose_leak_was_not_measured_is_not_handed_on(finished):
     folder = finished("pubg")
     judged_into(folder, NOT_JUDGED)
-    with pytest.raises(UserError, match=r"is not known to be silent: was not asked about the people to forget. Give --anyway"):
+    with pytest.raises(
+        UserError, match=r"is not known to be silent: was not asked about the people to forget. Give --anyway"
+    ):
         require_silent(folder)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final
 
 from unsee.config import paths
 from unsee.distributed import processes
@@ -12,7 +13,6 @@ from unsee.errors import UserError, unknown_name
 from unsee.models.builtin import PACKAGED
 from unsee.utils.files import foreign
 
-Format = Literal["merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit"]
 FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit")
 """Formats of `unsee export --to`."""
 _OF_DATA: Final = ("lmms-eval", "vlmevalkit")
@@ -20,7 +20,12 @@ _OF_DATA: Final = ("lmms-eval", "vlmevalkit")
 
 
 def export(
-    run: Path | str, to: str, out: Path | str, *, retain_logs_path: Path | str | None = None, benchmark: str = ""
+    run: Path | str,
+    to: str,
+    out: Path | str,
+    *,
+    retain_logs_path: Path | str | None = None,
+    benchmark: str | Mapping[str, Any] = "",
 ) -> list[Path]:
     """Write a run in the format `to` into the new folder `out`, and return the files.
 
@@ -31,7 +36,8 @@ def export(
             inspect_ai; vlmevalkit = the questions with images as its tables.
         out: Folder; must be empty or new.
         retain_logs_path: For open-unlearning: EVAL.json, or run folder, of the retrained model, for forget quality.
-        benchmark: For lmms-eval and vlmevalkit: layout of the data; empty = recognise it.
+        benchmark: For lmms-eval and vlmevalkit: layout of the data, or a mapping with `name` and settings; empty = recognise it, or as the
+            run read them.
 
     Raises:
         UserError: The run lacks something that the format needs, an argument is not for it, or there are several processes.
@@ -42,7 +48,9 @@ def export(
     if retain_logs_path and to != "open-unlearning":
         raise UserError(f"--retain-logs-path is for open-unlearning, and {to} does not read it. Leave it out.")
     if benchmark and to not in _OF_DATA:
-        raise UserError(f"--benchmark is for {' and '.join(_OF_DATA)}, and {to} does not read it. Leave it out.")
+        raise UserError(
+            f"--benchmark is for {' and '.join(_OF_DATA)}, as are --fields, --roles and --set; {to} does not read it. Leave it out."
+        )
     folder = Path(out)
     if folder.is_file() or foreign(folder):
         raise UserError(f"The output folder {folder} is not empty. Give another --out.")
@@ -53,7 +61,9 @@ def export(
         return _write(run, to, folder, retain_logs_path, benchmark)
 
 
-def _write(run: Path | str, to: str, folder: Path, retain_logs_path: Path | str | None, benchmark: str) -> list[Path]:
+def _write(
+    run: Path | str, to: str, folder: Path, retain_logs_path: Path | str | None, benchmark: str | Mapping[str, Any]
+) -> list[Path]:
     if to in ("merged", "peft"):
         from unsee.exporting.checkpoints import adapter, write_merged
 

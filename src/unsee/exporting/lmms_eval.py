@@ -13,7 +13,7 @@ import ast
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import ascii_uppercase
@@ -53,7 +53,7 @@ _COLUMNS: Final = {
 }
 
 
-def write_task(source: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
+def write_task(source: Path | str, out: Path, *, benchmark: str | Mapping[str, Any] = "") -> list[Path]:
     """Write the evaluation data (of data or a run) as tasks named after `out`.
 
     One task with images, one as text.
@@ -97,8 +97,10 @@ def metrics(examples: Sequence[Example]) -> list[str]:
     return [*names, *(f"{role.value}_leak" for role in Role if role in leaking_roles)]
 
 
-def open_source(source: Path | str, benchmark: str) -> Benchmark:
+def open_source(source: Path | str, benchmark: str | Mapping[str, Any]) -> Benchmark:
     """Return the opened data, those of a run folder or as given.
+
+    `benchmark`: layout and settings, on top of those of the run.
 
     Raises:
         UserError: They cannot be used, or the run no longer names them.
@@ -110,7 +112,7 @@ def open_source(source: Path | str, benchmark: str) -> Benchmark:
             f"{run_file} no longer names the data of the run, since `unsee purge` took them out. Export the data themselves."
         )
     with naming_plugins(run):
-        dataset = open_benchmark(run.data, benchmark or run.benchmark)
+        dataset = open_benchmark(run.data, config.benchmark_of(Run(benchmark=benchmark), run))
     require_usable(dataset, run.data)
     return dataset
 

@@ -265,10 +265,9 @@ def _training(arguments: Mapping[str, Any], remarks: list[str]) -> dict[str, Any
         settings["precision"] = "bf16" if arguments["bf16"] else "auto"
     if "adamw" not in str(arguments.get("optim", "adamw")):
         remarks.append(f"optim={arguments['optim']}: AdamW here")
-    for name in ("warmup_epochs", "warmup_ratio"):
-        if arguments.get(name):
-            remarks.append(f"{name}={arguments[name]}: set training.warmup_steps")
-    known = {*_TRAINING, "warmup_epochs", "warmup_ratio", *filter(_IRRELEVANT.fullmatch, arguments)}
+    warmups = [name for name in ("warmup_epochs", "warmup_ratio") if arguments.get(name)]
+    remarks += [f"{name}={arguments[name]}: set training.warmup_steps" for name in warmups]
+    known = {*_TRAINING, *warmups, *filter(_IRRELEVANT.fullmatch, arguments)}
     remarks += _left_out(arguments, known)
     return settings
 

@@ -13,7 +13,7 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -25,7 +25,7 @@ from unsee.utils.files import atomic_writer
 from unsee.utils.terminal import note
 
 
-def write_tables(source: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
+def write_tables(source: Path | str, out: Path, *, benchmark: str | Mapping[str, Any] = "") -> list[Path]:
     """Write the evaluation questions with an image as tables named after `out`.
 
     `source`: data or a run folder.

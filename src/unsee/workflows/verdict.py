@@ -117,7 +117,9 @@ def verdict_of(folder: Path | str) -> Outcome | None:
     if not is_judged or ("requests" in result and stored_outcome is not None and stored_outcome.leaks == "yes"):
         return stored_outcome
     if config.other_data_judged(folder):
-        note_once(f"{folder}: its evaluation is on other data than it was unlearned on, and does not count in its verdict.")
+        note_once(
+            f"{folder}: its evaluation is on other data than it was unlearned on, and does not count in its verdict."
+        )
         return stored_outcome
     outcome = _outcome(_stage(folder), None, config.read(folder / RECORD), steps=result.get("steps"))
     return stored_outcome if stored_outcome is not None and outcome.leaks == "unknown" else outcome

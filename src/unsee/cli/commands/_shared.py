@@ -47,6 +47,26 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--roles", metavar="FILE", help="who is to be forgotten: a file in place of the column role")
 
 
+def benchmark_options(parser: argparse.ArgumentParser, scope: str = "") -> None:
+    """Add the options that say how data are read. `scope`: when they count, as the beginning of their help."""
+    parser.add_argument(
+        "--benchmark", default="", metavar="NAME", help=f"{scope}layout of the data; default: recognise it"
+    )
+    data_options(parser)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="benchmark.X=Y", help="a setting of the benchmark; repeatable"
+    )
+
+
+def benchmark_settings(options: argparse.Namespace, command: str) -> str | dict[str, Any]:
+    """Return what `benchmark_options` gives, or raise if `--set` gives more than settings of the benchmark."""
+    settings = config.merge(config.parse_overrides(options.set), {"benchmark": benchmark_of(vars(options))})
+    if settings.keys() != {"benchmark"}:
+        raise UserError(f"unsee {command} sets only the benchmark: --set benchmark.NAME=VALUE.")
+    benchmark: str | dict[str, Any] = settings["benchmark"]
+    return benchmark
+
+
 def benchmark_of(arguments: dict[str, Any]) -> str | dict[str, Any]:
     """Return `--benchmark`, with `--fields` and `--roles` as its settings."""
     name: str = arguments.get("benchmark") or ""

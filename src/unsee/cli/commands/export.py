@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
 
-from unsee.cli.commands._shared import OK, add_plugins, plugin_option, say
-
-FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit")
+from unsee.cli.commands._shared import OK, add_plugins, benchmark_options, benchmark_settings, plugin_option, say
+from unsee.exporting import FORMATS
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +16,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retain-logs-path", metavar="P", help="for open-unlearning: EVAL.json or run folder of the retrained model"
     )
-    parser.add_argument("--anyway", action="store_true", help="also a model that still leaks, or whose leak was never measured")
     parser.add_argument(
-        "--benchmark", default="", metavar="NAME", help="for lmms-eval and vlmevalkit: layout of the data"
+        "--anyway", action="store_true", help="also a model that still leaks, or whose leak was never measured"
     )
+    benchmark_options(parser, "for lmms-eval and vlmevalkit: ")
     plugin_option(parser)
 
 
@@ -35,7 +33,11 @@ def action(options: argparse.Namespace) -> int:
     if options.to in ("merged", "peft") and not options.anyway:
         require_silent(options.run)
     files = export(
-        options.run, options.to, options.out, retain_logs_path=options.retain_logs_path, benchmark=options.benchmark
+        options.run,
+        options.to,
+        options.out,
+        retain_logs_path=options.retain_logs_path,
+        benchmark=benchmark_settings(options, "export"),
     )
     if options.to in ("merged", "peft"):
         note_child(options.run, options.to, options.out)

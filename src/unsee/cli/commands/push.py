@@ -24,7 +24,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow", default="", metavar="A,B", help="strings that may go although the data call them private"
     )
-    parser.add_argument("--anyway", action="store_true", help="also a model that still leaks, or whose leak was never measured")
+    parser.add_argument(
+        "--anyway", action="store_true", help="also a model that still leaks, or whose leak was never measured"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded; upload nothing")
 
 
