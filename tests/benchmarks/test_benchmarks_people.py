@@ -441,6 +441,18 @@ def test_offside_forgets_by_the_picture(places):
         check(places["offside"], benchmark={"name": "offside", "relearn": True, "tasks": "classification"})
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("mllmu", {"train_pairs": "tasks", "join": "row_order"}),
+        ("clear", {"block": 10, "train": "captions", "tasks": ["caption", "name"]}),
+    ],
+)
+def test_settings_that_others_leave_without_effect_are_named(places, name, settings):
+    with pytest.raises(UserError, match=r"benchmark\.(join|block)=.* has no effect: it counts only with benchmark\."):
+        check(places[name], benchmark={"name": name, **settings})
+
+
 def test_hub_ids_without_tables_say_what_to_do():
     for name in ("gray311/FIUBench", "zh1218001/OFFSIDE"):
         with pytest.raises(UserError, match=f"clone it .*{name}"):

@@ -145,3 +145,10 @@ def test_chains_may_lie_in_the_clone_itself_if_the_benchmark_is_named(tmp_path):
 def test_a_second_ratio_is_refused():
     with pytest.raises(UserError, match=r"benchmark\.mllmu\.ratio has no effect: the ratio is benchmark\.ratio"):
         RMLLMUSettings(mllmu={"ratio": 10})
+
+
+def test_settings_of_mllmu_bench_without_effect_are_refused(place):
+    with pytest.raises(
+        UserError, match=r"benchmark\.mllmu\.join='row_order' has no effect: .* benchmark\.mllmu\.train_pairs"
+    ):
+        opened(place, mllmu={"train_pairs": "tasks", "join": "row_order"})

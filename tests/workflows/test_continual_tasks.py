@@ -278,3 +278,9 @@ def test_a_request_file_has_no_sample_settings_without_a_sample(tmp_path, settin
         Roles(data="d", retain_share="sample", **{"retain_rows": 2, setting: 4}), tmp_path / f"x{request.SUFFIX}"
     )
     assert vars(request.read(file))[setting] == 4
+
+
+def test_a_request_file_names_an_unknown_kind(tmp_path):
+    """No question was judged then, and nothing was said."""
+    with pytest.raises(UserError, match="Unknown kind of question 'nmae'. Did you mean name"):
+        Roles(data="d", kinds=("nmae",))

@@ -118,6 +118,11 @@ class Clear(RecordBenchmark):
         released_measures = ("choice.first_alphanumeric",) if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*BY_TASK, *released_measures))
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect on these data."""
+        if "text" not in self.settings.tasks and self.settings.train != "both":
+            yield "benchmark.block", "with benchmark.tasks that name text, or benchmark.train=both"
+
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and skipped rows."""
         return [*same_images(self.gathered.train), *self.gathered.gaps(), *self.dataset.warnings]

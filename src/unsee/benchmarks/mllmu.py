@@ -99,6 +99,11 @@ class Mllmu(RecordBenchmark):
         released_measures = _RELEASED if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*OVERLAP, *released_measures))
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings without effect on these data."""
+        if self.settings.train_pairs == "tasks":
+            yield "benchmark.join", "with benchmark.train_pairs=metadata"
+
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and costs of the settings."""
         gathered = self.gathered

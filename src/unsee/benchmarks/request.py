@@ -16,7 +16,7 @@ from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.api.example import OF_TARGETS
 from unsee.api.idle import require_effect
 from unsee.data.open import open_benchmark
-from unsee.errors import UserError, did_you_mean, nearest, short_repr
+from unsee.errors import UserError, did_you_mean, nearest, short_repr, unknown_name
 from unsee.utils.files import atomic_write_json
 from unsee.utils.grouping import by_key, evenly
 
@@ -56,7 +56,10 @@ class Roles:
     """Evaluation questions per retain role and kind; 0 = all."""
 
     def __post_init__(self) -> None:
-        """Reject amounts that no request could mean."""
+        """Reject amounts that no request could mean, and unknown kinds."""
+        for kind in self.kinds:
+            if kind not in set(Kind):
+                raise unknown_name("kind of question", kind, [known.value for known in Kind])
         least = {"retain_rows": int(self.retain_share == "sample"), "limit": 0, "retain_limit": 0}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import PROBES, Example, Kind, Role, Vocabulary
+from unsee.api.idle import require_effect
 from unsee.data.open import open_benchmark
 from unsee.data.records import Gathered, Record, RecordBenchmark, named_table
 from unsee.data.tables import SUFFIXES, read_rows
@@ -94,6 +95,11 @@ class RMLLMU(RecordBenchmark):
             raise UserError(f"{self.place} has no chains. Expected {self.layout}.")
         mllmu_settings = {"name": "mllmu", **self.settings.mllmu, "ratio": self.settings.ratio}
         self.base = base or open_benchmark(_clone(self.place), mllmu_settings)
+        here = "benchmark.mllmu"
+        idle = (
+            (path.replace("benchmark", here), needed.replace("benchmark", here)) for path, needed in self.base.idle()
+        )
+        require_effect({here: self.base.settings}, idle)
 
     @classmethod
     def fits(cls, place: Path) -> bool:

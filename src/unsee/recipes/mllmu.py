@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from unsee.config import Run
+from unsee.errors import UserError
 
 Method = Literal["mmunlearner", "ga", "grad_diff", "kl", "npo"]
 Family = Literal["llava", "qwen"]
@@ -55,7 +56,14 @@ def mllmu(
         family: Kind of the model. It counts for MMUnlearner as released alone, which trains LLaVA and Qwen differently.
         mode: as_released keeps what looks like mistakes in the published code (table above).
         seed: Start of every random stream.
+
+    Raises:
+        UserError: `family` is given where it does not count.
     """
+    if family != "llava" and (method, mode) != ("mmunlearner", "as_released"):
+        raise UserError(
+            f"recipe.family={family} has no effect: it counts only with method=mmunlearner and mode=as_released. Leave it out."
+        )
     return Run(
         model=model,
         data=data,

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from unsee.config import Run
+from unsee.errors import UserError
 
 Method = Literal["siu", "ga", "ga_kl", "po"]
 _AS: Final[Mapping[Method, str]] = {"siu": "siu", "ga": "ga", "ga_kl": "kl", "po": "reject"}
@@ -28,6 +29,8 @@ TRAINING: Final[Mapping[str, Any]] = {
     "scheduler": "cosine", "precision": "bf16", "stop": "never",
 }  # fmt: skip
 BASELINE_STEPS: Final = 7
+CONCEPT: Final = "donald trump"
+TAKEN_FOR: Final = "Jacob Campbell"
 
 
 def mmubench(
@@ -36,8 +39,8 @@ def mmubench(
     data: str,
     out: str,
     method: Method = "siu",
-    concept: str = "donald trump",
-    taken_for: str = "Jacob Campbell",
+    concept: str = CONCEPT,
+    taken_for: str = TAKEN_FOR,
     mode: Literal["paper", "as_released"] = "paper",
     seed: int = 0,
 ) -> Run:
@@ -52,7 +55,18 @@ def mmubench(
         taken_for: For SIU: substitute name of the concept; empty = a generated one.
         mode: SIU's loss as in the paper, or as in the published code.
         seed: Start of every random stream.
+
+    Raises:
+        UserError: An option of SIU is given for a baseline, or a concept without a substitute.
     """
+    options_of_siu = {"concept": (concept, CONCEPT), "taken_for": (taken_for, TAKEN_FOR), "mode": (mode, "paper")}
+    for name, (value, default) in options_of_siu.items():
+        if method != "siu" and value != default:
+            raise UserError(f"recipe.{name}={value} has no effect: {method} has no such setting. Leave it out.")
+    if concept != CONCEPT and not taken_for:
+        raise UserError(
+            f"recipe.concept={concept} has no effect: recipe.taken_for is empty, so that every substitute is generated. Leave one out."
+        )
     siu_settings = {"mode": mode, **({"substitutes": {concept: taken_for}} if taken_for else {})}
     step_settings = {} if method == "siu" else {"max_steps": BASELINE_STEPS, "epochs": BASELINE_STEPS, "accumulate": 2}
     row_settings = {"forget_rows": "ga"} if method in ("ga", "ga_kl") else {}

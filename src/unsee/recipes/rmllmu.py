@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Literal
 
 from unsee.config import Run
+from unsee.errors import UserError
 from unsee.recipes.mllmu import mllmu
 from unsee.recipes.rmuse import Ablation, rmuse
 
@@ -39,7 +40,12 @@ def rmllmu(
         method: R-MUSE, or one of the baselines.
         ablation: Row of R-MUSE's ablation table; baselines have none.
         seed: Start of every random stream.
+
+    Raises:
+        UserError: `ablation` is given for a baseline.
     """
+    if method != "rmuse" and ablation != "full":
+        raise UserError(f"recipe.ablation={ablation} has no effect: {method} has no such ablation. Leave it out.")
     if method == "rmuse":
         run = rmuse(model=model, data=data, out=out, ablation=ablation, seed=seed)
     else:
