@@ -43,6 +43,10 @@ class TrainingError(UnseeError):
     """Training cannot continue (NaN loss, no progress). The message names step and examples."""
 
 
+class NoDataError(UserError):
+    """No data where they are said to be."""
+
+
 class UnknownNameError(UserError):
     """Unknown name. The message suggests the nearest names and lists all."""
 

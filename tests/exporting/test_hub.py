@@ -280,10 +280,33 @@ def test_what_holds_a_private_string_or_an_entity_does_not_go(run, tmp_path, kin
     push(tmp_path / "harmless", "owner/name", base="o/b", hub=FakeHub())
 
 
-def test_what_cannot_be_searched_does_not_go(run, tmp_path):
+PLUGIN = """
+from unsee.benchmarks.folder import Folder
+
+
+class Own(Folder):
+    name = "own_layout"
+"""
+
+
+def test_data_of_a_plugin_are_searched_and_not_taken_for_gone(run, tmp_path, capsys):
+    out = shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "own_layout.py").write_text(PLUGIN)
+    record = config.read_mapping(out / "run.yaml")
+    changed = {**record, "benchmark": "own_layout", "plugins": [str(tmp_path / "own_layout.py")]}
+    (out / "run.yaml").write_text(json.dumps(changed))
+    words = ["push", str(out), "owner/name", "--merged", "--dry-run"]
+    assert main.main(words) == 2
+    assert f"--plugin {tmp_path / 'own_layout.py'}" in capsys.readouterr().err
+    assert main.main([*words, "--plugin", str(tmp_path / "own_layout.py")]) == 0
+    assert "are gone" not in capsys.readouterr().err
+
+
+def test_what_cannot_be_searched_does_not_go(run, tmp_path, capsys):
     out = shutil.copytree(run, tmp_path / "copy")
     (out / "run.yaml").write_text((out / "run.yaml").read_text().replace(str(EXAMPLE), str(tmp_path / "gone")))
     push(out, "owner/name", base="o/b", hub=FakeHub())  # its answers say what is private
+    assert f"The data of {out} are gone (No data at " in capsys.readouterr().err
     line, *_ = (out / "responses.jsonl").read_text().splitlines()
     (out / "responses.jsonl").write_text(line + "\n")  # as of an evaluation with a limit
     names = json.loads((out / "vocabulary.json").read_text())["names"]

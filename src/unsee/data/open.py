@@ -12,7 +12,7 @@ from unsee.api import registry
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.config import paths
 from unsee.data.given import source_of
-from unsee.errors import UserError
+from unsee.errors import NoDataError, UserError
 
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WORDS: Final = ("lab", "lab:documents", "lab:hazards")
@@ -86,11 +86,11 @@ def _settings(benchmark_class: type[Benchmark], values: Mapping[str, Any]) -> An
 def location(data: Path | str) -> Place:
     """Return the folder, file or hub id of data, or raise if nothing can lie there."""
     if str(data) == OBJECT:
-        raise UserError(
+        raise NoDataError(
             "The data of this run were given as a Python object, which no file holds. Give the data: --data, or the same object."
         )
     if not str(data):
-        raise UserError(
+        raise NoDataError(
             "No data were given. Give --data: a folder, a file, a hub id such as owner/name, or the word lab."
         )
     path = Path(data)
@@ -100,7 +100,7 @@ def location(data: Path | str) -> Place:
         raise UserError(f"{data} is a device or a pipe, and data are read twice. Give a folder or a file.")
     if _HUB_ID.fullmatch(str(data)) and not paths.is_here(str(data)):
         return Hub(str(data))
-    raise UserError(
+    raise NoDataError(
         f"No data at {data}: expected a folder, a file, a hub id such as owner/name, or the word lab.{paths.near(data, _WORDS)}"
     )
 

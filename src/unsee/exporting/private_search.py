@@ -11,11 +11,14 @@ from typing import Any, Final
 from safetensors import SafetensorError, safe_open
 
 from unsee import config
+from unsee.api.benchmark import SPLITS
+from unsee.config.plugins import naming_plugins
 from unsee.data.open import open_benchmark
-from unsee.errors import UserError
+from unsee.errors import NoDataError, UserError
 from unsee.metrics.matching import contains
 from unsee.metrics.scripts import is_spaced
 from unsee.utils.parsing import parse_json, read_object
+from unsee.utils.terminal import note
 
 SHORTEST: Final = 3
 """Fewest characters of a searched string; shorter ones occur by chance. Han and the like count twice."""
@@ -31,30 +34,34 @@ images, which are about the forget set and are uploaded only on request."""
 def strings_of(run: Path) -> set[str]:
     """Return private strings, entity ids and row ids of a run's data.
 
-    If the data are gone: those of its responses, and the names of everybody in the data.
+    If the data are gone, which a remark says: those of its responses, and the names of everybody in the data.
 
     Raises:
-        UserError: Neither can be read in full, so the search would be incomplete.
+        UserError: The data are there and cannot be opened, or neither can be read in full, so the search would be incomplete.
     """
     run_record = config.read(run / "run.yaml")
     strings: set[str] = set()
     problem = ""
     try:
-        if not run_record.data:
-            raise UserError("run.yaml no longer names them, as after unsee purge")
-        data = open_benchmark(run_record.data, run_record.benchmark)
-        for split in ("train", "eval"):
+        with naming_plugins(run_record):
+            data = open_benchmark(run_record.data, run_record.benchmark)
+        for split in SPLITS:
             strings.update(_strings(data.examples(split)))
-    except (UserError, OSError) as error:
-        problem = str(error)
+    except NoDataError as error:
+        problem = str(error) if run_record.data else "run.yaml no longer names them, as after unsee purge"
         config.require_judged(run)  # incomplete responses give incomplete strings
         strings.update(_names(run / "vocabulary.json"))  # some may have been asked about in the training alone
     if (run / "responses.jsonl").is_file():
         strings.update(_strings(config.read_responses(run / "responses.jsonl")))
     elif problem:
         raise UserError(
-            f"{run} cannot be searched for private strings before it goes: its data cannot be opened ({problem:.200}), "
+            f"{run} cannot be searched for private strings before it goes: its data are gone ({problem:.200}), "
             f"and it has no responses.jsonl. Put the data back, or judge the run again: unsee eval --model {run} --data DATA."
+        )
+    if problem:
+        note(
+            f"The data of {run} are gone ({problem:.200}): the upload is searched only for the private strings of its answers "
+            "and the names of everybody in the evaluation."
         )
     return {text for text in strings if _is_telling(text)}
 

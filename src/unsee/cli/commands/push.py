@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from unsee.cli.commands._shared import OK, say
+from unsee.cli.commands._shared import OK, add_plugins, plugin_option, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +28,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--anyway", action="store_true", help="also a model that still leaks, or whose leak was never measured"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded; upload nothing")
+    plugin_option(parser)
 
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    add_plugins(options)
     from unsee.exporting.hub import push
     from unsee.workflows.requests.manage import note_child
     from unsee.workflows.verdict import require_silent
