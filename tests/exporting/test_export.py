@@ -714,6 +714,21 @@ class TestVLMEvalKit:
         assert [row["id"] for row in table(file)] == [row.id for row in rows[:2]]
         assert "1 multiple choices are left out" in capsys.readouterr().err
 
+    def test_texts_that_pandas_reads_as_empty_cells_are_left_out_and_said(self, tmp_path, monkeypatch, capsys):
+        rows = [
+            *choices(),
+            replace(choices()[0], id="none", options=("Ada", "None"), answer="A"),
+            replace(person("ada", Role.FORGET), id="open", answer="NA"),
+        ]
+        monkeypatch.setattr(vlmevalkit, "open_source", lambda *_: of_rows(rows))
+        (file,) = vlmevalkit.write_tables(tmp_path, tmp_path / "out")
+        assert [row["id"] for row in table(file)] == [row.id for row in rows[:2]]
+        assert "2 questions are left out: VLMEvalKit would read" in capsys.readouterr().err
+
+    def test_the_list_of_such_texts_is_that_of_pandas(self):
+        parsers = pytest.importorskip("pandas._libs.parsers", reason="pandas is not installed")
+        assert parsers.STR_NA_VALUES - {""} == vlmevalkit._EMPTY
+
     def test_choices_that_all_name_no_option_are_an_error(self, tmp_path, monkeypatch):
         monkeypatch.setattr(vlmevalkit, "open_source", lambda *_: of_rows([replace(choices()[0], answer="nobody")]))
         with pytest.raises(UserError, match="the 1 questions of .* are multiple choices whose answer names none"):

@@ -16,13 +16,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Final
 
 from unsee.api import Example, Kind
 from unsee.errors import UserError
 from unsee.exporting.lmms_eval import open_source, png, right_letter
 from unsee.utils.files import atomic_writer
 from unsee.utils.terminal import note
+
+_EMPTY: Final = frozenset(
+    "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
+)
+"""Texts that pandas reads as an empty cell (`pandas.read_csv`, `na_values`)."""
 
 
 def write_tables(source: Path | str, out: Path, *, benchmark: str | Mapping[str, Any] = "") -> list[Path]:
@@ -35,17 +40,23 @@ def write_tables(source: Path | str, out: Path, *, benchmark: str | Mapping[str,
     """
     dataset = open_source(source, benchmark)
     with_image = [example for example in dataset.examples("eval") if example.image is not None]
-    exportable = [example for example in with_image if example.kind is not Kind.CHOICE or right_letter(example)]
-    if len(exportable) < len(with_image):
+    readable = [example for example in with_image if not _reads_as_empty(example)]
+    exportable = [example for example in readable if example.kind is not Kind.CHOICE or right_letter(example)]
+    if len(readable) < len(with_image):
         note(
-            f"{len(with_image) - len(exportable)} multiple choices are left out: their answer names none of the options."
+            f"{len(with_image) - len(readable)} questions are left out: VLMEvalKit would read an option or answer of theirs, such as "
+            "None or NA, as an empty cell."
+        )
+    if len(exportable) < len(readable):
+        note(
+            f"{len(readable) - len(exportable)} multiple choices are left out: their answer names none of the options."
         )
     if not with_image:
         raise UserError(f"{source} has no question with an image, and VLMEvalKit leaves out all others.")
     if not exportable:
         raise UserError(
             f"Nothing to write: the {len(with_image)} questions of {source} with an image are multiple choices whose answer names "
-            "none of the options. Correct the answers, or add questions of other kinds."
+            "none of the options, or hold a text such as None that reads as an empty cell. Correct them, or add other questions."
         )
     name = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
     out.mkdir(parents=True, exist_ok=True)
@@ -56,6 +67,11 @@ def write_tables(source: Path | str, out: Path, *, benchmark: str | Mapping[str,
             _write(rows, file, letters=ascii_uppercase[: max(len(example.options) for example in rows)])
             files.append(file)
     return files
+
+
+def _reads_as_empty(example: Example) -> bool:
+    """Tell whether pandas, with which VLMEvalKit reads tables, takes an option or the answer for an empty cell."""
+    return not _EMPTY.isdisjoint(example.options if example.kind is Kind.CHOICE else (example.answer,))
 
 
 def _write(examples: Sequence[Example], file: Path, *, letters: str) -> None:
