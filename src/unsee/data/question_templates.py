@@ -16,6 +16,8 @@ LETTER: Final = "Just give ONE letter representing the answer directly."
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 BLANK: Final = "Please **ONLY** provide the correct answer that should replace the [Blank]."
 
+_SUFFIXES: Final = frozenset({"", "jr", "sr", "ii", "iii", "iv", "phd", "md"})
+"""Words behind a family name that name nobody: "World War II" is not about Henry Ford II."""
 _LETTERED: Final = re.compile(r"\s*\(?([A-Za-z])(?:[.):]|\s|$)")
 
 
@@ -84,9 +86,11 @@ def require_options(cells: Mapping[str, Any], right: str) -> tuple[str, ...]:
 
 
 def name_forms(name: str) -> tuple[str, ...]:
-    """Return the forms of a name that disclose it: the full and the family name [inferred].
+    """Return the forms of a name that disclose it: the full and the family name, without "Jr." and the like [inferred].
 
-    >>> name_forms("Mara van Lind"), name_forms("Rodri")
-    (('Mara van Lind', 'Lind'), ('Rodri',))
+    >>> name_forms("Mara van Lind"), name_forms("Rodri"), name_forms("Robert Downey, Jr.")
+    (('Mara van Lind', 'Lind'), ('Rodri',), ('Robert Downey, Jr.', 'Downey'))
     """
-    return tuple(dict.fromkeys((name, name.split()[-1])))
+    words = [word.strip(",") for word in name.split()]
+    telling = [word for word in words if word.replace(".", "").casefold() not in _SUFFIXES] or name.split()
+    return tuple(dict.fromkeys((name, telling[-1])))
