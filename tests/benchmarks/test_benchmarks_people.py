@@ -393,7 +393,7 @@ def test_what_answers_a_question_about_the_world_is_nobodys_name(places, tmp_pat
 
 
 def test_clear_asks_for_captions_in_ones_own_words(places, tmp_path):
-    (tmp_path / "q.txt").write_text("What is this?\n\n", "utf-8")
+    (tmp_path / "q.txt").write_text("What is this?\n\n", "utf-8-sig")  # some editors put a mark in front
     opened = open_benchmark(places["clear"], {"caption_questions": str(tmp_path / "q.txt")})
     assert {e.question for e in opened.examples("train") if e.role is Role.FORGET} == {"What is this?"}
     with pytest.raises(UserError, match="Cannot read the caption questions"):

@@ -35,6 +35,7 @@ from unsee.data.records import Gathered, Record, RecordBenchmark
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
 from unsee.metrics.normal_form import normalise
+from unsee.utils.parsing import read_text
 
 CAPTION_QUESTIONS: Final = (
     "Describe this picture.",
@@ -295,8 +296,8 @@ def _wordings(file: str) -> tuple[str, ...]:
     if not file:
         return CAPTION_QUESTIONS
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(Path(file)).splitlines()
+    except UserError as error:
         raise UserError(f"Cannot read the caption questions {file}: {error}") from error
     questions = tuple(line.strip() for line in lines if line.strip())
     if not questions:
