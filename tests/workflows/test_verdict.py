@@ -204,11 +204,12 @@ def test_after_an_evaluation_nothing_more_is_to_be_asked(finished):
     assert verdict_of(folder).advice == f"Next: beside the original: unsee compare ORIGINAL {folder}"
 
 
-def test_an_evaluation_does_not_clear_a_batch_whose_earlier_people_are_given_away(finished):
+@pytest.mark.parametrize("leaks", ["yes", "unknown"])
+def test_an_evaluation_does_not_clear_a_batch_whose_earlier_people_are_given_away(finished, leaks):
     """It asks about the people of the batch only."""
     folder = finished("pubg")
     run = config.read(folder / "run.yaml")
-    leaking = {"leaks": "yes", "sentence": "deletion requests (2): 1 given away in answers", "questions": 9}
+    leaking = {"leaks": leaks, "sentence": "deletion requests (2): 1 given away in answers", "questions": 9}
     config.write(folder / "run.yaml", run, record={}, result={"steps": 3, "requests": {"count": 2}, "verdict": leaking})
     for file in make_run(folder.parent / "judged", "pubg").iterdir():
         if file.suffix in (".json", ".jsonl"):

@@ -104,8 +104,8 @@ def _stage(folder: Path) -> Stage:
 def verdict_of(folder: Path | str) -> Outcome | None:
     """Return the outcome of an evaluation, else of a sample, or None if never judged.
 
-    An evaluation that could not tell, or was made on other data than the run's, replaces no earlier verdict. A batch of deletion
-    requests that leaks goes on leaking: its evaluation asks nothing about the people of earlier batches.
+    An evaluation that could not tell, or was made on other data than the run's, replaces no earlier verdict. One of a batch
+    of deletion requests clears nobody: it asks nothing about the people of earlier batches.
     """
     folder = Path(folder)
     result = config.result_of(folder)
@@ -113,8 +113,7 @@ def verdict_of(folder: Path | str) -> Outcome | None:
     stored_outcome = (
         config.build(Outcome, verdict, where=f"{folder}: verdict") if isinstance(verdict, Mapping) else None
     )
-    is_judged = (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file()
-    if not is_judged or ("requests" in result and stored_outcome is not None and stored_outcome.leaks == "yes"):
+    if not ((folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file()):
         return stored_outcome
     if config.other_data_judged(folder):
         note_once(
@@ -122,7 +121,15 @@ def verdict_of(folder: Path | str) -> Outcome | None:
         )
         return stored_outcome
     outcome = _outcome(_stage(folder), None, config.read(folder / RECORD), steps=result.get("steps"))
-    return stored_outcome if stored_outcome is not None and outcome.leaks == "unknown" else outcome
+    replaces = stored_outcome is None or _replaces(outcome.leaks, stored_outcome.leaks, is_batch="requests" in result)
+    return outcome if replaces else stored_outcome
+
+
+def _replaces(evaluated: Leaks, stored: Leaks, *, is_batch: bool) -> bool:
+    """Tell whether what an evaluation found replaces an earlier verdict."""
+    if is_batch:
+        return evaluated == "yes" and stored != "yes"
+    return evaluated != "unknown" or stored == "unknown"
 
 
 def require_silent(folder: Path | str) -> None:
