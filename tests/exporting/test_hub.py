@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.errors import HFValidationError
 
 from unsee import config, evaluate, forget, push
-from unsee.api import Kind
+from unsee.api import Kind, registry
 from unsee.cli import main
 from unsee.data.fingerprint import fingerprint
 from unsee.data.open import open_benchmark
@@ -289,7 +289,8 @@ class Own(Folder):
 """
 
 
-def test_data_of_a_plugin_are_searched_and_not_taken_for_gone(run, tmp_path, capsys):
+def test_data_of_a_plugin_are_searched_and_not_taken_for_gone(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(registry, "_ADDED", {})
     out = shutil.copytree(run, tmp_path / "copy")
     (tmp_path / "own_layout.py").write_text(PLUGIN)
     record = config.read_mapping(out / "run.yaml")
