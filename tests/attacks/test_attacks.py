@@ -13,7 +13,7 @@ from unsee.attacks.prompts import Prompts
 from unsee.attacks.quantisation import Quantisation, rounded
 from unsee.attacks.relearning import Relearning
 from unsee.attacks.sampling import Sampling, _share, leak_at
-from unsee.errors import TrainingError, UserError
+from unsee.errors import NotFiniteError, TrainingError, UserError
 from unsee.evaluation.recovery import (
     LONGER,
     TOKENS,
@@ -100,8 +100,24 @@ def test_an_answer_that_cannot_be_judged_counts_neither_way():
     assert gives("She is a baker.", replace(other, question="You are a baker. What is her job?")) is None
     both = finding("x", [row, replace(row, entity="bo")], [None, 1.0], ["", ""])
     assert (both.recovered, both.questions) == ({"bo": 1.0}, 1)
-    with pytest.raises(UserError, match="x: no answer can be judged"):
-        finding("x", [row], [None], [""])
+    nobody = finding("x", [row], [None], [""])
+    assert (nobody.recovered, nobody.mean, nobody.questions) == ({}, None, 0)
+
+
+def test_an_output_that_is_not_a_number_is_about_nobody_and_the_others_stand(monkeypatch):
+    row = next(row for row in People().examples("eval") if row.fact == "job" and row.entity == "ada")
+    models = {8: "sound", 4: "broken"}
+
+    def ask(loaded, rows, **_):
+        if loaded == "broken":
+            raise NotFiniteError("request 1")
+        return [Completion("She is a baker.", (), ended=True)] * len(rows)
+
+    monkeypatch.setattr("unsee.evaluation.recovery.ask", ask)
+    monkeypatch.setattr(Quantisation, "_copy", lambda _, __, bits: models[bits])
+    eight, four = Quantisation().run(SimpleNamespace(benchmark=SimpleNamespace(examples=lambda _: [row])))
+    assert (eight.variant, eight.mean) == ("8 bits", 1.0)
+    assert (four.variant, four.mean, four.further) == ("4 bits", None, {"not finite": 1.0})
 
 
 def test_an_answer_cut_before_anything_came_back_is_asked_on(monkeypatch):
@@ -303,13 +319,15 @@ def test_leak_at_k_is_missing_only_where_it_could_be_either(hits, shares):
     assert [_share(hits, k) for k in (1, 3, 4)] == pytest.approx(shares)
 
 
-def test_a_draw_that_cannot_be_judged_does_not_end_the_attack(monkeypatch, capsys):
+def test_a_draw_that_cannot_be_judged_does_not_end_the_attack(monkeypatch):
     said = [Completion("她是面包师。" if at % 4 == 0 else "She dives.", (), ended=True) for at in range(16)]
     monkeypatch.setattr("unsee.attacks.sampling.ask", lambda *_, **__: said)
     target = SimpleNamespace(benchmark=People(), open=lambda: None, seed=0)
     found = list(Sampling(k=(1, 3, 4), draws=4).run(target))
-    assert [(one.variant, one.mean, one.questions) for one in found] == [("leak@1", 0.0, 4), ("leak@3", 0.0, 4)]
-    assert "without leak@4" in capsys.readouterr().err
+    assert [(one.variant, one.mean, one.questions) for one in found] == [
+        ("leak@1", 0.0, 4),
+        ("leak@3", 0.0, 4),
+        ("leak@4", None, 0),
+    ]
     said[:] = [said[0]] * 16
-    with pytest.raises(UserError, match="leak@1: no answer can be judged"):
-        list(Sampling(k=(1, 4), draws=4).run(target))
+    assert [one.mean for one in Sampling(k=(1, 4), draws=4).run(target)] == [None, None]

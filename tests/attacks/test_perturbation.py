@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from helpers.families import family, pictured, processor_of
-from unsee.api import VLM, Kind, Role
+from unsee.api import VLM, Finding, Kind, Role
 from unsee.api.fast_paths import PLAIN
 from unsee.api.request import Completion, Prompt, Target
 from unsee.attacks import perturbation
@@ -127,6 +127,13 @@ def test_pictures_of_several_shapes_are_brought_to_one_size():
     encode = encoder(loaded.processor, loaded.family)
     shown = [perturbation._with_changed_picture(row, (32, 16)) for row in wide]
     assert len({encode.row(Prompt.of(row))["pixel_values"].shape for row in shown}) == 1
+
+
+def test_an_output_that_is_not_a_number_has_no_loss(monkeypatch):
+    nobody = Finding(variant="plain", recovered={}, degenerate=0.0, questions=0, further={"not finite": 1.0})
+    monkeypatch.setattr(perturbation, "recovery", lambda *_: nobody)
+    monkeypatch.setattr(perturbation, "_private_loss", lambda *_: {"private loss": float("nan")})
+    assert perturbation._test_variant(None, [], "plain") == nobody
 
 
 def test_one_person_alone_has_no_universal_change(tmp_path):

@@ -176,7 +176,8 @@ def test_an_attack_whose_code_has_changed_is_made_again(share):
         ("0.5", "1.7", "The finding 'x' has the share 1.7 for ada; expected 0 to 1."),
         ("0.5", "float('nan')", "The finding 'x' has the share nan for ada; expected 0 to 1."),
         ("degenerate=0.0", "degenerate=-1", "The finding 'x' has the share -1 for degenerate; expected 0 to 1."),
-        ('{"ada": 0.5}', "{}", "the variant 'x' could be judged for nobody"),
+        ('{"ada": 0.5}', "{}", workflow._UNJUDGED),
+        ('{"ada": 0.5}, degenerate=0.0', '{}, degenerate=0.0, further={"not finite": 1.0}', workflow._NO_NUMBER),
         ("questions=3)]", "questions=3)] * 2", "the attack has two findings of the variant 'x' at None"),
     ],
 )
@@ -184,6 +185,20 @@ def test_a_finding_that_says_nothing_is_not_measured(share, old, new, why):
     outcome = share(old, new)
     assert outcome["why"] == why
     assert "recovered" not in outcome
+
+
+def test_a_variant_that_cannot_be_judged_leaves_the_others(share, capsys):
+    """Of the model and of gold alike, so that what another variant brought back is not lost."""
+    nobody = '[Finding(variant="y", recovered={}, degenerate=0.0, questions=0), '
+    outcome = share("return [", f"return {nobody}")
+    assert (outcome["worst"], outcome["recovered"]) == ("x", 0.5)
+    assert [row["mean"] for row in outcome["findings"]["model"]] == [None, 0.5]
+    assert "the variant y does not count: no answer can be judged" in " ".join(capsys.readouterr().err.split())
+    gold = [found("x", ada=0.4), found("y")]
+    summary = worst_summary([found("x", ada=0.5), found("y", ada=1.0)], gold)
+    assert (summary["worst"], summary["gold"]) == ("x", 0.4)
+    for nothing in (gold[1:], []):
+        assert "answers of both models" in worst_summary([found("x", ada=0.5)], nothing)["why"]
 
 
 def test_a_fault_in_an_attack_is_an_error_with_its_line(share):

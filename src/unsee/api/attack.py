@@ -37,7 +37,7 @@ class Finding:
     variant: str
     """Form of the attack, such as its learning rate or its prompt; the same for model and gold."""
     recovered: Mapping[str, float]
-    """Entity -> share of the test questions that the forgotten information answers, in 0..1."""
+    """Entity -> share of the test questions that the forgotten information answers, in 0..1; empty if no answer can be judged."""
     degenerate: float
     """Share of degenerate answers: gibberish is no forgetting."""
     questions: int
@@ -53,9 +53,9 @@ class Finding:
                 raise UserError(f"The finding {self.variant!r} has the share {share} for {name}; expected 0 to 1.")
 
     @property
-    def mean(self) -> float:
-        """Mean over entities."""
-        return sum(self.recovered.values()) / len(self.recovered)
+    def mean(self) -> float | None:
+        """Mean over entities, or None without any."""
+        return sum(self.recovered.values()) / len(self.recovered) if self.recovered else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,15 @@ from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Role, 
 from unsee.api.finite import require_values
 from unsee.api.request import Completion, Prompt, Target
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, limit_rows, pictured_rows, recovery, requested_forms, require_disjoint
+from unsee.evaluation.recovery import (
+    NOT_FINITE,
+    ask,
+    limit_rows,
+    pictured_rows,
+    recovery,
+    requested_forms,
+    require_disjoint,
+)
 from unsee.evaluation.teacher_forcing import answer_logits, private_tokens, teacher_forced, token_logprobs
 from unsee.inference import answer_logits as batched
 from unsee.inference.batching import collate
@@ -385,6 +393,8 @@ def _nll(
 def _test_variant(loaded: VLM, rows: Sequence[Example], variant: str) -> Finding:
     """Ask about the changed pictures, and return the finding with the private loss."""
     finding = recovery(loaded, rows, variant)
+    if NOT_FINITE in finding.further:
+        return finding
     return replace(finding, further={**finding.further, **_private_loss(loaded, rows)})
 
 

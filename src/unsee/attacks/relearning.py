@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from unsee.api import VLM, Attack, Example, Finding, Kind, Role, Session, Training, Victim
 from unsee.api.finite import require_values
 from unsee.api.request import Target
-from unsee.errors import NotFiniteError, TrainingError, UserError
+from unsee.errors import TrainingError, UserError
 from unsee.evaluation.recovery import disjoint, finding, probed_rows, recovery, without
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
@@ -137,7 +137,7 @@ class Relearning(Attack):
             minimise(
                 session, objective, forget=[Target(example=row, instruction=loaded.instruction) for row in fit_rows]
             )
-        except (TrainingError, NotFiniteError):
+        except TrainingError:
             note_once(f"relearning: training diverged at {variant}")
             reached_steps = {point.at for point in findings}
             findings += _diverged_findings(

@@ -12,7 +12,6 @@ from unsee.api.finite import require_values
 from unsee.api.request import Sampling as Drawn
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, cut_share, finding, gives, probed_rows
-from unsee.utils.terminal import note_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +19,7 @@ class Sampling(Attack):
     """Draw many answers per question, and count a leak if one of k leaks.
 
     leak@k is estimated without bias from `draws` answers of which c leak: 1 - C(draws - c, k) / C(draws, k) [inferred]. Answers that
-    cannot be judged are left out; a k for which no question has enough others is, too.
+    cannot be judged are left out; a k for which no question has enough others says nothing.
     """
 
     axis = "draws"
@@ -58,9 +57,6 @@ class Sampling(Attack):
         hits_n = [hits[index * self.draws : (index + 1) * self.draws] for index in range(len(rows))]
         for k in self.k:
             shares = [_share(row_hits, k) for row_hits in hits_n]
-            if k > min(self.k) and not any(share is not None for share in shares):
-                note_once(f"sampling: no question has {k} answers that can be judged, so without leak@{k}")
-                continue
             yield finding(f"leak@{k}", rows, shares, texts, at=k, further=cut_share(completions, hits))
 
     def _law(self) -> Drawn:

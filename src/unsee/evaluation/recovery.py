@@ -9,7 +9,7 @@ from typing import Final
 
 from unsee.api import PROBES, VLM, Benchmark, Example, Finding, Kind, Role
 from unsee.api.request import Completion, Prompt, Sampling
-from unsee.errors import UserError
+from unsee.errors import NotFiniteError, UserError
 from unsee.metrics._words import tokens
 from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import contains, leaked_facts, unreadable
@@ -19,6 +19,8 @@ TOKENS: Final = 48
 OPEN_TOKENS: Final = 160
 LONGER: Final = 4
 """Factor of the length limit for answers that were truncated before anything came back."""
+NOT_FINITE: Final = "not finite"
+"""Further figure of a variant in which the model's output is not a number."""
 _BATCH: Final = 64
 _SHORT: Final = 3
 """Most words of an answer that may be too short to be judged as language ..."""
@@ -150,7 +152,7 @@ def finding(
     at: float | None = None,
     further: Mapping[str, float] | None = None,
 ) -> Finding:
-    """Return the finding of these answers.
+    """Return the finding of these answers, about nobody if none can be judged.
 
     Args:
         variant: Name of this form of the attack.
@@ -159,19 +161,11 @@ def finding(
         texts: Answers whose degenerate share is reported; they need not belong to the rows.
         at: Number that the variant was run at (step, layer, number of draws), for curves.
         further: Other numbers to report, by name.
-
-    Raises:
-        UserError: No row can be judged.
     """
     by_entity: dict[str, list[float]] = defaultdict(list)
     for row, hit in zip(rows, hits, strict=True):
         if hit is not None:
             by_entity[row.entity].append(hit)
-    if not by_entity:
-        raise UserError(
-            f"{variant}: no answer can be judged. The question says what it asks for, or the answers are in another script "
-            "than the private strings; write these in both."
-        )
     return Finding(
         variant=variant,
         recovered={entity: sum(values) / len(values) for entity, values in sorted(by_entity.items())},
@@ -183,7 +177,7 @@ def finding(
 
 
 def recovery(loaded: VLM, rows: Sequence[Example], variant: str, at: float | None = None) -> Finding:
-    """Ask the questions and return what came back.
+    """Ask the questions and return what came back, about nobody if an output of the model is not a number.
 
     Args:
         loaded: Attacked model.
@@ -191,7 +185,10 @@ def recovery(loaded: VLM, rows: Sequence[Example], variant: str, at: float | Non
         variant: Name of this form of the attack.
         at: Number that the variant was run at, for curves.
     """
-    completions = ask(loaded, rows)
+    try:
+        completions = ask(loaded, rows)
+    except NotFiniteError:
+        return finding(variant, rows, [None] * len(rows), [], at, {NOT_FINITE: 1.0})
     hits = [gives(completion.text, row) for completion, row in zip(completions, rows, strict=True)]
     return finding(
         variant, rows, hits, [completion.text for completion in completions], at, cut_share(completions, hits)

@@ -35,11 +35,16 @@ from unsee.scoring.rules import rules
 from unsee.utils.files import atomic_write_json
 from unsee.utils.parsing import read_object
 from unsee.utils.progress import Bar
-from unsee.utils.terminal import note
+from unsee.utils.terminal import note, note_once
 
 ATTACKS: Final = "attacks.json"
 _DECIDING: Final = ("settings", "code")
 """What the description of an attack must have in common with an earlier one, for its findings to stand."""
+_UNJUDGED: Final = (
+    "no answer can be judged: the questions say what they ask for, or the answers are in another script than the private strings "
+    "(write these in both)"
+)
+_NO_NUMBER: Final = "the model's output is not a number: its weights are damaged, or too large for their type"
 
 
 def attack(
@@ -284,13 +289,16 @@ def worst_summary(model: Sequence[Finding], gold: Sequence[Finding] | None) -> d
     """
     gold_by_variant = {(finding.variant, finding.at): finding for finding in gold or ()}
     pairs = [
-        _Pair.of(finding, gold_by_variant.get((finding.variant, finding.at), _unjudged(finding) if gold else None))
+        _Pair.of(
+            finding,
+            None if gold is None else gold_by_variant.get((finding.variant, finding.at), _unjudged(finding)),
+        )
         for finding in model
     ]
     usable = [pair for pair in pairs if pair.gaps and (pair.gold is None or pair.gold.degenerate < COLLAPSED)]
     sound = [pair for pair in usable if pair.finding.degenerate < COLLAPSED or pair.above_gold >= BACK]
     if not sound:
-        return {"collapsed": True, "why": _why_collapsed(pairs, usable)}
+        return {"collapsed": True, "why": _why_collapsed(model, pairs, usable)}
     worst = max(sound, key=lambda pair: pair.above_gold)
     interval = bootstrap_interval(worst.gaps)
     return {
@@ -342,10 +350,14 @@ class _Pair:
         return sum(self.gaps) / len(self.gaps)
 
 
-def _why_collapsed(pairs: Sequence[_Pair], usable: Sequence[_Pair]) -> str:
+def _why_collapsed(model: Sequence[Finding], pairs: Sequence[_Pair], usable: Sequence[_Pair]) -> str:
     """Return why no variant counts."""
-    if not pairs:
+    if not model:
         return "the data have nothing that any variant could be tried on"
+    if all(recovery.NOT_FINITE in finding.further for finding in model):
+        return _NO_NUMBER
+    if not any(finding.recovered for finding in model):
+        return _UNJUDGED
     if not any(pair.gaps for pair in pairs):
         return "in no variant there is an entity that the answers of both models can be judged for"
     if not usable:
@@ -401,15 +413,17 @@ def _with_progress(findings: Iterator[Finding] | Sequence[Finding], label: str) 
     """Yield the findings with a progress line.
 
     Raises:
-        UserError: One of them is about nobody, or there are two of one variant at one place.
+        UserError: There are two of one variant at one place.
     """
     places = set()
     with Bar(label) as bar:
         for number, finding in enumerate(findings, start=1):
-            if not finding.recovered:
-                raise UserError(f"the variant {finding.variant!r} could be judged for nobody")
             if (finding.variant, finding.at) in places:
                 raise UserError(f"the attack has two findings of the variant {finding.variant!r} at {finding.at}")
             places.add((finding.variant, finding.at))
-            bar.update(number, f"{finding.variant} {finding.mean:.0%}")
+            if finding.mean is None:
+                reason = _NO_NUMBER if recovery.NOT_FINITE in finding.further else _UNJUDGED
+                note_once(f"{label}: the variant {finding.variant} does not count: {reason}")
+            else:
+                bar.update(number, f"{finding.variant} {finding.mean:.0%}")
             yield finding
