@@ -11,6 +11,7 @@ from helpers.run import EXAMPLE
 from unsee import forget
 from unsee.api import Finding, registry
 from unsee.api.fast_paths import engine_named
+from unsee.attacks.membership import Membership
 from unsee.attacks.prompts import Prompts
 from unsee.cli import main
 from unsee.data.fingerprint import fingerprint
@@ -259,6 +260,43 @@ def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkey
     attack(save_tiny(tmp_path / "other", seed=3), EXAMPLE, attacks=["prompts"], settings=settings, out=out)
     assert calls == ["prompts"] * 3
     assert list(json.loads((out / "attacks.json").read_text())["attacks"]) == ["prompts"]
+
+
+def test_findings_of_a_version_that_did_not_count_cut_answers_are_made_again(share, tmp_path):
+    share()
+    file = tmp_path / "out" / "attacks.json"
+    written = json.loads(file.read_text())
+    del written["attacks"]["share"]["cut"]
+    file.write_text(json.dumps(written))
+    assert share()["cut"] == 0.0
+    assert not workflow._stands({"findings": {}, "recovered": 0.5}, {"finds": "answers"})
+    assert workflow._stands({"findings": {}, "recovered": 0.5}, {"finds": "traces"})
+    assert workflow._stands({"findings": {}, "collapsed": True}, {"finds": "answers"})
+
+
+class Beside(Prompts):
+    """An attack that asks another model, too."""
+
+    def named_models(self):
+        yield str(self.beside)
+
+
+def test_other_weights_of_a_model_that_a_setting_names_make_an_attack_anew(tmp_path, monkeypatch):
+    assert list(Membership(reference="a").named_models()) == ["a"]
+    assert list(Membership(reference="a", scores=("loss",)).named_models()) == []
+    attacked = []
+    real = workflow._opener
+    monkeypatch.setattr(workflow, "_opener", lambda path, engine: _noting(attacked, path, real(path, engine)))
+    monkeypatch.setattr(Beside, "beside", tmp_path / "beside", raising=False)
+    model, gold = (save_tiny(tmp_path / name, seed=seed) for name, seed in (("model", 1), ("gold", 2)))
+    asked = {"gold": gold, "attacks": [Beside(forms=("plain",), shots=0)], "out": tmp_path / "out"}
+    with pytest.raises(UserError, match="No model at .*beside"):
+        attack(model, EXAMPLE, **asked)
+    for seed, expected in ((3, ["model", "gold"]), (3, []), (4, ["model", "gold"])):
+        save_tiny(tmp_path / "beside", seed=seed)
+        attack(model, EXAMPLE, **asked)
+        assert attacked == expected
+        attacked.clear()
 
 
 def test_two_attacks_of_one_name_are_refused(tmp_path):

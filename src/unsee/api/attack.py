@@ -88,6 +88,10 @@ class Attack(ABC):
         """Yield the settings without effect beside the others (`attack.x`), each with what it counts with."""
         yield from ()
 
+    def named_models(self) -> Iterator[str]:
+        """Yield the models that the settings name. Other weights in their place make the attack anew."""
+        yield from ()
+
     def quick(self) -> Self:
         """Return the attack with fewer variants, for a first look."""
         return self

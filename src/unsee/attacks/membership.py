@@ -67,6 +67,11 @@ class Membership(Attack):
         if not {"min-k", "min-k++"} & set(self.scores):
             yield "attack.lowest", "with attack.scores that name min-k or min-k++"
 
+    def named_models(self) -> Iterator[str]:
+        """Yield the reference model, if there is one."""
+        if self.reference and "reference" in self.scores:
+            yield self.reference
+
     def quick(self) -> Self:
         """Return the scores without gradients, on two pictures."""
         return replace(self, scores=tuple(score for score in self.scores if score != "gradient"), images=2)
@@ -110,11 +115,9 @@ class Membership(Attack):
         return [row for row in nonmembers if _question_key(row) in member_keys], members
 
     def _reference(self) -> Any:
-        if not self.reference or "reference" not in self.scores:
-            return None
         from unsee.models.checkpoint import open_model
 
-        return open_model(builtin.resolve(self.reference))
+        return next((open_model(builtin.resolve(model)) for model in self.named_models()), None)
 
     def _row_scores(self, loaded: VLM, reference: Any, row: Example, names: Sequence[Score]) -> Mapping[str, float]:
         """Return the scores of a row. Larger values are more typical of training rows."""

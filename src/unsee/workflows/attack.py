@@ -38,7 +38,7 @@ from unsee.utils.progress import Bar
 from unsee.utils.terminal import note, note_once
 
 ATTACKS: Final = "attacks.json"
-_DECIDING: Final = ("settings", "code")
+_DECIDING: Final = ("settings", "code", "models")
 """What the description of an attack must have in common with an earlier one, for its findings to stand."""
 _UNJUDGED: Final = (
     "no answer can be judged: the questions say what they ask for, or the answers are in another script than the private strings "
@@ -65,7 +65,8 @@ def attack(
     """Attack a model and return the results by attack.
 
     The findings are written to `attacks.json` after every attack. Those that are there already, of the same weights, data, seed,
-    settings and plugin, are not made again; an attack that could not be made is tried again. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
+    settings and plugin, are not made again, unless their version did not count cut answers; an attack that could not be made is
+    tried again. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
     all runs that stand beside it.
 
     Args:
@@ -98,7 +99,8 @@ def attack(
         option = "--out" if data or run.data else "--data"
         raise UserError(f"Give {option}: {model} is no run folder that records it.")
     paths.require_own(folder_of(model), out_folder)
-    for other_model in filter(None, map(str, (gold, original))):
+    set_models = (model for chosen_attack in attacks_by_name.values() for model in chosen_attack.named_models())
+    for other_model in filter(None, map(str, (gold, original, *set_models))):
         folder_of(other_model)
     layout = config.benchmark_of(Run(data=str(data), benchmark=benchmark), run)
     with naming_plugins(run):
@@ -123,8 +125,9 @@ def attack(
         results = _finished_attacks(out_folder / ATTACKS, facts)
         for name, chosen_attack in attacks_by_name.items():
             earlier, description = results.get(name, {}), _description(chosen_attack)
-            if "findings" not in earlier or any(earlier.get(key) != description.get(key) for key in _DECIDING):
-                gold_rows = _GoldRows(out_folder, chosen_attack, {"attack": name, **facts}, switches)
+            if not _stands(earlier, description):
+                named = {"models": description["models"]} if "models" in description else {}
+                gold_rows = _GoldRows(out_folder, chosen_attack, {"attack": name, **facts, **named}, switches)
                 with registry.faults("attacks", name):
                     outcome = _run_attack(name, chosen_attack, opened_data, openers, seed, gold_rows)
                 results[name] = {**description, **outcome}
@@ -189,16 +192,27 @@ def attack_of(name: str | Attack, settings: Mapping[str, Mapping[str, Any]], *, 
 
 
 def _description(chosen_attack: Attack) -> dict[str, Any]:
-    """Return what is written of an attack beside its results, the hash of its code if it is not one of unsee."""
+    """Return what is written of an attack beside its results.
+
+    That includes the hash of its code if it is not one of unsee, and those of the models that its settings name.
+    """
     own = type(chosen_attack).__module__.partition(".")[0] == __name__.partition(".")[0]
     code = "" if own else _hash_of(type(chosen_attack))
+    models = [lineage_hash(model) for model in chosen_attack.named_models()]
     return {
         "settings": config.plain(asdict(chosen_attack)),
         **({"code": code} if code else {}),
+        **({"models": models} if models else {}),
         "needs": chosen_attack.needs,
         "finds": chosen_attack.finds,
         "axis": chosen_attack.axis,
     }
+
+
+def _stands(earlier: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
+    """Tell whether the findings of an earlier call stand. Some versions did not count cut answers."""
+    counted = "recovered" not in earlier or "cut" in earlier or description["finds"] != "answers"
+    return "findings" in earlier and counted and all(earlier.get(key) == description.get(key) for key in _DECIDING)
 
 
 def _run_attack(
