@@ -45,6 +45,7 @@ from unsee.utils.terminal import note_once
 Variant = Literal["plain", "random signs", "per picture", "universal", "universal, denoised"]
 _Half = tuple[Sequence[Example], frozenset[str]]
 """Rows to fit on, and the entities to test on."""
+_CONTROLS: Final[frozenset[Variant]] = frozenset({"plain", "random signs"})
 _CHANGE: Final = "unsee: change in levels"
 """Key of a change in `Image.info`."""
 _WHITE: Final = 255
@@ -59,9 +60,9 @@ class Perturbation(Attack):
     same pictures. `universal, denoised` adds `denoiser` times the same loss on filtered pictures. `per picture`: an attacker
     who does not know the answer drives the model away from what it now says about the test picture, and uses nothing else.
 
-    Without training pictures of two people the universal forms are left out, and the attack says so. Controls: `plain`
-    pictures; `random signs`, noise of full size in every pixel. `private loss` is the mean negative log-likelihood of the
-    private tokens of the true answers: it tells what a change does where no answer comes back.
+    Without training pictures of two people the universal forms are left out, and the attack says so; it is an error where only
+    controls are left. Controls: `plain` pictures; `random signs`, noise of full size in every pixel. `private loss` is the mean
+    negative log-likelihood of the private tokens of the true answers: it tells what a change does where no answer comes back.
 
     The change lies on what the processor makes of a picture, in whole levels within 0..255. Where it makes several views or
     tiles of one, they change independently, so that a file could do less. Pictures of which the processor makes different
@@ -98,7 +99,7 @@ class Perturbation(Attack):
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """Yield the settings without effect beside the others."""
-        fitted_variants = set(self.variants) - {"plain", "random signs"}
+        fitted_variants = set(self.variants) - _CONTROLS
         if not fitted_variants:
             for name in ("steps", "step", "batch_size"):
                 yield f"attack.{name}", "with attack.variants that are fitted: per picture or universal"
@@ -122,7 +123,7 @@ class Perturbation(Attack):
         rows, training_rows = ([_with_changed_picture(row, size) for row in group] for group in (rows, training_rows))
         halves = _halves(rows, training_rows, victim.seed)
         usable_variants = [variant for variant in self.variants if halves or not variant.startswith("universal")]
-        if not usable_variants:
+        if set(self.variants) - _CONTROLS and not set(usable_variants) - _CONTROLS:
             raise UserError("A universal perturbation needs training pictures of at least two forgotten entities.")
         if skipped := [variant for variant in self.variants if variant not in usable_variants]:
             note_once(
