@@ -63,6 +63,26 @@ def test_a_probe_reads_a_planted_direction_and_nothing_from_noise():
     assert sum(chance) <= 35
 
 
+def test_a_fact_with_one_value_is_not_read_since_the_question_tells_it(tmp_path):
+    class Jobs(People):
+        retained_jobs = ("baker", "baker")
+
+        def examples(self, split):
+            rows = [row for row in super().examples(split) if row.role != Role.RETAIN]
+            retained = [person(entity, Role.RETAIN, 0, Kind.FACT) for entity in ("cleo", "dan")]
+            return rows + [
+                replace(row, fact="job", private={"job": (job,)})
+                for row, job in zip(retained, self.retained_jobs, strict=True)
+            ]
+
+    target = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), benchmark=Jobs())
+    with pytest.raises(UserError, match="has a value that a retained one shares and others do not"):
+        list(Probes(targets=("facts",)).run(target))
+    Jobs.retained_jobs = ("baker", "pilot")
+    fit_rows, test_rows = Probes()._split(target, "facts")
+    assert (len(fit_rows), {row.entity for row in test_rows}) == (2, {"ada"})
+
+
 def test_control_labels_of_a_probe_stay_with_the_fact_that_is_asked_for():
     rows = [person("ada", Role.RETAIN, 0, Kind.FACT)] * 20
     rows = [replace(row, fact=fact) for row, fact in zip(rows, ["job", "city"] * 10, strict=True)]

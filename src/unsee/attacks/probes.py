@@ -21,6 +21,7 @@ from unsee.evaluation.recovery import ask, finding, limit_rows, probed_rows
 from unsee.evaluation.teacher_forcing import layer_states, teacher_forced
 from unsee.models.steering.hooks import common_layers, left_off
 from unsee.utils.grouping import by_key
+from unsee.utils.terminal import note_once
 
 Target = Literal["facts", "identity"]
 
@@ -32,7 +33,8 @@ class Probes(Attack):
     The states are those before the answer. Facts are learnt from the retain set and read from the forgotten entities'
     held-out pictures: a face does not show a job, so a fact that is read is knowledge. Identity is learnt from training
     pictures of the forgotten entities; a model that never saw them tells faces apart too, so that only the excess over
-    gold counts. `random labels` is the accuracy of a probe that was fitted on shuffled labels.
+    gold counts. Either needs two labels or more. `random labels` is the accuracy of a probe that was fitted on shuffled
+    labels.
     """
 
     needs: ClassVar[Literal["answers", "weights"]] = "weights"
@@ -63,9 +65,11 @@ class Probes(Attack):
         usable_splits = {target: split for target, split in splits.items() if all(split)}
         if not usable_splits:
             raise UserError(
-                "Nothing can be probed: no fact of a forgotten entity has a value that a retained one shares, "
+                "Nothing can be probed: no fact of a forgotten entity has a value that a retained one shares and others do not, "
                 "or fewer than two forgotten entities have both training and held-out pictures."
             )
+        if skipped := [target for target in self.targets if target not in usable_splits]:
+            note_once(f"probes: the data lack what {' and '.join(skipped)} would be read by, so not read")
         loaded = victim.open()
         texts = [answer.text for answer in ask(loaded, probed_rows(victim.benchmark, 1))]
         for target, (fit_rows, test_rows) in usable_splits.items():
@@ -85,10 +89,15 @@ class Probes(Attack):
             test_rows = [row for row in test_rows if row.kind == Kind.NAME and row.entity in shared_entities]
             return (fit_rows, test_rows) if len(shared_entities) > 1 else ([], [])
         fact_rows = [row for row in training_rows if row.role == Role.RETAIN and row.kind == Kind.FACT and _value(row)]
-        values = {_value(row) for row in fact_rows}
+        fit_rows = limit_rows(fact_rows, self.images)
+        values_by_fact = by_key((row.fact, _value(row)) for row in fit_rows)
+        # of a fact with one value the question alone tells it
+        values = {
+            value for fact_values in values_by_fact.values() if len(set(fact_values)) > 1 for value in fact_values
+        }
         test_rows = [row for row in test_rows if row.kind == Kind.FACT and _value(row) in values]
         tested_facts = {row.fact for row in test_rows}
-        return limit_rows([row for row in fact_rows if row.fact in tested_facts], self.images), test_rows
+        return [row for row in fit_rows if row.fact in tested_facts], test_rows
 
     def _read(
         self,
