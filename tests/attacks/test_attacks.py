@@ -249,12 +249,29 @@ def test_a_prompt_that_tells_what_is_asked_for_is_not_counted(tmp_path):
         ("relearning", {"rates": (1e-3, float("nan"))}),
         ("relearning", {"sources": ()}),
         ("sampling", {"temperature": 0.0}),
+        ("sampling", {"k": (8, 8)}),
+        ("prompts", {"forms": ("plain", "plain")}),
+        ("pictures", {"changes": ("crop", "crop")}),
+        ("quantisation", {"bits": (4, 8, 4)}),
+        ("relearning", {"rates": (1e-3, 0.001)}),
+        ("relearning", {"steps": (0, 0)}),
+        ("probes", {"targets": ("facts", "facts")}),
         *((name, {"images": -1}) for name in ATTACKS),
     ],
 )
 def test_settings_that_nothing_can_be_done_with_are_refused(name, settings):
     with pytest.raises(UserError, match=rf"{min(settings)}|Unknown"):
         registry.load("attacks", name)(**settings)
+
+
+def test_rates_that_hardly_differ_are_variants_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(Relearning, "_curve", lambda *parts: [parts[-1]])
+    target = victim(save_tiny(tmp_path / "model"), tmp_path / "work")
+    assert list(Relearning(sources=("others",), rates=(1e-3, 0.001000000001)).run(target)) == [
+        "others, lr 0.001",
+        "others, lr 0.001000000001",
+    ]
+    assert Relearning(steps=(0,)).quick().steps == (0,)
 
 
 def test_a_relearning_of_data_without_facts_says_what_it_lacks(tmp_path):

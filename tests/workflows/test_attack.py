@@ -137,7 +137,13 @@ def test_an_attack_that_could_not_be_made_is_tried_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Prompts, "run", full)
         assert attack(model, EXAMPLE, **asked)["prompts"]["why"] == "the disk is full"
-    assert "findings" in attack(model, EXAMPLE, **asked)["prompts"]
+    found = attack(model, EXAMPLE, **asked)["prompts"]
+    assert "findings" in found
+    other = {**asked, "settings": {"prompts": {"forms": ["doubt"], "shots": 0}}}
+    with monkeypatch.context() as patch:
+        patch.setattr(Prompts, "run", full)
+        assert attack(model, EXAMPLE, **other)["prompts"]["why"] == "the disk is full"
+    assert json.loads((out / "attacks.json").read_text())["attacks"]["prompts"] == found
 
 
 SHARE = """

@@ -1,4 +1,4 @@
-"""Check that numeric settings are finite and large enough."""
+"""Check that numeric settings are finite and large enough, and that lists name nothing twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def require_finite(settings: Any, part: str) -> None:
 
 
 def require_values(settings: Any, part: str, **lowest: float | None) -> None:
-    """Raise if a field has a value below its lowest, or is a list without any.
+    """Raise if a field has a value below its lowest, or is a list without any, or with one twice.
 
     Args:
         settings: Settings dataclass.
@@ -30,6 +30,14 @@ def require_values(settings: Any, part: str, **lowest: float | None) -> None:
             raise UserError(f"{part}.{name} needs at least one value.")
         if low is not None and min(values) < low:
             raise UserError(f"{part}.{name} must be {low:g} or more, got {min(values)}.")
+        require_distinct(settings, part, name)
+
+
+def require_distinct(settings: Any, part: str, name: str) -> None:
+    """Raise if a list has a value twice."""
+    values = _values(settings, name)
+    if repeated := [value for value in values if values.count(value) > 1]:
+        raise UserError(f"{part}.{name} has {repeated[0]} more than once; give each value once.")
 
 
 def _values(settings: Any, name: str) -> tuple[Any, ...]:

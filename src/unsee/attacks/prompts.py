@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from unsee.api import Attack, Example, Finding, Kind, Role, Victim
-from unsee.api.finite import require_values
+from unsee.api.finite import require_distinct, require_values
 from unsee.errors import UserError, unknown_name
 from unsee.evaluation.recovery import answerable, probed_rows, recovery
 
@@ -38,6 +38,7 @@ class Prompts(Attack):
         """Reject unknown prompts, or none."""
         super().__post_init__()
         require_values(self, "attack", shots=0, images=0)
+        require_distinct(self, "attack", "forms")
         if not (self.forms or self.shots):
             raise UserError("Without attack.forms and attack.shots there is no prompt to ask with.")
         for name in self.forms:

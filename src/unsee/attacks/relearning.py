@@ -69,8 +69,8 @@ class Relearning(Attack):
 
     def quick(self) -> Self:
         """Return two sources, two rates, and the start and the tenth step or the last one."""
-        last_step = min(10, max(self.steps))
-        return replace(self, sources=("facts", "others"), steps=(0, last_step), rates=(1e-3, 3e-3), images=1)
+        steps = (0, min(10, max(self.steps))) if any(self.steps) else (0,)
+        return replace(self, sources=("facts", "others"), steps=steps, rates=(1e-3, 3e-3), images=1)
 
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Train a fresh copy for every source and rate."""
@@ -83,7 +83,7 @@ class Relearning(Attack):
             note_once(f"relearning: no rows without what is tested for {', '.join(skipped)}, so not tried")
         for source, (fit_rows, test_rows) in usable_splits.items():
             for rate in self.rates:
-                yield from self._curve(victim, fit_rows, test_rows, rate, f"{source}, lr {rate:g}")
+                yield from self._curve(victim, fit_rows, test_rows, rate, f"{source}, lr {rate}")
 
     def _split(
         self, victim: Victim, source: Source, rows: Sequence[Example]

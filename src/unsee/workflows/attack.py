@@ -66,8 +66,8 @@ def attack(
 
     The findings are written to `attacks.json` after every attack. Those that are there already, of the same weights, data, seed,
     settings and plugin, are not made again, unless their version did not count cut answers; an attack that could not be made is
-    tried again. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
-    all runs that stand beside it.
+    tried again, and leaves what it found with other settings there. The findings on a gold model are kept in the shared cache too
+    (`unsee.data.shared_cache`), for all runs that stand beside it.
 
     Args:
         model: Run folder, folder, hub id or packaged model.
@@ -123,6 +123,7 @@ def attack(
     out_folder.mkdir(parents=True, exist_ok=True)
     with owner(out_folder):
         results = _finished_attacks(out_folder / ATTACKS, facts)
+        outcomes = dict(results)
         for name, chosen_attack in attacks_by_name.items():
             earlier, description = results.get(name, {}), _description(chosen_attack)
             if not _stands(earlier, description):
@@ -130,9 +131,13 @@ def attack(
                 gold_rows = _GoldRows(out_folder, chosen_attack, {"attack": name, **facts, **named}, switches)
                 with registry.faults("attacks", name):
                     outcome = _run_attack(name, chosen_attack, opened_data, openers, seed, gold_rows)
-                results[name] = {**description, **outcome}
-                atomic_write_json(out_folder / ATTACKS, {"facts": facts, "attacks": results})
-    return {name: results[name] for name in attacks_by_name}
+                outcomes[name] = {**description, **outcome}
+                if "findings" in outcome or "findings" not in earlier:
+                    results[name] = outcomes[name]
+                    atomic_write_json(out_folder / ATTACKS, {"facts": facts, "attacks": results})
+                else:
+                    note(f"{name} could not be made; {ATTACKS} keeps what an earlier call found.")
+    return {name: outcomes[name] for name in attacks_by_name}
 
 
 def _tell_of_other_gold(folder: Path, gold: str) -> None:
