@@ -112,7 +112,7 @@ class Endpoint:
         content = choice["message"]["content"]
         if choice.get("finish_reason") == "length":
             raise UnfitError(f"the reply was cut at {REPLY_TOKENS} tokens")
-        return str(content)
+        return str(content).encode("utf-8", "replace").decode()  # half a surrogate pair could not be stored
 
 
 def ask_missing(
