@@ -183,6 +183,8 @@ def test_states_follow_the_entries(tmp_path: Path) -> None:
         ("erased", ["erased", "residual"], "residual"),
         ("erased", ["residual", "erased"], "erased"),  # a later batch took it again
         ("erased", ["not_measured"], "erased"),
+        ("erased", ["residual", "not_measured"], "residual"),  # what could not be measured takes nothing back
+        ("erased", ["residual", "not_measured", "erased", "not_measured"], "erased"),
     ],
 )
 def test_later_checks_can_only_find_more(tmp_path: Path, own: str, again: list[str], verdict: str) -> None:

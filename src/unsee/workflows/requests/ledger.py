@@ -113,14 +113,17 @@ class State:
     def verdict(self) -> str:
         """Verdict of the request's batch, or `residual` of a later check. Empty before any.
 
-        A later check asks questions but runs no attacks, so it counts only if it finds something.
+        A later check asks questions but runs no attacks, so it counts only if it finds something. One that could not
+        measure changes nothing.
         """
-        checks = [entry.content for entry in self.entries if entry.kind == "verdict"]
-        if not checks:
-            return ""
-        own_check = next((check for check in reversed(checks) if not check.get("recheck")), checks[-1])
-        last_verdict = str(checks[-1]["verdict"])
-        return last_verdict if last_verdict == "residual" else str(own_check["verdict"])
+        own_verdict, later_verdict = "", ""
+        for check in (entry.content for entry in self.entries if entry.kind == "verdict"):
+            word = str(check["verdict"])
+            if not check.get("recheck"):
+                own_verdict, later_verdict = word, ""
+            elif word != "not_measured" or not later_verdict:
+                later_verdict = word
+        return later_verdict if later_verdict == "residual" or not own_verdict else own_verdict
 
     @property
     def open(self) -> bool:
