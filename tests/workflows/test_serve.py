@@ -541,8 +541,9 @@ def test_a_deletion_request_takes_the_picture_and_leaves_the_words(tmp_path, mon
     )  # fmt: skip
     taken = []
 
-    def add(project, name, files):
-        taken.append((project, name, [Image.open(file).size for file in files], files))
+    def add(project, name, files, *, changes):
+        assert not project.folder.exists()
+        taken.append((changes, name, [Image.open(file).size for file in files], files))
         return found
 
     monkeypatch.setattr(intake, "add", add)
@@ -554,7 +555,7 @@ def test_a_deletion_request_takes_the_picture_and_leaves_the_words(tmp_path, mon
     assert filed_["filed"][0] == "R-00000001: 3 rows, 1 picture, due 2027-01-01"
     assert "Eva" not in json.dumps(filed_)
     assert [(name, sizes) for _, name, sizes, _ in taken] == [("Eva Nowak", [(20, 10)]), ("Ada", [(16, 16)])]
-    assert (taken[0][0].settings().model, taken[0][0].settings().data) == ("lab", "lab")
+    assert taken[0][0] == {"model": "lab", "data": "lab"}
     assert not any(file.exists() for *_, files in taken for file in files)
 
 

@@ -40,7 +40,7 @@ from unsee.workflows.requests import (
     surfaces,
 )
 from unsee.workflows.requests import project as projects
-from unsee.workflows.requests.project import BATCH, Project, open_project
+from unsee.workflows.requests.project import BATCH, Project, changed_settings
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
 from unsee.workflows.requests.rows import read_rows, write_rows
 from unsee.workflows.requests.surfaces import Share, Surface
@@ -108,6 +108,13 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
         batch, "suggest", lambda model, data, out: Suggestion(run=Run.of(model, data, "npo", out), reasons=())
     )
     monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": {"why": "not in this test"}})
+    return made
+
+
+def open_project(folder: Path, changes: dict[str, Any]) -> Project:
+    """Return a project with these settings, written."""
+    made = Project(folder=folder)
+    made.write(made.settings(changed_settings(made, changes)))
     return made
 
 
@@ -229,6 +236,41 @@ def test_what_is_wrong_is_said_before_anything_is_kept(project: Project, tmp_pat
         intake.add(without_data, "Ada Lovell", [picture(tmp_path, "red")], entity="ada")
     assert not (project.folder / "requests").exists()
     assert project.ledger.entries() == ()
+
+
+def test_an_add_that_fails_leaves_the_settings(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ["--project", str(project.folder)]
+    assert main(["request", "add", *place, "--model", "lab-gold", "--name", "Nobody Here"]) == 2
+    assert project.settings().model == "lab"
+    begun = tmp_path / "begun"
+    first = ["request", "add", "--project", str(begun), "--model", "lab", "--name"]
+    assert main([*first, "Nobody Here"]) == 2
+    assert not begun.exists()
+    monkeypatch.setattr(intake, "_enter", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        intake.add(project, "Ada Lovell", changes={"gold": "lab-gold"})
+    assert project.settings().gold == ""
+
+
+def test_a_model_that_a_batch_has_set_stays(
+    project: Project, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first line of the documentation again, for the next person: the model before knows everybody."""
+    add = ["request", "add", "--project", str(project.folder), "--data", str(EXAMPLE), "--name", "Bo Winter"]
+    models.known["lab-gold"] = models.known["lab"]
+    assert main([*add, "--model", "lab-gold"]) == 0
+    assert main([*add, "--model", "lab"]) == 0  # nobody was unlearned yet
+    approved(project, "Ada Lovell")
+    batch.run(project)
+    last = str((project.batch("B-001") / "run").resolve())
+    assert main([*add, "--model", "lab"]) == 0
+    assert f"goes on with {last}" in capsys.readouterr().err.replace("\n", "")
+    assert main([*add, "--model", last]) == 0
+    assert main([*add, "--model", "lab-gold"]) == 2
+    assert "people were unlearned in" in capsys.readouterr().err
+    assert project.settings().model == last
 
 
 def test_attributes_narrow_rows_and_strings(project: Project) -> None:

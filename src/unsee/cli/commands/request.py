@@ -49,7 +49,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--received", default="", metavar="DATE", help="date of arrival (default: today)")
     add.add_argument("--basis", default="art17", metavar="CODE", help="legal basis (default: art17)")
     add.add_argument("--checked", default="", metavar="CODE", help="how the requester was verified, as a code")
-    add.add_argument("--model", default="", metavar="M", help="model that is to forget (first call, or to change it)")
+    add.add_argument(
+        "--model",
+        default="",
+        metavar="M",
+        help="model that is to forget (first call, or to change it before the first batch)",
+    )
     add.add_argument("--data", default="", metavar="D", help="data that the model was trained on, as far as at hand")
     add.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
     add.add_argument("--gold", default="", metavar="M", help="model that never saw the people asked for")
@@ -98,7 +103,7 @@ def _today() -> datetime:
 
 def _add(options: argparse.Namespace) -> int:
     from unsee.workflows.requests import intake
-    from unsee.workflows.requests.project import day, open_project
+    from unsee.workflows.requests.project import Project, changed_settings, day
 
     private: dict[str, list[str]] = {}
     for pair in options.private:
@@ -106,10 +111,8 @@ def _add(options: argparse.Namespace) -> int:
         if not (equals and fact.strip() and text.strip()):
             raise UserError(f"--private is FACT=TEXT, e.g. city=Lisbon; got {pair!r}.")
         private.setdefault(fact.strip(), []).append(text.strip())
-    project = open_project(
-        options.project,
-        {name: getattr(options, name) for name in ("model", "data", "benchmark", "gold")},
-    )
+    project = Project(folder=Path(options.project))
+    settings = {name: getattr(options, name) for name in ("model", "data", "benchmark", "gold")}
     intake_record = intake.add(
         project,
         options.name,
@@ -122,6 +125,7 @@ def _add(options: argparse.Namespace) -> int:
         basis=options.basis,
         checked=options.checked,
         operator=options.operator,
+        changes=changed_settings(project, settings),
     )
     print_remark(intake_record)
     if options.yes and intake_record.found:

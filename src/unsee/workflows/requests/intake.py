@@ -23,7 +23,7 @@ from unsee.workflows.requests.keys import seal_of
 from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months, require_codes
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.person import PersonRows, distinct_pictures, find_rows
-from unsee.workflows.requests.project import Project, Request
+from unsee.workflows.requests.project import SETTINGS, Project, Request
 from unsee.workflows.requests.rows import TABLE, canonical, read_rows, write_rows
 from unsee.workflows.requests.surfaces import Surface
 
@@ -90,6 +90,7 @@ def add(
     basis: str = "art17",
     checked: str = "",
     operator: str = "",
+    changes: Mapping[str, Any] | None = None,
 ) -> Intake:
     """Receive a request and return what the current model discloses about the person.
 
@@ -108,6 +109,7 @@ def add(
         basis: Code of the legal basis.
         checked: Code that says how the requester's identity was verified.
         operator: Code of whoever enters it.
+        changes: Settings of the project that differ from the stored ones (`project.changed_settings`), stored with the request.
 
     Raises:
         UserError: A picture cannot be read, the person is ambiguous or not in the data, a code is no code, a date is impossible,
@@ -116,7 +118,7 @@ def add(
     require_codes(basis, checked, operator, *attributes)
     if not (name := name.strip()):
         raise UserError("Whom is the model to forget? Give --name.")
-    settings, ledger = project.settings(), project.ledger
+    settings, ledger = project.settings(changes), project.ledger
     arrival_date = _arrival(received, due)
     pictures = distinct_pictures(images)
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
@@ -139,6 +141,9 @@ def add(
     is_known = surfaces.known_before(baseline)
     codes = _warnings(ledger, data, request, person, is_known=is_known)
     due_date = due or add_months(arrival_date, MONTHS)
+    earlier_settings = project.settings() if changes and (project.folder / SETTINGS).is_file() else None
+    if changes:
+        project.write(project.settings(changes))
     folder = owned_folder(project.place(request_id))
     try:
         with owner(folder):  # so that no purge takes it for a leftover of an interrupted call
@@ -162,6 +167,8 @@ def add(
             _enter(ledger, request, person, received_fields, asked_fields, operator)
     except BaseException:
         remove_folder(folder)
+        if earlier_settings is not None:
+            project.write(earlier_settings)
         raise
     write_overview(project)
     return Intake(

@@ -13,8 +13,10 @@ from unsee import config
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, short_repr
 from unsee.models import builtin
+from unsee.models.identity import model_hash
 from unsee.models.location import folder_of
 from unsee.utils.files import atomic_write_text, owned_folder
+from unsee.utils.terminal import note
 from unsee.workflows.requests.ledger import Ledger
 
 SETTINGS: Final = "project.yaml"
@@ -88,14 +90,15 @@ class Project:
         """Return the folder of a batch."""
         return self.folder / "batches" / name
 
-    def settings(self) -> Settings:
-        """Read the settings."""
+    def settings(self, changes: Mapping[str, Any] | None = None) -> Settings:
+        """Read the settings, and return them with these changes (as `changed_settings` returns them)."""
         file = self.folder / SETTINGS
-        if not file.is_file():
+        if not file.is_file() and not changes:
             raise UserError(
                 f"{self.folder} holds no deletion requests. Begin with `unsee request add --project {self.folder} --model M`."
             )
-        settings: Settings = config.build(Settings, config.read_mapping(file), where=str(file))
+        stored_settings = config.read_mapping(file) if file.is_file() else {}
+        settings: Settings = config.build(Settings, {**stored_settings, **(changes or {})}, where=str(file))
         return settings
 
     def write(self, settings: Settings) -> None:
@@ -116,26 +119,48 @@ class Project:
         atomic_write_text(self.place(request.id) / REQUEST, config.dump_yaml(config.plain(asdict(request))))
 
 
-def open_project(folder: Path | str, changes: Mapping[str, Any]) -> Project:
-    """Return a project with these changes to its settings, created by the first call.
+def changed_settings(project: Project, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes to a project's settings as they are stored, after checking them. Nothing is written.
+
+    Args:
+        project: Where the requests are kept; its folder need not exist yet.
+        changes: Setting -> value. Empty values change nothing, nor does `model` once a batch has set it, if it names the model
+            before the first batch.
 
     Raises:
-        UserError: There is no such model or data, or the folder holds files of somebody else.
+        UserError: There is no such model or data, the model is another than that of the last batch, or the folder holds files of
+            somebody else.
     """
-    project = Project(folder=Path(folder))
-    new_settings = {name: value for name, value in changes.items() if value}
-    stored_settings: dict[str, Any] = {}
-    if (project.folder / SETTINGS).is_file():
+    folder, new_settings = project.folder, {name: value for name, value in changes.items() if value}
+    if (folder / SETTINGS).is_file():
         stored_settings = asdict(project.settings())
     else:
+        stored_settings = {}
         if not new_settings.get("model"):
             raise UserError(f"{folder} holds no deletion requests yet: give --model, the model that is to forget.")
-        if project.folder.is_dir() and any(project.folder.iterdir()):
+        if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty and no project of deletion requests. Give another --project.")
-    if new_settings:
-        settings = _lasting({**stored_settings, **new_settings}, new_settings)
-        project.write(config.build(Settings, settings, where="the project"))
-    return project
+    lasting_settings = _lasting({**stored_settings, **new_settings}, new_settings)
+    config.build(Settings, lasting_settings, where="the project")
+    new_settings = {name: lasting_settings[name] for name in new_settings}
+    if stored_settings and "model" in new_settings and _is_set_by_batch(project, new_settings["model"]):
+        del new_settings["model"]
+    return new_settings
+
+
+def _is_set_by_batch(project: Project, model: str) -> bool:
+    """Tell whether a batch has set the model, which stays then, or raise if the given one is not that before the first batch."""
+    last_model = project.settings().model
+    hashes_before = [entry.content.get("before") for entry in project.ledger.entries() if entry.kind == "unlearned"]
+    if not hashes_before or model == builtin.absolute_or_name(last_model):
+        return False
+    if model_hash(model) != hashes_before[0]:
+        raise UserError(
+            f"--model is {model}, but people were unlearned in {project.folder}, and its model is now {last_model}. Leave --model "
+            f"out; where another model is meant to stand in, write it into {project.folder / SETTINGS}."
+        )
+    note(f"--model {model} is the model before the first batch; the project goes on with {last_model}.")
+    return True
 
 
 def _lasting(settings: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unsee.api import ImageSource
-from unsee.workflows.requests import intake, project
+from unsee.workflows.requests import intake
+from unsee.workflows.requests.project import SETTINGS, Project, changed_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +32,13 @@ class Filing:
         Raises:
             UserError: As `unsee.workflows.requests.intake.add`; nothing is kept then.
         """
-        has_project = (self.folder / project.SETTINGS).is_file()
+        project = Project(folder=self.folder)
+        has_project = (self.folder / SETTINGS).is_file()
         settings = {} if has_project else {"model": self.model, "data": self.data, "benchmark": self.benchmark}
-        opened_project = project.open_project(self.folder, settings)
+        changes = changed_settings(project, settings)
         with tempfile.TemporaryDirectory() as folder:  # readable by its owner only
             files = [Path(folder) / f"{number}.png" for number in range(len(images))]
             for file, image in zip(files, images, strict=True):
                 image.load().save(file)
-            report = intake.add(opened_project, name, files)
+            report = intake.add(project, name, files, changes=changes)
         return f"{replace(report, quotes=())}\nproject: {self.folder}"
