@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from unsee.api import PROBES, VLM, Benchmark, Example, Finding, Kind, Role
+from unsee.api import PROBES, VLM, Benchmark, Example, Finding, Kind, Response, Role
 from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import NotFiniteError, UserError
 from unsee.metrics._words import tokens
@@ -114,18 +114,16 @@ def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = Non
 
     completions = answers(range(len(rows)), limit)
     cut_indices = [
-        index
-        for index, row in enumerate(rows)
-        if _says_nothing_yet(completions[index], gives(completions[index].text, row))
+        index for index, row in enumerate(rows) if is_cut(completions[index], gives(completions[index].text, row))
     ]
     for index, completion in zip(cut_indices, answers(cut_indices, LONGER * limit) if cut_indices else (), strict=True):
         completions[index] = completion
     return completions
 
 
-def _says_nothing_yet(completion: Completion, hit: bool | None) -> bool:
+def is_cut(answer: Completion | Response, hit: bool | None) -> bool:
     """Tell whether an answer was cut before anything came back and does not loop."""
-    return not completion.ended and not hit and not _is_garbled(completion.text)
+    return not answer.ended and not hit and not _is_garbled(answer.text)
 
 
 def answerable(rows: Sequence[Example]) -> list[Example]:
@@ -138,8 +136,15 @@ def gives(text: str, row: Example) -> bool | None:
 
     None if undecidable: the question contains it, or the answer is in another script than the private strings.
     """
-    forms = requested_forms(row)
-    if leaked_facts(text, forms, row.question):
+    return tells(text, requested_forms(row), row.question)
+
+
+def tells(text: str, forms: Mapping[str, Sequence[str]], question: str = "") -> bool | None:
+    """Tell whether the answer has one of these private strings, by fact, that the question does not have.
+
+    None if undecidable: there are none, or the answer is in another script.
+    """
+    if leaked_facts(text, forms, question):
         return True
     return None if not forms or unreadable(text, forms) else False
 
@@ -201,7 +206,7 @@ def cut_share(completions: Sequence[Completion], hits: Sequence[bool | None]) ->
     An answer that leaks or loops before the limit would do so without it.
     """
     judged_pairs = [(completion, hit) for completion, hit in zip(completions, hits, strict=True) if hit is not None]
-    cut_count = sum(_says_nothing_yet(completion, hit) for completion, hit in judged_pairs)
+    cut_count = sum(is_cut(completion, hit) for completion, hit in judged_pairs)
     return {"cut": cut_count / len(judged_pairs)} if cut_count else {}
 
 

@@ -341,6 +341,71 @@ def test_attacks_on_gibberish_attest_nothing(project: Project, models: Models, m
     assert result.checked[0].verdict == result.checked[0].surfaces["sampling"].verdict == "not_measured"
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("这个人穿着绿色的衬衫。", "100% of the answers are in another script than the private strings"),
+        ("The person wears a green shirt, has short dark hair and", "100% of the answers were cut at the token limit"),
+    ],
+)
+def test_answers_that_cannot_be_judged_have_erased_nothing(
+    project: Project, models: Models, said: str, why: str
+) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    rows = [row for row in read_rows(project.place(name)) if row.kind is not Kind.CHOICE]
+    before = models.ask("lab", rows)
+    after = [replace(response, text=said, ended=said.endswith("。")) for response in before]
+    request = project.request(name)
+    assert request is not None
+    found = judging.judge_own(request, {}, before, after, [], {})
+    assert found.verdict == "not_measured"
+    assert (found.surfaces["seen"].verdict, found.surfaces["seen"].why) == ("not_measured", why)
+
+
+def test_an_answer_that_was_cut_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in open_benchmark(EXAMPLE).examples("eval") if row.entity == "ada" and row.kind is Kind.NAME]
+    limits: list[int | None] = []
+
+    def ask(_: Any, asked: Sequence[Example], *, tokens: int | None = None) -> list[Response]:
+        limits.append(tokens)
+        text = "The person in the picture, who wears a green shirt, is " + ("Ada Lovell." if tokens else "well")
+        return [Response.of(row, stage="s", text=text, tokens=9, ended=tokens is not None) for row in asked]
+
+    monkeypatch.setattr(asking, "ask", ask)
+    told = surfaces.shares(asking.ask_fully(None, rows))  # type: ignore[arg-type]
+    assert {(share.value, share.unjudged) for share in told.values()} == {(1.0, "")}
+    assert limits == [None, 1024]
+
+
+def test_a_person_known_by_name_only_is_not_measured_by_name(
+    tmp_path: Path, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every question by name holds the name, so that no answer could give it away."""
+    assert models
+    project = open_project(tmp_path / "project", {"model": "lab"})
+    found = intake.add(project, "Mira Quell", [picture(tmp_path, "red")])
+    assert (found.surfaces["name"].verdict, found.surfaces["seen"].verdict) == ("not_measured", "no_baseline")
+    assert "without a picture: not measured (before: no question asks for a private string" in str(found)
+    assert found.found is False
+
+
+def test_a_request_whose_answers_cannot_be_judged_is_neither_known_nor_unknown(
+    project: Project, models: Models
+) -> None:
+    models.known["lab"], models.harmless = set(), "这个人穿着绿色的衬衫。"
+    found = intake.add(project, "Ada Lovell", attributes=["name"])
+    assert found.found is None
+    assert "not_in_model" not in found.warnings
+    assert "NOT MEASURED" in str(found)
+    state = project.ledger.state(found.request.id)
+    assert manage.table(project, date(2026, 12, 1))[1][3] == "asked"
+    with pytest.raises(UserError, match="cannot be closed as not in the model"):
+        manage.close(project, state.request, "no_baseline", "not_in_model")
+    intake.approve(project, state.request)
+    (result,) = batch.run(project)
+    assert result.checked[0].verdict == "not_measured"
+
+
 def test_whoever_was_unlearned_by_pictures_is_not_kept_when_the_data_come(project: Project) -> None:
     """The request knows the person by name and pictures; later data have them as an entity."""
     ledger, name = project.ledger, "R-aaaaaaaa"

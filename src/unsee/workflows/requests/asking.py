@@ -11,14 +11,16 @@ from typing import Final, Literal
 from unsee.api import PROBES, VLM, Benchmark, Example, ImageSource, Kind, Response, Role, Victim, Vocabulary
 from unsee.api.benchmark import NoSettings
 from unsee.attacks.sampling import Sampling
+from unsee.config import EvalConfig
 from unsee.data.people import vocabulary_of
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, read_answers
+from unsee.evaluation.recovery import LONGER
 from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import leaked_facts
 from unsee.report.attacked import COLLAPSED
 from unsee.workflows.requests.questions import controls
-from unsee.workflows.requests.surfaces import Share, Surface, Word, attack_surface, shares
+from unsee.workflows.requests.surfaces import Share, Surface, Word, attack_surface, says_nothing_yet, shares
 
 CONTROLS: Final = 5
 """Strangers used as controls; more of them narrow the chance interval [inferred]."""
@@ -53,13 +55,30 @@ def open_vlm(model: str) -> VLM:
     return load(model)
 
 
-def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
-    """Return a model's greedy answers, without storing them."""
+def ask(model: VLM, rows: Sequence[Example], *, tokens: int | None = None) -> list[Response]:
+    """Return a model's greedy answers of at most so many tokens (None = as evaluations), without storing them."""
     if not rows:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        evaluate(model, Questions(rows), Path(folder) / "asked", stage="asked", images_dir=Path(folder))
-        return read_answers(Path(folder) / "asked")
+        place = Path(folder)
+        evaluate(model, Questions(rows), place / "asked", stage="asked", images_dir=place, max_new_tokens=tokens)
+        return read_answers(place / "asked")
+
+
+def ask_fully(model: VLM, rows: Sequence[Example]) -> list[Response]:
+    """Return a model's answers for a verdict: those cut before they gave anything away are asked for again, longer."""
+    return longer(model, rows, ask(model, rows))
+
+
+def longer(model: VLM, rows: Sequence[Example], responses: Sequence[Response]) -> list[Response]:
+    """Return the answers, with longer ones to the questions whose answer was cut before it gave anything away."""
+    cut_ids = {response.id for response in responses if says_nothing_yet(response)}
+    if not cut_ids:
+        return list(responses)
+    cut_rows = [row for row in rows if row.id in cut_ids]
+    longer_answers = ask(model, cut_rows, tokens=LONGER * EvalConfig().max_new_tokens)
+    answers_by_id = {response.id: response for response in longer_answers}
+    return [answers_by_id.get(response.id, response) for response in responses]
 
 
 def sampled_surface(model: VLM, rows: Sequence[Example], entity: str) -> Surface:

@@ -370,8 +370,8 @@ class Batch:
     def _check(self, old_model: VLM, new_model: VLM) -> list[Checked]:
         """Return the verdict on each request of this batch, attacks included."""
         questions = open_benchmark(self.folder / "asked", "folder").examples("eval")
-        before, after = asking.ask(old_model, questions), asking.ask(new_model, questions)
-        gold = asking.ask(asking.open_vlm(self.settings.gold), questions) if self.settings.gold else []
+        before, after = asking.ask_fully(old_model, questions), asking.ask_fully(new_model, questions)
+        gold = asking.ask_fully(asking.open_vlm(self.settings.gold), questions) if self.settings.gold else []
         attacks = self._attack()
         return [
             judging.judge_own(request, self._arrival(request), before, after, gold, attacks)
@@ -390,8 +390,8 @@ class Batch:
             old_model = asking.open_vlm(model) if model else None
             for request in requests:  # each alone, for another request may be about the same person
                 questions = self._with_controls(read_rows(self.project.place(request.id)), [request])
-                before = None if old_model is None else asking.ask(old_model, questions)
-                after = asking.ask(new_model, questions)
+                before = None if old_model is None else asking.ask_fully(old_model, questions)
+                after = asking.ask_fully(new_model, questions)
                 checks.append(judging.judge_earlier(request, self._arrival(request), before, after))
         return checks
 

@@ -38,6 +38,12 @@ WARNINGS: Final[Mapping[str, str]] = {
     "repeats": "there is an earlier request about the same person",
     "self_made": "no data to keep were given: questions about made-up people, general ones and drawn pictures stand in",
 }
+_NEXT: Final[Mapping[bool | None, str]] = {
+    True: "the model knows the person; next: approve the rows, then run",
+    False: "NO BASELINE: not found in the model; next: close it with --reason not_in_model",
+    None: "NOT MEASURED: no answer could be judged; next: add it again with --private, or approve the rows, then run",
+}
+"""Whether the model knows the person -> what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +54,8 @@ class Intake:
     due: date
     rows: int
     images: int
-    found: bool
-    """Whether the model knows the person."""
+    found: bool | None
+    """Whether the model knows the person; None = no answer could be judged."""
     surfaces: Mapping[str, Surface]
     warnings: tuple[str, ...]
     """Keys of `WARNINGS`."""
@@ -70,11 +76,11 @@ class Intake:
                     f"  {surfaces.WORDS[name]}: {surface.before.hits} of {surface.before.n} answers give the person away "
                     f"[{low:.0%}, {high:.0%}], {beside}"
                 )
+            elif surface.why != surfaces.UNASKED:
+                lines.append(f"  {surfaces.WORDS[name]}: not measured ({surface.why})")
         lines += [f"  e.g. {short_repr(question)} -> {short_repr(answer)}" for question, answer in self.quotes]
         lines += [f"warning: {WARNINGS[code]}" for code in self.warnings]
-        verdict = "the model knows the person" if self.found else "NO BASELINE: not found in the model"
-        next_step = "approve the rows, then run" if self.found else "close it with --reason not_in_model"
-        return "\n".join([*lines, f"{verdict}; next: {next_step}"])
+        return "\n".join([*lines, _NEXT[self.found]])
 
 
 def add(
@@ -264,8 +270,9 @@ def _with_responses(
     """
     rows = asking.with_controls(person.judged, asking.strangers_of(data), {person.entity: person.forms})
     model = asking.open_vlm(model_path)
-    responses, sampling = asking.ask(model, rows), asking.sampled_surface(model, rows, person.entity)
-    person_responses = asking.split(responses, person.entity)[0]
+    short_responses, sampling = asking.ask(model, rows), asking.sampled_surface(model, rows, person.entity)
+    responses = asking.longer(model, rows, short_responses)
+    person_responses = asking.split(short_responses, person.entity)[0]  # the rows learn answers of the usual length
     if person.in_data:
         return person, responses, sampling
     train = asking.with_own_answers(person.train, person_responses)
@@ -287,7 +294,7 @@ def _quotes(responses: Sequence[Response], entity: str) -> tuple[tuple[str, str]
 
 
 def _warnings(
-    ledger: Ledger, data: Benchmark | None, request: Request, person: PersonRows, *, is_known: bool
+    ledger: Ledger, data: Benchmark | None, request: Request, person: PersonRows, *, is_known: bool | None
 ) -> tuple[str, ...]:
     """Return the codes of the warnings to check before approval."""
     earlier_pseudonyms = {
@@ -296,7 +303,7 @@ def _warnings(
         for pseudonym in (state.entity, *state.last("received").get("replaces", ()))
     }
     codes = {
-        "not_in_model": not is_known,
+        "not_in_model": is_known is False,
         "one_picture": len(person.images) == 1,
         "common_words": any(everyday(part.capitalize()) for part in request.name.split()),
         "self_made": data is None,

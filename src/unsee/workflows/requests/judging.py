@@ -55,7 +55,7 @@ def judge_own(
     controls = asking.controls_of(request.entity)
     person_surfaces |= {
         name: surfaces.attack_surface(
-            attacks[name], request.entity, controls, known=known_by_asking or known_by_drawing
+            attacks[name], request.entity, controls, known=known_by_drawing or known_by_asking
         )
         if name in attacks
         else Surface(verdict="not_measured", why="this attack was not made")

@@ -62,7 +62,7 @@ def _row(project: Project, state: State, today: date) -> tuple[str, ...]:
 
 def _status(state: State) -> str:
     """Return the status, with the decision of a closed request."""
-    if state.status == "asked" and not state.last("asked").get("found"):
+    if state.status == "asked" and state.last("asked").get("found") is False:
         return "not in the model"
     return f"closed: {state.last('closed').get('decision')}" if not state.open else state.status
 
@@ -147,7 +147,9 @@ def close(project: Project, request: str, decision: str, reason: str, *, operato
         measured = state.verdict.replace("_", " ") or "nothing yet"
         raise UserError(f"{request} cannot be closed as erased: what was measured is {measured}.")
     if decision == "no_baseline" and not _was_unknown(state):
-        raise UserError(f"{request} cannot be closed as not in the model: the model gave the person away when asked.")
+        raise UserError(
+            f"{request} cannot be closed as not in the model: it gave the person away when asked, or could not be measured."
+        )
     entry = project.ledger.append("closed", request, operator=operator, decision=decision, reason=reason)
     _suppress(project, project.ledger.state(request), operator)
     write_overview(project)
@@ -257,7 +259,7 @@ def decision_of(state: State) -> str:
 
 def _was_unknown(state: State) -> bool:
     """Tell whether the model gave nothing away: by the batch's verdict, else at arrival."""
-    return state.verdict == "no_baseline" if state.verdict else not state.last("asked").get("found", True)
+    return state.verdict == "no_baseline" if state.verdict else state.last("asked").get("found") is False
 
 
 def _require_reason(reason: str, codes: Sequence[str]) -> None:

@@ -351,7 +351,8 @@ def _check_counts(content: Mapping[str, Any], model: str, project: Project) -> t
     request = project.request(request_id)
     if request is None:
         return False, "", "the rows of the request were purged, so the model cannot be asked again"
-    shares = surfaces.shares(asking.ask(asking.open_vlm(model), read_rows(project.place(request.id))))
+    responses = asking.ask_fully(asking.open_vlm(model), read_rows(project.place(request.id)))
+    shares = {name: share for name, share in surfaces.shares(responses).items() if share.n}
     receipt_counts = {name: _counts_text(content["surfaces"].get(name)) for name in surfaces.ASKED}
     new_counts = {
         name: f"{shares[name].hits}/{shares[name].n}" if name in shares else "no answers" for name in surfaces.ASKED
