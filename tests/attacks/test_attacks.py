@@ -18,7 +18,6 @@ from unsee.evaluation.recovery import (
     LONGER,
     TOKENS,
     ask,
-    cut_share,
     disjoint,
     finding,
     gives,
@@ -26,6 +25,7 @@ from unsee.evaluation.recovery import (
     recovery,
     requested_forms,
     require_disjoint,
+    unsure_shares,
     without,
 )
 from unsee.testing.attacks import People, _require_shares, attack_contract, victim
@@ -145,8 +145,10 @@ def test_answers_that_were_cut_before_anything_came_back_are_counted(monkeypatch
     monkeypatch.setattr("unsee.evaluation.recovery.ask", lambda *_: said)
     found = recovery(None, [row] * 4, "x")
     assert (found.mean, found.further) == (0.25, {"cut": 0.25})
-    assert cut_share(said[1:], [True, False, False]) == {}
-    assert cut_share(said[:1], [None]) == {}
+    assert found.asked == {"ada": 4}
+    assert finding("x", [row, row, replace(row, entity="bo")], [0.0, None, 1.0], [""]).asked == {"ada": 1, "bo": 1}
+    assert unsure_shares(said[1:], [True, False, False]) == {}
+    assert unsure_shares(said[:2], [None, True]) == {"unjudged": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ class Finding:
     questions: int
     at: float | None = None
     """Position on the attack's curve (optimiser steps, draws), or None."""
+    asked: Mapping[str, int] = field(default_factory=dict)
+    """Entity -> test questions whose answers could be judged. Empty = not counted; receipts of deletion requests need it."""
     further: Mapping[str, float] = field(default_factory=dict)
     """Further figures of this attack, such as its control."""
 

@@ -11,7 +11,7 @@ from unsee.api import Attack, Finding, Victim
 from unsee.api.finite import require_values
 from unsee.api.request import Sampling as Drawn
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, cut_share, finding, gives, probed_rows
+from unsee.evaluation.recovery import ask, finding, gives, probed_rows, unsure_shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Sampling(Attack):
         hits_n = [hits[index * self.draws : (index + 1) * self.draws] for index in range(len(rows))]
         for k in self.k:
             shares = [_share(row_hits, k) for row_hits in hits_n]
-            yield finding(f"leak@{k}", rows, shares, texts, at=k, further=cut_share(completions, hits))
+            yield finding(f"leak@{k}", rows, shares, texts, at=k, further=unsure_shares(completions, hits))
 
     def _law(self) -> Drawn:
         return Drawn(temperature=self.temperature, top_p=self.top_p)

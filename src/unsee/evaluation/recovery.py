@@ -177,6 +177,7 @@ def finding(
         degenerate=sum(map(_is_garbled, texts)) / max(1, len(texts)),
         questions=sum(map(len, by_entity.values())),
         at=at,
+        asked={entity: len(values) for entity, values in sorted(by_entity.items())},
         further=further or {},
     )
 
@@ -196,18 +197,22 @@ def recovery(loaded: VLM, rows: Sequence[Example], variant: str, at: float | Non
         return finding(variant, rows, [None] * len(rows), [], at, {NOT_FINITE: 1.0})
     hits = [gives(completion.text, row) for completion, row in zip(completions, rows, strict=True)]
     return finding(
-        variant, rows, hits, [completion.text for completion in completions], at, cut_share(completions, hits)
+        variant, rows, hits, [completion.text for completion in completions], at, unsure_shares(completions, hits)
     )
 
 
-def cut_share(completions: Sequence[Completion], hits: Sequence[bool | None]) -> dict[str, float]:
-    """Return the share of answers cut before anything came back, or empty if none were.
+def unsure_shares(completions: Sequence[Completion], hits: Sequence[bool | None]) -> dict[str, float]:
+    """Return the shares of answers that show no silence, without those that are 0.
 
-    An answer that leaks or loops before the limit would do so without it.
+    `unjudged`: answers that cannot be judged. `cut`: of the others, those cut before anything came back. One that leaks or
+    loops before the limit would do so without it.
     """
     judged_pairs = [(completion, hit) for completion, hit in zip(completions, hits, strict=True) if hit is not None]
-    cut_count = sum(is_cut(completion, hit) for completion, hit in judged_pairs)
-    return {"cut": cut_count / len(judged_pairs)} if cut_count else {}
+    shares = {
+        "unjudged": (len(hits) - len(judged_pairs)) / max(1, len(hits)),
+        "cut": sum(is_cut(completion, hit) for completion, hit in judged_pairs) / max(1, len(judged_pairs)),
+    }
+    return {name: share for name, share in shares.items() if share}
 
 
 def require_disjoint(fitted: Sequence[Example], rows: Sequence[Example]) -> None:

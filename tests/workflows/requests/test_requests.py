@@ -312,7 +312,7 @@ def test_a_person_known_by_drawn_answers_only_is_known(
 ) -> None:
     models.known["lab"] = {"bo"}
     monkeypatch.setattr(asking, "sampled_surface", lambda *_: drawn("residual"))
-    finding = {"variant": "v", "at": None, "recovered": {"ada": back}, "degenerate": 0.0, "questions": 9}
+    finding = {"variant": "v", "at": None, "recovered": {"ada": back}, "degenerate": 0.0, "asked": {"ada": 9}}
     made = {"why": "not made"} if back is None else {"findings": {"model": [finding]}}
     monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": made})
     (name,) = approved(project, "Ada Lovell")
@@ -334,7 +334,7 @@ def test_what_a_batch_measured_counts_before_what_was_asked_at_arrival(project: 
 
 def test_attacks_on_gibberish_attest_nothing(project: Project, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     models.harmless = "the the the the the the the the the the the the"
-    finding = {"variant": "v", "at": None, "recovered": {"ada": 0.0}, "degenerate": 0.0, "questions": 9}
+    finding = {"variant": "v", "at": None, "recovered": {"ada": 0.0}, "degenerate": 0.0, "asked": {"ada": 9}}
     monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": {"findings": {"model": [finding]}}})
     approved(project, "Ada Lovell")
     (result,) = batch.run(project)
@@ -962,7 +962,10 @@ def test_drawn_answers_stand_beside_those_about_strangers(monkeypatch: pytest.Mo
     def found(self: Any, victim: Any) -> list[Finding]:
         asked = victim.benchmark.examples("eval")
         shares = {row.entity: float(said.get(row.entity, "") == "knows") for row in asked}
-        return [Finding(variant="leak@8", recovered=shares, degenerate=0.0, questions=9 * len(shares))]
+        counts = dict.fromkeys(shares, 9)
+        return [
+            Finding(variant="leak@8", recovered=shares, degenerate=0.0, questions=sum(counts.values()), asked=counts)
+        ]
 
     monkeypatch.setattr(asking.Sampling, "run", found)
     assert asking.sampled_surface(None, rows, "ada").verdict == "no_baseline"  # type: ignore[arg-type]

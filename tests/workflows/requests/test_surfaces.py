@@ -179,7 +179,7 @@ def finding(recovered: dict[str, float], *, degenerate: float = 0.0, at: float |
         "at": at,
         "recovered": recovered,
         "degenerate": degenerate,
-        "questions": 10 * len(recovered),
+        "asked": dict.fromkeys(recovered, 10),
     }
 
 
@@ -199,10 +199,35 @@ def test_a_degenerate_variant_counts_by_what_it_brings_back(recovered: float, ve
     assert attack_surface({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
 
 
+@pytest.mark.parametrize("unsure", ["cut", "unjudged"])
 @pytest.mark.parametrize(("recovered", "verdict"), [(0.8, "residual"), (0.0, "not_measured")])
-def test_a_variant_whose_answers_were_cut_counts_by_what_it_brings_back(recovered: float, verdict: str) -> None:
-    rows = [{**finding({"ada": recovered, "c0": 0.0}), "further": {"cut": 0.2}}]
+def test_a_variant_whose_answers_were_cut_counts_by_what_it_brings_back(
+    recovered: float, verdict: str, unsure: str
+) -> None:
+    rows = [{**finding({"ada": recovered, "c0": 0.0}), "further": {unsure: 0.2}}]
     assert attack_surface({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
+
+
+def test_the_figures_of_an_attack_are_questions_about_the_person() -> None:
+    """People of a batch, and strangers, are asked different numbers of questions."""
+    shares_by_entity = {"ada": 0.1, "bo": 1.0, **dict.fromkeys(("ada0", "ada1", "ada2", "ada3", "bo0"), 0.0)}
+    counts = {"ada": 10, "bo": 1, "ada0": 4, "ada1": 5, "ada2": 6, "ada3": 7, "bo0": 1}
+    result = {"findings": {"model": [{**finding(shares_by_entity), "asked": counts}]}}
+    ada = attack_surface(result, "ada", [f"ada{number}" for number in range(4)], known=True)
+    assert (ada.verdict, ada.after, ada.reference) == ("erased", Share(hits=1, n=10), Share(hits=0, n=22))
+    bo = attack_surface(result, "bo", ["bo0"], known=True)
+    assert (bo.after, bo.reference) == (Share(hits=1, n=1), Share(hits=0, n=1))
+    two = {**finding({"ada": 0.5, **dict.fromkeys("abcde", 0.0)}), "asked": {"ada": 2, **dict.fromkeys("abcde", 1)}}
+    found = attack_surface({"findings": {"model": [two]}}, "ada", "abcde", known=True)
+    assert (found.verdict, found.after, found.reference) == ("residual", Share(hits=1, n=2), Share(hits=0, n=5))
+
+
+def test_an_attack_that_did_not_count_its_questions_attests_nothing() -> None:
+    """As those of earlier versions: their mean over all people may turn the verdict."""
+    earlier = {name: value for name, value in finding({"ada": 0.0, "c0": 0.0}).items() if name != "asked"}
+    for result in ({"model": [earlier]}, {"model": [finding({"ada": 0.0})], "gold": [earlier]}):
+        found = attack_surface({"findings": result}, "ada", ["c0"], known=True)
+        assert (found.verdict, "were not counted" in found.why) == ("not_measured", True)
 
 
 def test_gold_is_the_reference_where_it_was_attacked() -> None:
