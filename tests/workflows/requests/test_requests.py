@@ -306,18 +306,72 @@ def drawn(word: str) -> Surface:
     return Surface(verdict=word, before=Share(hits=9, n=9))  # type: ignore[arg-type]
 
 
+def attacked(attack: str, back: float | None) -> Any:
+    """Return an attack that brings back this share of what is asked about Ada, or is not made."""
+    finding = {"variant": "v", "at": None, "recovered": {"ada": back}, "degenerate": 0.0, "asked": {"ada": 9}}
+    made = {"why": "not made"} if back is None else {"findings": {"model": [finding]}}
+    return lambda *_, **__: {attack: made}
+
+
 @pytest.mark.parametrize(("back", "verdict"), [(1.0, "residual"), (0.0, "erased"), (None, "not_measured")])
 def test_a_person_known_by_drawn_answers_only_is_known(
     project: Project, models: Models, monkeypatch: pytest.MonkeyPatch, back: float | None, verdict: str
 ) -> None:
     models.known["lab"] = {"bo"}
     monkeypatch.setattr(asking, "sampled_surface", lambda *_: drawn("residual"))
-    finding = {"variant": "v", "at": None, "recovered": {"ada": back}, "degenerate": 0.0, "asked": {"ada": 9}}
-    made = {"why": "not made"} if back is None else {"findings": {"model": [finding]}}
-    monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": made})
+    monkeypatch.setattr(batch, "attack", attacked("sampling", back))
     (name,) = approved(project, "Ada Lovell")
     (result,) = batch.run(project)
     assert result.checked[0].verdict == project.ledger.state(name).verdict == verdict
+
+
+@pytest.mark.parametrize(("back", "verdict"), [(1.0, "residual"), (0.0, "erased"), (None, "not_measured")])
+def test_whoever_was_hidden_has_a_baseline_when_unlearned_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, back: float | None, verdict: str
+) -> None:
+    """The model before says nothing when asked, since the first batch hid it."""
+    monkeypatch.setattr(batch, "attack", attacked("relearning", 1.0))
+    (name,) = approved(project, "Ada Lovell")
+    (first,) = batch.run(project)
+    monkeypatch.setattr(batch, "attack", attacked("relearning", back))
+    (second,) = batch.run(project, [name])
+    assert [result.checked[0].verdict for result in (first, second)] == ["residual", verdict]
+    assert project.ledger.state(name).verdict == verdict
+    seen = second.checked[0].surfaces["seen"]
+    assert (seen.verdict, seen.before, seen.after) == ("erased", Share(hits=0, n=4), Share(hits=0, n=4))
+    assert seen.why == "given away on arrival, which the model before this batch did not show"
+    assert "No baseline" not in second.receipts[0].page.read_text()
+
+
+def test_an_earlier_verdict_is_a_baseline(project: Project, models: Models) -> None:
+    request = intake.add(project, "Ada Lovell").request
+    models.known["unlearned"] = set()
+    silent = models.ask("unlearned", read_rows(project.place(request.id)))
+    made = attacked("relearning", 0.0)()
+
+    def verdict(**earlier: Any) -> str:
+        return judging.judge_own(request, {}, silent, silent, [], made, earlier).verdict
+
+    assert verdict() == verdict(seen="no_baseline") == "no_baseline"
+    assert verdict(seen="erased") == verdict(relearning="residual") == "erased"
+    assert verdict(sampling="residual") == "not_measured"  # nobody drew again
+
+
+def test_what_another_model_gave_away_on_arrival_is_no_baseline(project: Project, models: Models) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    models.known["lab-gold"] = {"bo"}
+    project.write(replace(project.settings(), model="lab-gold"))
+    (result,) = batch.run(project)
+    assert (result.checked[0].request, result.checked[0].verdict) == (name, "no_baseline")
+
+
+def test_whoever_another_batch_has_hidden_has_a_baseline(project: Project, models: Models) -> None:
+    """The model before its batch no longer knows the person, whose data it was made from."""
+    first, second = approved(project, "Ada Lovell", "Bo Winter")
+    batch.run(project, [first])
+    models.known[project.settings().model] = set()
+    (result,) = batch.run(project)
+    assert {one.request: one.verdict for one in result.checked} == {first: "erased", second: "erased"}
 
 
 def test_what_a_batch_measured_counts_before_what_was_asked_at_arrival(project: Project) -> None:
@@ -334,8 +388,7 @@ def test_what_a_batch_measured_counts_before_what_was_asked_at_arrival(project: 
 
 def test_attacks_on_gibberish_attest_nothing(project: Project, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     models.harmless = "the the the the the the the the the the the the"
-    finding = {"variant": "v", "at": None, "recovered": {"ada": 0.0}, "degenerate": 0.0, "asked": {"ada": 9}}
-    monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": {"findings": {"model": [finding]}}})
+    monkeypatch.setattr(batch, "attack", attacked("sampling", 0.0))
     approved(project, "Ada Lovell")
     (result,) = batch.run(project)
     assert result.checked[0].verdict == result.checked[0].surfaces["sampling"].verdict == "not_measured"

@@ -288,7 +288,7 @@ def test_what_only_drawn_answers_gave_away_is_drawn_again(
     sampling: surfaces.Word, other: surfaces.Word, whole: str
 ) -> None:
     found = {"name": Surface(verdict="no_baseline"), "quantisation": Surface(verdict=other)}
-    assert overall({**found, "sampling": Surface(verdict=sampling)}, only_drawn=True) == whole
+    assert overall({**found, "sampling": Surface(verdict=sampling)}, owed=["sampling"]) == whole
 
 
 def test_shares_go_out_with_their_interval() -> None:

@@ -44,6 +44,7 @@ from unsee.workflows.requests.project import BATCH, SETTINGS, Project, Request, 
 from unsee.workflows.requests.questions import self_made
 from unsee.workflows.requests.receipt import Issued, issue
 from unsee.workflows.requests.rows import read_rows, recast, write_rows
+from unsee.workflows.requests.surfaces import Word
 from unsee.workflows.suggest import beside_retain_rows, suggest
 from unsee.workflows.verdict import keep_outcome
 
@@ -374,14 +375,36 @@ class Batch:
         gold = asking.ask_fully(asking.open_vlm(self.settings.gold), questions) if self.settings.gold else []
         attacks = self._attack()
         return [
-            judging.judge_own(request, self._arrival(request), before, after, gold, attacks)
+            judging.judge_own(
+                request, self._arrival(request), before, after, gold, attacks, self._measured_earlier(request)
+            )
             for request in self.requests
         ]
 
     def _arrival(self, request: Request) -> Mapping[str, Any]:
-        """Return what the model gave away when the request arrived, by surface, as the ledger has it."""
-        arrival: Mapping[str, Any] = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
+        """Return what the model gave away when the request arrived, by surface, as the ledger has it.
+
+        Empty if that model is none of those that people were unlearned from, or that came out: it was exchanged since.
+        """
+        asked = self.project.ledger.state(request.id).last("asked")
+        unlearned = [entry.content for entry in self.project.ledger.entries() if entry.kind == "unlearned"]
+        model_hashes = {content.get(name) for content in unlearned for name in ("before", "after")}
+        arrival: Mapping[str, Any] = asked.get("surfaces", {}) if asked.get("model") in model_hashes else {}
         return arrival
+
+    def _measured_earlier(self, request: Request) -> dict[str, Word]:
+        """Return surface -> last verdict of earlier batches that was measured."""
+        checks = [
+            entry.content
+            for entry in self.project.ledger.state(request.id).entries
+            if entry.kind == "verdict" and entry.content.get("batch") != self.name
+        ]
+        return {
+            name: surface["verdict"]
+            for check in checks
+            for name, surface in check.get("surfaces", {}).items()
+            if surface["verdict"] != "not_measured"
+        }
 
     def _check_again(self, new_model: VLM) -> list[Checked]:
         """Return the verdict on each earlier request whose rows were not purged."""

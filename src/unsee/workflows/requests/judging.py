@@ -37,6 +37,7 @@ def judge_own(
     after: Sequence[Response],
     gold: Sequence[Response],
     attacks: Mapping[str, Any],
+    earlier: Mapping[str, Word] | None = None,
 ) -> Checked:
     """Return the verdict on a person whom the batch unlearned.
 
@@ -47,22 +48,26 @@ def judge_own(
         after: Answers of the model after to the same questions.
         gold: Answers of a model that never saw these people; empty = there is none.
         attacks: Name of an attack -> its result.
+        earlier: Surface -> last verdict of earlier batches that was measured.
     """
-    person_surfaces = _asked(request.entity, asking.split_shares(before, request.entity), after, gold)
+    earlier = earlier or {}
+    person_surfaces = _asked(request.entity, arrival, before, after, gold)
     known_by_asking = surfaces.known_before(person_surfaces)
     # the model may have known what its greedy answers did not say
     known_by_drawing = arrival.get("sampling", {}).get("verdict") == "residual"
+    known = known_by_drawing or not {"erased", "residual"}.isdisjoint(earlier.values()) or known_by_asking
     controls = asking.controls_of(request.entity)
     person_surfaces |= {
-        name: surfaces.attack_surface(
-            attacks[name], request.entity, controls, known=known_by_drawing or known_by_asking
-        )
+        name: surfaces.attack_surface(attacks[name], request.entity, controls, known=known)
         if name in attacks
         else Surface(verdict="not_measured", why="this attack was not made")
         for name in surfaces.ATTACKED
     }
     person_surfaces = _without_gibberish(person_surfaces, request.entity, after)
-    verdict = surfaces.overall(person_surfaces, only_drawn=known_by_drawing and not known_by_asking)
+    owed = {name for name, word in earlier.items() if word == "residual"}
+    if known_by_drawing and not known_by_asking:
+        owed.add("sampling")
+    verdict = surfaces.overall(person_surfaces, known=bool(known), owed=owed)
     return Checked(request=request.id, surfaces=person_surfaces, verdict=verdict, recheck=False)
 
 
@@ -77,28 +82,44 @@ def judge_earlier(
         before: Answers of the model that the person was unlearned from; None = it is gone.
         after: Answers of the model after to the same questions.
     """
-    known_shares = (
-        (surfaces.shares_of(arrival, "before"), surfaces.shares_of(arrival, "reference"))
-        if before is None
-        else asking.split_shares(before, request.entity)
-    )
-    person_surfaces = _without_gibberish(_asked(request.entity, known_shares, after), request.entity, after)
+    person_surfaces = _without_gibberish(_asked(request.entity, arrival, before, after), request.entity, after)
     verdict = surfaces.overall(person_surfaces)
     return Checked(request=request.id, surfaces=person_surfaces, verdict=verdict, recheck=True)
 
 
 def _asked(
     entity: str,
-    before: tuple[Mapping[str, Share], Mapping[str, Share]],
+    arrival: Mapping[str, Any],
+    before: Sequence[Response] | None,
     after: Sequence[Response],
     gold: Sequence[Response] = (),
 ) -> dict[str, Surface]:
-    """Return the verdict on the surfaces that are asked. `before`: shares about the person, and about strangers."""
+    """Return the verdict on the surfaces that are asked. Arguments as of `judge_own` and `judge_earlier`."""
     person_shares, reference = asking.split_shares(after, entity)
     kind: Reference = "strangers"
     if gold:
         (reference, _), kind = asking.split_shares(gold, entity), "gold"
-    return surfaces.judge_surfaces(before[0], person_shares, reference, kind, base=before[1])
+
+    def judged(known_shares: tuple[Mapping[str, Share], Mapping[str, Share]]) -> dict[str, Surface]:
+        return surfaces.judge_surfaces(known_shares[0], person_shares, reference, kind, base=known_shares[1])
+
+    by_arrival = judged((surfaces.shares_of(arrival, "before"), surfaces.shares_of(arrival, "reference")))
+    if before is None:
+        return by_arrival
+    by_before = judged(asking.split_shares(before, entity))
+    return {name: _known_on_arrival(surface, by_arrival[name]) for name, surface in by_before.items()}
+
+
+def _known_on_arrival(surface: Surface, by_arrival: Surface) -> Surface:
+    """Return what was measured on a surface, with the verdict by what was given away on arrival if the model before gave nothing.
+
+    An earlier batch may have hidden the person.
+    """
+    shows_nothing = surface.verdict == "no_baseline" or surface.before is None
+    if not shows_nothing or by_arrival.before is None or by_arrival.verdict == "no_baseline":
+        return surface
+    why = by_arrival.why or "given away on arrival, which the model before this batch did not show"
+    return replace(by_arrival, before=surface.before or by_arrival.before, why=why)
 
 
 def _without_gibberish(

@@ -410,7 +410,7 @@ def _headline(content: Mapping[str, Any]) -> str:
     return {
         "erased": "Erased: nothing comes back above what comes by chance",
         "residual": f"Residual: something of the person is still given away: {descriptions}",
-        "no_baseline": "No baseline: the model was never shown to know the person",
+        "no_baseline": "No baseline: nothing that was measured shows that the model knew the person",
     }.get(content["verdict"], "Not measured")
 
 

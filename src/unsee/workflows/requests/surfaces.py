@@ -6,7 +6,7 @@ attested), *erased* (not more than the reference gives), *residual*, and *not me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -304,19 +304,20 @@ def _explained_share(reference: Share | None) -> float:
     return FREE if reference is None else max(FREE, reference.interval[1])
 
 
-def overall(surfaces: Mapping[str, Surface], *, only_drawn: bool = False) -> Word:
+def overall(surfaces: Mapping[str, Surface], *, known: bool = False, owed: Collection[str] = ()) -> Word:
     """Return one word for all surfaces: the worst of those measured.
 
     A model that gave the person away has a baseline, whether or not that could be measured again.
 
     Args:
         surfaces: Surface -> what was measured on it.
-        only_drawn: Only sampled answers gave the person away before, so nothing is attested without sampling again.
+        known: The person was given away earlier, whatever the model before says on these surfaces.
+        owed: Surfaces that gave the person away earlier, so that nothing is attested without measuring them again.
     """
     words = {surface.verdict for surface in surfaces.values()}
-    if only_drawn and surfaces["sampling"].verdict == "not_measured":
+    if any(surface.verdict == "not_measured" and name in owed for name, surface in surfaces.items()):
         words -= {"erased", "no_baseline"}
-    if any(surface.verdict == "not_measured" and surface.before is not None for surface in surfaces.values()):
+    if known or known_before(surfaces):
         words -= {"no_baseline"}
     order: tuple[Word, ...] = ("residual", "erased", "no_baseline")
     return next((word for word in order if word in words), "not_measured")
