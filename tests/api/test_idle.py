@@ -190,7 +190,15 @@ def recipe_cases():
     for name in registry.names("recipes"):
         choices = {key: get_args(hint) for key, hint in recipes.options_of(name).items() if get_origin(hint) is Literal}
         for values in product(*choices.values()):
-            yield recipes.recipe(name, model="M", data="D", out="O", options=dict(zip(choices, values, strict=True)))
+            try:
+                run = recipes.recipe(
+                    name, model="M", data="D", out="O", options=dict(zip(choices, values, strict=True))
+                )
+            except UserError as error:
+                if "has no effect" not in str(error):
+                    raise
+                continue  # the recipe itself refuses it
+            yield run
 
 
 def test_recipes_give_no_setting_without_effect():
