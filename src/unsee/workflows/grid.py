@@ -115,11 +115,11 @@ def product_of(
         with setting_hints(values):
             run = Run.from_mapping(values, where=str(file))
             run = replace(run, plugins=(*run.plugins, *plugins))
-            cell = _cell(run, dict(zip(axes, combination, strict=True)))
+            cell = checked_cell(run, dict(zip(axes, combination, strict=True)))
         yield cell
 
 
-def _cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
+def checked_cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
     """Return the cell of a run, with settings checked and explicit."""
     if not (run.model and run.data and run.method):
         raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")

@@ -177,7 +177,7 @@ FILES: Final[tuple[Private, ...]] = (
     Private("vocabulary.json", "answers", "names and facts of everybody in the data"),
     Private("verdicts.jsonl", "answers", "replies of the judge, which may repeat answers"),
     Private("samples.jsonl|**/samples.jsonl", "answers", "ids of rows and entities"),
-    Private("logs/*.log|failed/*.txt|chosen.json", "answers", _MESSAGES),
+    Private("logs/*.log|failed/*.txt|chosen.json|tried.json", "answers", _MESSAGES),
     Private("index.json", "answers", _MESSAGES, _index),
     Private("slurm/**", "answers", "jobs and their messages"),
     Private("responses.keys.jsonl", "answers", "ids of rows"),

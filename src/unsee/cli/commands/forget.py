@@ -89,6 +89,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="HOW",
         help="keep (default), until_verified (remove caches once judged forgotten), or days:N (see unsee purge --due)",
     )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="MINUTES",
+        help="first try a few settings (without --method: of two methods) for at most so long, and take the best",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
 
 
@@ -97,6 +103,9 @@ def action(options: argparse.Namespace) -> int:
     run, remark = _chosen(run_of(options), options)
     if options.dry_run and options.ask is not None:
         raise UserError("--ask is about the verdict after a run, and --dry-run makes none. Leave one of them out.")
+    if options.budget is not None and (options.dry_run or options.recipe):
+        flag = "--dry-run, which makes no run" if options.dry_run else "--recipe, whose settings are those of a paper"
+        raise UserError(f"--budget tries settings. Leave it out, or {flag}.")
     if options.dry_run:
         return _dry_run(run, options)
     if options.ask is not None and options.ask < 0:
@@ -108,6 +117,10 @@ def action(options: argparse.Namespace) -> int:
         )
     from unsee.workflows.forget import forget_run
 
+    if options.budget is not None:
+        from unsee.workflows.trials import best_within
+
+        run = best_within(run, options.budget, resume=options.resume)
     folder = forget_run(run, resume=options.resume)
     say(folder)
     if remark:
@@ -129,7 +142,7 @@ def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
     if options.recipe or options.file or not run.model or not run.data:
         return run, ""
     if not run.method and options.variant == "default":
-        return _suggested_run(run), ""
+        return (run if options.budget is not None else _suggested_run(run)), ""
     if run.method in RETAINING and options.variant == "default":
         require_locations(run)
         return beside_retain_rows(run)
