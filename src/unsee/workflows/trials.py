@@ -31,8 +31,8 @@ CHOICE: Final = "tried.json"
 """What was tried, and which try was chosen."""
 FACTORS: Final = (1.0, 1 / 3, 3.0)
 """Learning rates that a named method tries, relative to that of the run, in this order [inferred]."""
-UNSEE_RATE, UNSEE_STEPS = 0.25, 3
-"""Learning rate and steps of `unsee`, relative to those that `suggest` gives `pubg`: about those of docs/leaderboard.md [inferred]."""
+UNSEE_RATE: Final = 0.25
+"""Learning rate of `unsee`, relative to that which `suggest` gives `pubg`: that of docs/leaderboard.md [inferred]."""
 _OWN_EVAL: Final = ("split", "gold", "clip")
 """Settings of the evaluation that the search sets itself, or does not need."""
 
@@ -125,9 +125,7 @@ def candidates(run: Run) -> Iterator[tuple[Run, Mapping[str, Any]]]:
     if suggested.method != "pubg":
         yield from _rates(base, rate, FACTORS)
         return
-    steps = {name: UNSEE_STEPS * suggested.training[name] for name in ("epochs", "max_steps")}
-    ours = replace(base, method="unsee", training={**suggested.training, **steps, **run.training})
-    unshrunk, shrunk = (replace(ours, settings={"shrink": share}) for share in (0.0, 0.2))
+    unshrunk, shrunk = (replace(base, method="unsee", settings={"shrink": share}) for share in (0.0, 0.2))
     for tried, factor in (
         (unshrunk, UNSEE_RATE),
         (base, 1.0),
