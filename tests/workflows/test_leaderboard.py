@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ import pytest
 
 from helpers.evaluated import make_run
 from helpers.scripts import script
+from helpers.sweeps import run_cells_here
 from unsee.api import registry
 from unsee.cli.main import main
 from unsee.distributed.file_lock import claimed
@@ -84,15 +85,8 @@ def cells():
             found = {"recovered": 0.5, "gold": 0.1, "worst": "x", "at": None, "axis": ""}
             (folder / "attacks.json").write_text(json.dumps({"attacks": {"prompts": found}}))
 
-    def launch(out, names, jobs, parameters):
-        for name in names:
-            with suppress(UserError):
-                sweep.run_cell(out, name)
-            yield name
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "_work", work)
-        patch.setattr(sweep, "_locally", launch)
+        run_cells_here(patch, work)
         yield asked
 
 

@@ -18,6 +18,7 @@ from typing import ClassVar
 import pytest
 
 from helpers.evaluated import make_run
+from helpers.sweeps import run_cells_here
 from unsee import config
 from unsee.api import registry
 from unsee.cli.main import main
@@ -62,14 +63,7 @@ def stubbed(monkeypatch):
             file.write(f"{folder.name}\n")
         (folder / "scores.json").write_text(label)
 
-    def launch(out, names, jobs, parameters):
-        for name in names:
-            with suppress(UserError):
-                sweep.run_cell(out, name)
-            yield name
-
-    monkeypatch.setattr(sweep, "_work", work)
-    monkeypatch.setattr(sweep, "_locally", launch)
+    run_cells_here(monkeypatch, work)
     monkeypatch.setattr(
         "unsee.report.compare",
         lambda runs, out: (out.parent / "compared.txt").write_text("\n".join(run.name for run in runs)),

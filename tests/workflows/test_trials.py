@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,14 @@ import pytest
 
 from helpers.evaluated import make_run
 from helpers.folder import KEPT, folder, row, write
+from helpers.sweeps import run_cells_here
+from unsee.api import Training
 from unsee.cli.main import main
 from unsee.config import Run
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.utils.files import owned_folder
-from unsee.workflows import sweep, trials
+from unsee.workflows import trials
 from unsee.workflows.trials import CHOICE, best_within, candidates, folder_of_trials
 
 __all__ = ["folder"]
@@ -37,14 +39,7 @@ def asked(monkeypatch):
         if run.method:
             owned_folder(place / "model")
 
-    def launch(out, names, jobs, parameters):
-        for name in names:
-            with suppress(UserError):
-                sweep.run_cell(out, name)
-            yield name
-
-    monkeypatch.setattr(sweep, "_work", work)
-    monkeypatch.setattr(sweep, "_locally", launch)
+    run_cells_here(monkeypatch, work)
     return runs
 
 
@@ -71,6 +66,12 @@ def test_a_named_method_tries_its_rate_a_third_and_three_times_of_it():
     run = replace(LAB, method="npo", settings={"beta": 0.2}, training={"lr": 3e-4})
     found = [(tried.settings, tried.training["lr"]) for tried, _ in candidates(run)]
     assert found == [({"beta": 0.2}, 3e-4), ({"beta": 0.2}, 1e-4), ({"beta": 0.2}, 9e-4)]
+
+
+def test_without_a_rate_of_the_user_that_of_the_data_is_the_middle():
+    lab_rate = open_benchmark("lab").suggested("npo")["lr"]
+    assert lab_rate != Training().lr
+    assert next(candidates(replace(LAB, method="npo")))[0].training["lr"] == lab_rate
 
 
 def test_without_retain_rows_the_rates_of_the_suggestion_are_tried(folder):

@@ -32,7 +32,7 @@ CHOICE: Final = "tried.json"
 FACTORS: Final = (1.0, 1 / 3, 3.0)
 """Learning rates that a named method tries, relative to that of the run, in this order [inferred]."""
 UNSEE_RATE: Final = 0.25
-"""Learning rate of `unsee`, relative to that which `suggest` gives `pubg`: that of docs/leaderboard.md [inferred]."""
+"""Learning rate of `unsee`, relative to that which `suggest` gives `pubg`: best on the selection questions of the lab [inferred]."""
 _OWN_EVAL: Final = ("split", "gold", "clip")
 """Settings of the evaluation that the search sets itself, or does not need."""
 
@@ -102,14 +102,16 @@ def best_within(run: Run, minutes: float, *, resume: bool = False) -> Run:
 def candidates(run: Run) -> Iterator[tuple[Run, Mapping[str, Any]]]:
     """Yield the runs to try, with what distinguishes them.
 
-    A named method tries its learning rate, a third and three times of it. Else the suggested run comes with `unsee`, unshrunk and
-    slightly shrunk, and with lower rates, by what led docs/leaderboard.md [inferred].
+    A named method tries its learning rate (the user's, else that which suits the data), a third and three times of it. Else the
+    suggested run comes with `unsee`, unshrunk and slightly shrunk, and with lower rates, by the selection questions of the lab
+    [inferred].
 
     Raises:
         UserError: Settings are given that the search varies, or that belong to no method.
     """
     if run.method:
-        yield from _rates(run, float(run.training.get("lr", Training().lr)), FACTORS)
+        training = {**open_benchmark(run.data, run.benchmark).suggested(run.method), **run.training}
+        yield from _rates(run, float(training.get("lr", Training().lr)), FACTORS)
         return
     if run.settings:
         raise UserError("--budget without --method tries several methods, so method.* cannot be set. Name a --method.")
