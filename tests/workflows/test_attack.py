@@ -441,3 +441,17 @@ def test_the_report_shows_what_came_back(tmp_path):
     assert '<th scope="col">probes <small>inside</small></th>' in page
     assert "Hidden" in page
     assert "<b>facts</b>" not in page
+
+
+def test_the_columns_of_a_table_are_named_as_elsewhere(tmp_path, monkeypatch):
+    rows = (EXAMPLE / "data.jsonl").read_text().replace("images/", f"{EXAMPLE / 'images'}/")
+    (tmp_path / "table.jsonl").write_text(rows.replace('"image"', '"bild"').replace('"answer"', '"sagt"'))
+    opened = []
+    monkeypatch.setattr(
+        workflow, "_run_attack", lambda name, chosen, data, *rest: opened.append(data) or {"why": "none"}
+    )
+    model = save_tiny(tmp_path / "model")
+    words = ["--fields", "image=bild,answer=sagt", "--attack", "prompts", "--out", str(tmp_path / "out")]
+    assert main.main(["attack", "--model", str(model), "--data", str(tmp_path / "table.jsonl"), *words]) == 0
+    asked = {(str(row.image), row.answer) for row in opened[0].examples("eval")}
+    assert asked == {(str(row.image), row.answer) for row in open_benchmark(EXAMPLE).examples("eval")}

@@ -6,7 +6,16 @@ import argparse
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import OK, add_plugins, engine_option, plugin_option, say, say_json
+from unsee.cli.commands._shared import (
+    OK,
+    add_plugins,
+    benchmark_of,
+    data_options,
+    engine_option,
+    plugin_option,
+    say,
+    say_json,
+)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="RUN", help="run folder, folder, hub id or packaged model")
     parser.add_argument("--data", default="", metavar="D", help="data of the request (default: those of the run)")
     parser.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
+    data_options(parser)
     parser.add_argument(
         "--gold", default="", metavar="M", help="model that never saw the forget set: what counts is above it"
     )
@@ -52,7 +62,7 @@ def action(options: argparse.Namespace) -> int:
         options.data,
         gold=options.gold,
         attacks=options.attack,
-        benchmark=options.benchmark,
+        benchmark=benchmark_of(vars(options)),
         settings=config.parse_overrides(options.set),
         quick=options.quick,
         seed=options.seed,
