@@ -295,6 +295,18 @@ def test_claims_see_two_values_of_one_attribute_and_ignore_case_and_line_breaks(
         ("There is no doubt: a red shirt. No, a blue shirt.", ("red", "blue")),
         ("I cannot name the man with the red shirt.", ("red",)),
         ("Not a red shirt? It is a red shirt.", ("red",)),
+        ("He isn't wearing a hat or a red shirt.", ()),
+        ("Without a hat, glasses or any red shirt.", ()),
+        ("He has no hat, red shirt or glasses.", ()),
+        ("He wears neither a hat, a red shirt, nor glasses.", ()),
+        ("She doesn't have a hat or wear a red shirt.", ()),
+        ("I don't think that she wears a red shirt or a blue shirt.", ()),
+        ("No hat or glasses, a red shirt.", ("red",)),
+        ("No hat or glasses but a red shirt.", ("red",)),
+        ("No hat or glasses with a red shirt.", ("red",)),
+        ("No hat or glasses. A red shirt.", ("red",)),
+        ("He wears no hat or has a red shirt.", ("red",)),
+        ("I do not know this person or what a red shirt is.", ("red",)),
     ],
 )
 def test_what_is_denied_is_no_claim(text, values):
@@ -309,6 +321,8 @@ def test_a_claim_of_absence_is_not_denied_by_its_own_negator_or_the_one_before()
     }
     assert claims("No glasses no hat", visible) == {"glasses": ("no",), "hat": ("no",)}
     assert claims("no glasses and a hat", visible) == {"glasses": ("no",), "hat": ("yes",)}
+    looks = visible | {"mood": {"happy": "looks happy"}}
+    assert claims("No hat, looks happy or sad.", looks) == {"hat": ("no",), "mood": ("happy",)}
 
 
 # statistics

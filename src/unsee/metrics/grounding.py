@@ -1,26 +1,14 @@
 """Grounding: visible attributes claimed by a text, and their truth."""
 
-# ruff: noqa: RUF001 - apostrophes
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
+from unsee.metrics.denial import begins_with_negator, is_denied
 from unsee.metrics.normal_form import normalise
-
-_NEGATOR: Final = r"(?:\b(?:no|not|never|without|neither|nor|cannot)|n['’]t)\b"
-_LINK: Final = (
-    r"(?:an?|any|the|wear(?:s|ing)?|worn|ha(?:ve|s|d|ving)|see(?:ing)?|show(?:s|ing|n)?|be|really|actually|visible|signs?|of|pair|kind"
-    r"|in|with)"
-)
-_NEGATED: Final = re.compile(rf"{_NEGATOR} (?:{_LINK} ){{0,3}}\Z")
-"""What stands before a claim that the text denies: a negator, and words that lead on from it to the claim [inferred]. Not "no stamps
-on a wooden desk". English only."""
-_NEARBY: Final = 80
-"""Most characters before a claim that can deny it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +44,12 @@ def claimed_values(text: str, patterns: Mapping[str, str]) -> list[str]:
     (['blue'], [])
     """
     lowered = " ".join(text.lower().split())
-    return [
-        value
-        for value, pattern in patterns.items()
-        if any(not _is_denied(match) for match in _compiled(pattern).finditer(lowered))
-    ]
+    return [value for value, pattern in patterns.items() if any(map(_is_claimed, _compiled(pattern).finditer(lowered)))]
 
 
-def _is_denied(claim: re.Match[str]) -> bool:
-    """Tell whether a negator stands before the claim. One that the claim begins with belongs to it ("no glasses no hat")."""
-    before = claim.string[max(claim.start() - _NEARBY, 0) : claim.start()]
-    return _NEGATED.search(before) is not None and re.match(_NEGATOR, claim[0]) is None
+def _is_claimed(match: re.Match[str]) -> bool:
+    """Tell whether the text does not deny the claim. A negator that the claim begins with belongs to it ("no glasses no hat")."""
+    return begins_with_negator(match[0]) or not is_denied(match)
 
 
 def grounding(text: str, truth: Mapping[str, str], visible: Mapping[str, Mapping[str, str]]) -> Grounding:
