@@ -36,7 +36,7 @@ from unsee.utils.files import atomic_write_text, atomic_writer
 
 DATA: Final = "data.parquet"
 TEXT_DATA: Final = "text.parquet"
-_SHARED: Final = ("scripts", "everyday", "normal_form", "language", "inflection", "matching", "choice")
+_SHARED: Final = ("scripts", "everyday", "normal_form", "language", "inflection", "matching", "denial", "choice")
 """Modules of `unsee.metrics` copied into utils.py, so that it needs only Python and judges as unsee does."""
 _ROWS: Final = 256
 """Rows in memory at once."""

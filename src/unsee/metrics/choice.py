@@ -2,7 +2,7 @@ r"""Multiple choice: the picked option. Abstention and empty responses are wrong
 
 A letter counts, in this order: in a box or tag (`\boxed{C}`, `<answer>B</answer>`), alone as the whole text, behind a cue
 ("answer: d", "I think it's C", 答案是B), alone on a line, at the beginning with a mark or "because" behind it, in brackets.
-Else the one option whose text occurs. A list of the options picks none.
+Else the one option whose text occurs. A list of the options picks none, and what is denied is not picked ("I don't think it is B").
 """
 
 # ruff: noqa: RUF001 - scripts other than Latin
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Final
 
+from unsee.metrics.denial import is_denied
 from unsee.metrics.matching import contains
 from unsee.metrics.normal_form import normalise
 
@@ -105,7 +106,7 @@ def _alone_on_a_line(text: str) -> list[str]:
 
 def _cued(text: str) -> list[str]:
     matches = [*_NAMED.finditer(text), *_CHOSEN.finditer(text)]
-    return [match[1].upper() for match in matches if not _is_word(text, match)]
+    return [match[1].upper() for match in matches if not (_is_word(text, match) or is_denied(match))]
 
 
 def _is_word(text: str, match: re.Match[str]) -> bool:
@@ -119,7 +120,7 @@ def _leading(text: str) -> list[str]:
 
 
 def _bracketed(text: str) -> list[str]:
-    return [letter.upper() for letter in _BRACKETED.findall(text)]
+    return [match[1].upper() for match in _BRACKETED.finditer(text) if not is_denied(match)]
 
 
 def _alternatives(text: str, letters: str) -> set[str]:
@@ -134,8 +135,8 @@ def _alternatives(text: str, letters: str) -> set[str]:
 
 
 def _by_text(text: str, options: Sequence[str], letters: str) -> str:
-    """Return the letter of the only option whose text occurs. Longer options take precedence."""
-    named = [index for index, option in enumerate(options) if contains(text, option)]
+    """Return the letter of the only option that is named, "" if it is beyond Z. Longer options take precedence."""
+    named = [index for index, option in enumerate(options) if _is_named(text, option)]
     longest = [
         index
         for index in named
@@ -146,4 +147,11 @@ def _by_text(text: str, options: Sequence[str], letters: str) -> str:
             for other in named
         )
     ]
-    return letters[longest[0]] if len(longest) == 1 else ""
+    return letters[longest[0] : longest[0] + 1] if len(longest) == 1 else ""
+
+
+def _is_named(text: str, option: str) -> bool:
+    """Tell whether the option's text occurs, and somewhere is not denied."""
+    words = r"\W+".join(map(re.escape, re.findall(r"\w+", option)))
+    denials = [is_denied(match) for match in re.finditer(rf"\b{words}\b", text, re.IGNORECASE)]
+    return contains(text, option) and not (denials and all(denials))
