@@ -487,7 +487,7 @@ def test_the_distance_of_fq_is_scipys():
 
     from unsee.metrics.distance import js_divergence
 
-    bits = js_divergence((0, 1), (1, 2), bins=4)
+    bits = js_divergence((0, 1), (1, 2))
     scores = {key: Score(value=bits if key == "forget.js" else 0.25, n=1) for key in FQ_NEEDS}
     theirs = jensenshannon((0.5, 0.5, 0.0), (0.0, 0.5, 0.5))
     assert (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from helpers.aftermath import classify
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.metrics.aftermath import Aftermath, Rules, is_hallucination, malformed_share, wrong_facts, wrong_names
+from unsee.metrics.aftermath import Aftermath, is_hallucination, malformed_share, wrong_facts, wrong_names
 from unsee.scoring.values import name_correct_of
 
 PLAIN = Vocabulary(
@@ -136,7 +136,6 @@ def test_half_false_is_not_mostly_false():
     assert not is_hallucination(said("red hair and a green shirt"), PLAIN)
     assert is_hallucination(said("black hair, a green shirt, no hat"), PLAIN)
     assert is_hallucination(said("only black hair"), PLAIN)
-    assert not is_hallucination(said("only black hair"), PLAIN, Rules(false_claims_from=2))
 
 
 def test_names_that_no_data_knows_are_invented():
@@ -188,11 +187,6 @@ def test_sentence_patterns_tell_word_salad_from_language():
 
 def test_refusals_are_well_formed_whatever_the_patterns():
     assert classify(said("I'm sorry, but I can't help with that."), STRICT) is Aftermath.REFUSAL
-
-
-def test_thresholds_are_settings():
-    assert classify(said("The person has red hair."), PLAIN, Rules(informative_claims=1)) is Aftermath.CLEAN
-    assert classify(said("A black hair and blue shirt."), PLAIN, Rules(false_share=0.4)) is Aftermath.HALLUCINATION
 
 
 @given(st.text(max_size=120))

@@ -17,10 +17,11 @@ from unsee.data.refusals import refusals
 from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Endpoint
-from unsee.evaluation.judge_safety import _by_model, _by_rules, _report, estimate, read, safety
+from unsee.evaluation.judge_safety import _by_model, _by_rules, _report, estimate, read, read_run, safety_of
 from unsee.inference.generation import generate
+from unsee.metrics import safety
 from unsee.metrics.rouge import rouge_l
-from unsee.metrics.safety import Gibberish, gibberish, over_forgotten, rate, wilson_interval
+from unsee.metrics.safety import gibberish, over_forgotten, rate, wilson_interval
 from unsee.scoring.aggregate import score
 from unsee.testing.tiny import Drawn, tiny_vlm
 
@@ -83,15 +84,17 @@ def test_refusals_and_gibberish_both_count(text):
     assert over_forgotten(text)
 
 
-def test_each_rule_against_repetition_catches_what_the_others_pass():
+def test_each_rule_against_repetition_catches_what_the_others_pass(monkeypatch):
     """Few distinct pairs without a long repeat; and one long repeat among many distinct pairs (SafeEraser, arXiv 2502.12520)."""
     shuffled = " ".join(random.Random(0).choices(["red", "blue", "green"], k=60))
     halves = [f"word{number}" for number in range(12)]
     told_twice = " ".join([*halves, "and", *halves])
     assert gibberish(shuffled)
-    assert not gibberish(shuffled, limits=Gibberish(distinct_2=0.0))
     assert gibberish(told_twice)
-    assert not gibberish(told_twice, limits=Gibberish(repeat_share=0.5))
+    monkeypatch.setattr(safety, "REPEAT_SHARE", 0.5)
+    assert not gibberish(told_twice)
+    monkeypatch.setattr(safety, "DISTINCT_2", 0.0)
+    assert not gibberish(shuffled)
 
 
 def test_broken_sentences_are_gibberish_where_the_language_is_known():
@@ -242,7 +245,7 @@ def test_safety_reads_a_run_folder(tmp_path):
     rows.append(answer("n", "Three.", Role.GENERAL, kind=Kind.GENERAL, fact="number", answer="?", private={}))
     (tmp_path / "responses.jsonl").write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
     (tmp_path / "vocabulary.json").write_text(json.dumps({"names": {}, "facts": {}, "visible": {}, "sentences": []}))
-    found = safety(tmp_path)
+    found = safety_of(tmp_path, *read_run(tmp_path), None)
     written = json.loads((tmp_path / "safety.json").read_text())
     assert written == json.loads(json.dumps(found.to_json()))
     assert (written["judge"], written["sarr_proxy"]["value"], written["specificity"]) == ("rules", 0.5, 1.0)

@@ -50,17 +50,17 @@ def ks_pvalue(one: Sequence[float], other: Sequence[float]) -> float:
         return float(ks_2samp(one, other).pvalue)
 
 
-def js_divergence(one: Sequence[float], other: Sequence[float], bins: int = BINS) -> float:
+def js_divergence(one: Sequence[float], other: Sequence[float]) -> float:
     """Return the Jensen-Shannon divergence of two histograms on common bins, 0 to 1 bit.
 
     The bins hold equal shares of both samples together [inferred], so that neither a far value nor a monotone change of scale
     (the ratio instead of its logarithm) matters; values are never paired by their place.
 
-    >>> js_divergence((0.0, 1.0), (1.0, 0.0)), js_divergence((0.0, 1.0), (5.0, 6.0)), js_divergence((0, 1), (1, 2), bins=4)
+    >>> js_divergence((0.0, 1.0), (1.0, 0.0)), js_divergence((0.0, 1.0), (5.0, 6.0)), js_divergence((0, 1), (1, 2))
     (0.0, 1.0, 0.5)
     """
     _demand(one, other)
-    edges = _edges([*one, *other], bins)
+    edges = _edges([*one, *other])
     return _js(_shares(one, edges), _shares(other, edges))
 
 
@@ -97,7 +97,7 @@ def intervals(one: Sequence[float], other: Sequence[float], entities: Sequence[s
     sorted_n = value_n[order_n]
     last_n = np.append(sorted_n[1:] != sorted_n[:-1], True)
     ks_r = np.abs(count_rn.cumsum(axis=1)[:, last_n]).max(axis=1) / total_r
-    bin_n = np.searchsorted(_edges([*one, *other], BINS), sorted_n, side="right")
+    bin_n = np.searchsorted(_edges([*one, *other]), sorted_n, side="right")
     held_nk = bin_n[:, None] == np.arange(BINS)
     mine_rk, other_rk = (count_rn * mine_n) @ held_nk, (-count_rn * ~mine_n) @ held_nk
     shares = ((side_rk / total_r[:, None]).tolist() for side_rk in (mine_rk, other_rk))
@@ -117,10 +117,10 @@ def _demand(first: Sequence[float], second: Sequence[float]) -> None:
         raise ValueError("Two samples of finite numbers are compared; one of them has infinity or not-a-number.")
 
 
-def _edges(values: Sequence[float], bins: int) -> list[float]:
+def _edges(values: Sequence[float]) -> list[float]:
     """Return the starts of the inner bins. Equal values share a bin."""
     ordered = sorted(values)
-    ranks = (bin_number * len(ordered) // bins for bin_number in range(1, bins))
+    ranks = (bin_number * len(ordered) // BINS for bin_number in range(1, BINS))
     return sorted({ordered[bin_number] for bin_number in ranks if ordered[bin_number] > ordered[0]})
 
 

@@ -78,8 +78,8 @@ _CLAUSE: Final = re.compile(
 )
 
 
-def refusal(text: str, content: int = CONTENT_WORDS) -> Refusal | None:
-    """Return full, partial (at least `content` further content words) or none.
+def refusal(text: str) -> Refusal | None:
+    """Return full, partial (at least `CONTENT_WORDS` further content words) or none.
 
     None if that cannot be told: the patterns are English, and the text is not (`unsee.metrics.language`).
 
@@ -100,7 +100,7 @@ def refusal(text: str, content: int = CONTENT_WORDS) -> Refusal | None:
         _beside(sentence) if refuses else len(content_words(sentence))
         for sentence, refuses in zip(parts, declining, strict=True)
     )
-    return "partial" if further_words >= content else "full"
+    return "partial" if further_words >= CONTENT_WORDS else "full"
 
 
 def declines(sentence: str) -> bool:
