@@ -377,7 +377,7 @@ def test_options_are_scored_by_letters_or_texts_whichever_is_more_probable(tmp_p
         if example.options:
             request = api_request.Prompt.of(example)
             both = [("A", "B"), example.options]
-            found = likelihood.choose(model, [(request, options) for options in both])
+            found = likelihood.likelihoods_and_choices(model, (), [(request, options) for options in both])[1]
             best = max(found, key=lambda choice: max(choice.logprobs))
             assert row["option_logprobs"] == pytest.approx(best.logprobs, abs=1e-4)
 

@@ -21,7 +21,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
-from unsee.inference.likelihood import choose, likelihoods
+from unsee.inference.likelihood import likelihoods, likelihoods_and_choices
 from unsee.inference.vision_cache import with_features
 from unsee.losses import answer_nll
 from unsee.methods.common.reference_model import as_start
@@ -173,7 +173,7 @@ def scores(name: str, out: Path) -> None:
     found = []
     for mode in ("fast", "plain"):
         vlm = replace(vlm, engine=engine_named(mode))
-        found.append((likelihoods(vlm, asked), choose(vlm, options)))
+        found.append(likelihoods_and_choices(vlm, asked, options))
     for fast, plain in zip(found[0][0], found[1][0], strict=True):
         assert torch.allclose(torch.tensor(fast.tokens), torch.tensor(plain.tokens), **CLOSE)
     assert [one.index for one in found[0][1]] == [one.index for one in found[1][1]]

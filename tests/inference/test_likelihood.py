@@ -14,7 +14,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
 from unsee.inference.encoder import encoder
-from unsee.inference.likelihood import choose, likelihoods
+from unsee.inference.likelihood import likelihoods, likelihoods_and_choices
 from unsee.testing.tiny import (
     INSTRUCTION,
     QUESTION,
@@ -45,6 +45,10 @@ def calls(vlm, monkeypatch):
 
     monkeypatch.setattr(vlm.model, "forward", counted)
     return seen
+
+
+def choices(vlm, questions):
+    return likelihoods_and_choices(vlm, (), questions)[1]
 
 
 def asked():
@@ -120,7 +124,7 @@ def test_one_forward_for_all_answers_about_an_image(vlm, calls):
 
 def test_letters_cost_the_question_alone(vlm, calls):
     question = Prompt("Who is this? A. D. I. L.", Drawn("red"))
-    (said,) = choose(vlm, [(question, "ADIL")])
+    (said,) = choices(vlm, [(question, "ADIL")])
     prompt = vlm.processor(
         text=vlm.family.prompt(vlm.processor, question.question, has_image=True), images=question.image.load()
     )
@@ -131,7 +135,7 @@ def test_letters_cost_the_question_alone(vlm, calls):
 def test_letters_are_read_with_and_without_a_space(vlm):
     model, processor, family = vlm.model, vlm.processor, vlm.family
     question = Prompt("Who is this?", Drawn("red"))
-    (said,) = choose(vlm, [(question, "ADIL")])
+    (said,) = choices(vlm, [(question, "ADIL")])
     row = encoder(processor, family).row(question)
     p_v = model(**row).logits[0, -1].softmax(-1)
     forms = [
@@ -147,8 +151,8 @@ def test_letters_are_read_with_and_without_a_space(vlm):
 def test_options_by_text_are_judged_by_their_mean(vlm):
     options = ("Ada Lovell", "Bo Winter , a diver", "pilot")
     requests = [Prompt(question, image) for question in QUESTIONS for image in (Drawn("red"), None)]
-    plain = choose(replace(vlm, engine=PLAIN), [(request, options) for request in requests])
-    fast = choose(vlm, [(request, options) for request in requests])
+    plain = choices(replace(vlm, engine=PLAIN), [(request, options) for request in requests])
+    fast = choices(vlm, [(request, options) for request in requests])
     assert [one.index for one in fast] == [one.index for one in plain]
     for one, other in zip(fast, plain, strict=True):
         assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
@@ -165,7 +169,7 @@ def test_empty_answers_and_options_are_refused(vlm):
     with pytest.raises(UserError, match="empty"):
         likelihoods(vlm, [(Prompt("Who is this?"), " ")])
     with pytest.raises(UserError, match="options"):
-        choose(vlm, [(Prompt("Who is this?"), ())])
+        choices(vlm, [(Prompt("Who is this?"), ())])
 
 
 def test_too_long_a_row_names_its_question(vlm):

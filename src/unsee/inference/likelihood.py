@@ -89,27 +89,6 @@ def likelihoods(
     return likelihoods_and_choices(vlm, prompt_answers, (), batch_size=batch_size)[0]
 
 
-def choose(
-    vlm: VLM,
-    questions: Sequence[tuple[Prompt, Sequence[str]]],
-    *,
-    batch_size: int = 64,
-    progress: str = "",
-) -> list[Choice]:
-    """Return the most probable option of each question, by mean token log-probability.
-
-    If all options are one token long (letters), their probabilities are read at the last position of the prompt, summed
-    over the spellings with and without a leading space (CLEAR, arXiv 2410.18057).
-
-    Args:
-        vlm: Model, processor, family and instruction.
-        questions: Prompts, each with its options.
-        batch_size: Most rows (images) per forward pass.
-        progress: Label of a progress line; empty for none.
-    """
-    return likelihoods_and_choices(vlm, (), questions, batch_size=batch_size, progress=progress)[1]
-
-
 def likelihoods_and_choices(
     vlm: VLM,
     prompt_answers: Sequence[tuple[Prompt, str]],
@@ -118,7 +97,11 @@ def likelihoods_and_choices(
     batch_size: int = 64,
     progress: str = "",
 ) -> tuple[list[Likelihood], list[Choice]]:
-    """Return the results of `likelihoods` and `choose` from the same forward passes.
+    """Return the log-likelihood of each answer and the most probable option of each question, from the same forward passes.
+
+    Options are compared by mean token log-probability. If all of a question are one token long (letters), their probabilities
+    are read at the last position of the prompt, summed over the spellings with and without a leading space (CLEAR,
+    arXiv 2410.18057).
 
     Args:
         vlm: Model, processor, family and instruction.
