@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from math import inf
 
 import pytest
@@ -15,7 +14,18 @@ from unsee.errors import UserError
 from unsee.workflows.continual import merging
 from unsee.workflows.continual.merging import Factors, Settings
 
-PLAIN_CORE = Settings(how="mcu", energy=1.0, capacity=inf, reconfigure=False)
+
+@pytest.fixture
+def undamped(monkeypatch):
+    """All directions, with their length."""
+    monkeypatch.setattr(merging, "ENERGY", 1.0)
+    monkeypatch.setattr(merging, "CAPACITY", inf)
+
+
+@pytest.fixture
+def plain_core(undamped, monkeypatch):
+    """All directions as they are, without a new Gram matrix."""
+    monkeypatch.setattr(merging, "nearest_with_gram", lambda columns, _: columns)
 
 
 def update(seed, out=12, width=10, rank=3):
@@ -117,25 +127,28 @@ def test_the_core_space_holds_every_update_exactly():
         assert torch.allclose(p_od @ (p_od.T @ one.delta_oi @ q_id) @ q_id.T, one.delta_oi, atol=1e-5)
 
 
+@pytest.mark.usefixtures("plain_core")
 def test_without_its_steps_the_merge_is_the_plain_sum():
     updates = [update(seed) for seed in range(3)]
-    found = merging.mcu(updates, PLAIN_CORE)
+    found = merging.mcu(updates)
     assert torch.allclose(found.delta_oi, sum(one.delta_oi for one in updates), atol=1e-4)
 
 
+@pytest.mark.usefixtures("undamped")
 def test_adapters_with_orthogonal_spans_merge_to_their_sum():
     left, right = orthogonal(2, 12, 2), orthogonal(2, 10, 2, seed=1)
     updates = [Factors(b * torch.tensor([3.0, 2.0]), a.T.contiguous()) for b, a in zip(left, right, strict=True)]
-    found = merging.mcu(updates, replace(PLAIN_CORE, reconfigure=True))
+    found = merging.mcu(updates)
     assert torch.allclose(found.delta_oi, sum(one.delta_oi for one in updates), atol=1e-4)
 
 
+@pytest.mark.usefixtures("undamped")
 @pytest.mark.parametrize("flip", [1.0, -1.0])
 def test_opposite_updates_cancel_in_the_sum_and_not_in_the_merge(flip):
     one = update(5, rank=2)
     two = Factors(flip * one.b_or, -flip * one.a_ri)  # the same update -Delta W in either form
     assert merging.total([one, two]).delta_oi.abs().max() < 1e-5
-    found = merging.mcu([one, two], Settings(how="mcu", capacity=inf, energy=1.0))
+    found = merging.mcu([one, two])
     assert found.delta_oi.norm() > 0.1 * one.delta_oi.norm()
 
 
@@ -161,12 +174,15 @@ def test_recovered_directions_have_the_wanted_gram_matrix():
     assert (found - columns).norm() <= (other - columns).norm()
 
 
-def test_directions_kept_hold_the_energy_and_are_bounded():
+@pytest.mark.usefixtures("plain_core")
+def test_directions_kept_hold_the_energy_and_are_bounded(monkeypatch):
     left, right = orthogonal(2, 30, 3), orthogonal(2, 30, 3, seed=1)
     strength = torch.tensor([10.0, 3.0, 1.0])  # energy 100, 9, 1 of 110
     updates = [Factors(b * strength, a.T.contiguous()) for b, a in zip(left, right, strict=True)]
     for energy, most, kept in ((0.9, 8, 1), (0.95, 8, 2), (1.0, 8, 3), (1.0, 2, 2)):
-        found = merging.mcu(updates, replace(PLAIN_CORE, energy=energy, directions=most))
+        monkeypatch.setattr(merging, "ENERGY", energy)
+        monkeypatch.setattr(merging, "DIRECTIONS", most)
+        found = merging.mcu(updates)
         assert found.a_ri.shape[0] == 2 * kept
         wanted = sum(b[:, :kept] * strength[:kept] @ a[:, :kept].T for b, a in zip(left, right, strict=True))
         assert torch.allclose(found.delta_oi, wanted, atol=1e-4)
@@ -178,7 +194,7 @@ def test_both_sides_of_the_core_space_are_damped(monkeypatch):
     monkeypatch.setattr(
         merging, "_damped", lambda columns, s, capacity: damped.append(columns) or plain(columns, s, capacity)
     )
-    merging.mcu([update(0, out=12), update(1, out=12)], PLAIN_CORE)
+    merging.mcu([update(0, out=12), update(1, out=12)])
     assert len(damped) == 2
     assert not damped[0].equal(damped[1])
 

@@ -29,6 +29,14 @@ from unsee.workflows.continual.settings import Merge
 SMALL: Final = 1e-6
 """Share of the largest singular value below which directions are dropped."""
 LEAST_EIGENVALUE: Final = 1e-4
+ENERGY: Final = 0.95
+"""MCU-style: share of an adapter's energy (squared singular values) in its kept directions."""
+DIRECTIONS: Final = 8
+"""MCU-style: most directions kept per adapter."""
+CAPACITY: Final = 3.0
+"""MCU-style: ratio of a coordinate's load to the median from which it is damped."""
+SYNERGY: Final = 0.5
+"""MCU-style: what remains of the dependence of two directions that agree."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -60,16 +68,6 @@ class Settings:
     rank: int = 0
     """Rank of the result of ties and dare; 0 = exact."""
     seed: int = 0
-    energy: float = 0.95
-    """MCU-style: share of an adapter's energy (squared singular values) in its kept directions."""
-    directions: int = 8
-    """MCU-style: most directions kept per adapter."""
-    capacity: float = 3.0
-    """MCU-style: ratio of a coordinate's load to the median from which it is damped; infinity = never."""
-    synergy: float = 0.5
-    """MCU-style: what remains of the dependence of two directions that agree."""
-    reconfigure: bool = True
-    """MCU-style: give the directions a new Gram matrix; False = plain sum in the core space."""
 
 
 def merge_adapters(adapters: Sequence[Adapter], settings: Settings) -> dict[str, Factors]:
@@ -83,7 +81,7 @@ def _layer(name: str, updates: Sequence[Factors], settings: Settings) -> Factors
     if settings.how == "sum" or len(updates) == 1:
         return total(updates, settings.scale)
     if settings.how == "mcu":
-        factors = mcu(updates, settings)
+        factors = mcu(updates)
         return Factors(settings.scale * factors.b_or, factors.a_ri)
     deltas = [update.delta_oi for update in updates]
     if settings.how == "ties":
@@ -139,7 +137,7 @@ def factorised(delta_oi: Tensor, rank: int = 0) -> Factors:
     return Factors(u[:, :count] * root, root[:, None] * vh[:count])
 
 
-def mcu(updates: Sequence[Factors], settings: Settings) -> Factors:
+def mcu(updates: Sequence[Factors]) -> Factors:
     """Merge in a shared core space with decorrelated conflicting directions.
 
     Our reconstruction of arXiv 2608.04548.
@@ -152,16 +150,15 @@ def mcu(updates: Sequence[Factors], settings: Settings) -> Factors:
     p_od, q_id = basis(b_oc), basis(a_ci.T)
     rank_limit = min(p_od.shape[0], q_id.shape[0]) // len(updates)
     cores = [p_od.T @ update.delta_oi.double() @ q_id for update in updates]
-    parts = [_directions(core, settings.energy, min(settings.directions, max(1, rank_limit))) for core in cores]
+    parts = [_directions(core, ENERGY, min(DIRECTIONS, max(1, rank_limit))) for core in cores]
     left_dk, s_k = torch.cat([u for u, _, _ in parts], 1), torch.cat([s for _, s, _ in parts])
     right_dk = torch.cat([v for _, _, v in parts], 1)
     owner_k = torch.cat([torch.full((len(s),), number) for number, (_, s, _) in enumerate(parts)])
-    left_dk, right_dk = _damped(left_dk, s_k, settings.capacity), _damped(right_dk, s_k, settings.capacity)
-    if settings.reconfigure:
-        p_od, left_dk = _widened(p_od, left_dk)
-        q_id, right_dk = _widened(q_id, right_dk)
-        left_gram, right_gram = _grams(left_dk, right_dk, owner_k, settings.synergy)
-        left_dk, right_dk = nearest_with_gram(left_dk, left_gram), nearest_with_gram(right_dk, right_gram)
+    left_dk, right_dk = _damped(left_dk, s_k, CAPACITY), _damped(right_dk, s_k, CAPACITY)
+    p_od, left_dk = _widened(p_od, left_dk)
+    q_id, right_dk = _widened(q_id, right_dk)
+    left_gram, right_gram = _grams(left_dk, right_dk, owner_k, SYNERGY)
+    left_dk, right_dk = nearest_with_gram(left_dk, left_gram), nearest_with_gram(right_dk, right_gram)
     dtype = updates[0].b_or.dtype
     return Factors((p_od @ left_dk * s_k).to(dtype), (q_id @ right_dk).T.contiguous().to(dtype))
 
