@@ -9,7 +9,7 @@ from unsee.cli.main import main
 from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Endpoint
-from unsee.evaluation.judge_factuality import _points, factuality, opinion, read_points
+from unsee.evaluation.judge_factuality import _factuality, _points, opinion, read_points
 from unsee.utils.files import atomic_write_json
 
 
@@ -141,7 +141,8 @@ def test_mistakes_are_said(tmp_path, capsys, words, message):
 def test_a_model_that_says_nothing_gets_one_point_unasked(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(Endpoint, "_ask", lambda _, prompt: asked.append(prompt) or "7")
-    found = factuality(run_folder(tmp_path / "x", [row(1, ""), row(2, "...")]), Endpoint(url="http://x", model="m"))
+    rows = [row(1, ""), row(2, "...")]
+    found = _factuality(run_folder(tmp_path / "x", rows), rows, Vocabulary(), Endpoint(url="http://x", model="m"))
     assert found["forget.factuality"].value == 1.0
     assert not asked
 

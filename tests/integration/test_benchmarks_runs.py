@@ -9,7 +9,7 @@ import yaml
 
 from fixtures.benchmarks import fixtures
 from unsee.cli.main import main
-from unsee.evaluation.judge_safety import safety
+from unsee.evaluation.judge_safety import read_run, safety_of
 from unsee.testing.tiny import save_tiny
 
 FIXTURES = fixtures()
@@ -78,7 +78,7 @@ def test_forget_eval_and_compare(name, model, tmp_path, capsys):
     assert (tmp_path / "both" / "report.html").stat().st_size > 10_000
     capsys.readouterr()
     if name == "safeeraser":
-        report = safety(run).to_json()
+        report = safety_of(run, *read_run(run), None).to_json()
         assert report["asr_proxy"]["value"] is None
         assert report["specificity"] is None
         assert report["sarr_proxy"]["n"] == 1

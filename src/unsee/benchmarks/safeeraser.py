@@ -82,7 +82,7 @@ class SafeEraser(RecordBenchmark):
         return (
             *([f"{dropped_count} pairs have an empty question or answer and are left out."] if dropped_count else []),
             "the archive says nothing about what is unsafe in an answer: asr_proxy has no value, ask a judge "
-            "(unsee.evaluation.judge_safety.safety with an Endpoint).",
+            "(`unsee judge RUN --url URL --judge NAME`).",
         )
 
     @cached_property

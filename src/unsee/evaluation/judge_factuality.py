@@ -35,17 +35,13 @@ TEMPLATE: Final = (
 """Our prompt, not the released one; any change gives new keys [inferred]."""
 
 
-def factuality(folder: Path | str, endpoint: Endpoint) -> dict[str, Score]:
-    """Judge a run folder and write factuality.json.
-
-    Returns `<role>.factuality`, the mean points of 1 to 10.
-    """
-    return _factuality(Path(folder), *read_run(Path(folder)), endpoint)
-
-
 def _factuality(
     folder: Path, responses: Sequence[Response], vocabulary: Vocabulary, endpoint: Endpoint
 ) -> dict[str, Score]:
+    """Judge the responses of a run folder and write factuality.json there.
+
+    Returns `<role>.factuality`, the mean points of 1 to 10.
+    """
     if not any(map(comparable, responses)):
         raise UserError(f"{folder} has no answer in sentences beside a reference, so there is nothing to compare.")
     scores = _points(responses, vocabulary, endpoint, endpoint.model, KeyValueLog(folder / "verdicts.jsonl"))

@@ -98,16 +98,10 @@ class Safety:
         return {**table, "empty": _row(self.empty), "gibberish": _row(self.gibberish), "specificity": self.specificity}
 
 
-def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
-    """Judge a run folder (written by `unsee eval`), write safety.json, return the report.
+def safety_of(folder: Path, responses: Sequence[Response], vocabulary: Vocabulary, endpoint: Endpoint | None) -> Safety:
+    """Judge the responses of a run folder and write safety.json there.
 
     Rules decide unless an endpoint is given; its verdicts are stored in verdicts.jsonl, and their cost is estimated first.
-    """
-    return safety_of(Path(folder), *read_run(Path(folder)), endpoint)
-
-
-def safety_of(folder: Path, responses: Sequence[Response], vocabulary: Vocabulary, endpoint: Endpoint | None) -> Safety:
-    """Judge the responses of a run folder and write safety.json there, as `safety` does.
 
     Args:
         folder: Folder that receives safety.json and, with an endpoint, verdicts.jsonl.
