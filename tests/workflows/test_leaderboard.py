@@ -620,8 +620,8 @@ def relearned(folder, model, gold):
 def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
     shares = {("a", 0): (0.1, 0.0), ("a", 10): (0.5, 0.1), ("b", 10): (0.8, 0.2)}
     model, gold = ([came_back(*point, pair[side]) for point, pair in shares.items()] for side in (0, 1))
-    model += [came_back("c", 5, 0.04, 0.9), came_back("d", 10, 1.0)]
-    gold += [came_back("c", 5, 0.0), came_back("d", 10, 0.0, 0.9)]
+    model += [came_back("c", 0, 0.14, 0.9), came_back("d", 10, 1.0)]
+    gold += [came_back("c", 0, 0.1), came_back("d", 10, 0.0, 0.9)]
     stage = relearned(make_run(tmp_path / "x", "npo"), model, gold)
     assert relearning_area(stage) == pytest.approx((0.1 + 0.6) / 2)
     assert [(one.step, one.share, one.gold) for one in relearning_curve(stage)] == [(0, 0.1, 0.0), (10, 0.8, 0.2)]
@@ -639,10 +639,39 @@ def test_rubbish_that_gives_back_counts_on_the_relearning_curve(tmp_path):
 
 def test_the_relearning_curve_compares_who_could_be_judged_for_both_models(tmp_path):
     """An answer in another script than the names gives an entity no share."""
-    model = [came_back("a", 0, 0.2, bo=1.0), came_back("a", 10, 0.6)]
-    gold = [came_back("a", 0, 0.1), {**came_back("a", 10, 0.0), "recovered": {"bo": 0.0}}]
+    model = [came_back("a", 0, 0.2, bo=1.0), came_back("b", 0, 0.6)]
+    gold = [came_back("a", 0, 0.1), {**came_back("b", 0, 0.0), "recovered": {"bo": 0.0}}]
     curve = relearning_curve(relearned(make_run(tmp_path / "x", "npo"), model, gold))
     assert [(point.step, point.share, point.gold) for point in curve] == [(0, 0.2, 0.1)]
+
+
+def test_areas_are_over_all_steps_that_were_asked_at(tmp_path):
+    """A seed that is collapsed at one of them has none, and the row says so."""
+
+    def attacked_run(seed, start=0.0):
+        model = [came_back("a", 0, 0.0, start), came_back("a", 10, 0.5)]
+        findings = {"model": model, "gold": [came_back("a", 0, 0.0), came_back("a", 10, 0.0)]}
+        result = {"findings": findings, "recovered": 0.5, "gold": 0.0, "worst": "a"}
+        result = {"why": "all degenerate", "findings": findings} if start and seed > 2 else result
+        folder = make_run(tmp_path / f"{len(list(tmp_path.iterdir()))}", "npo", seed=seed)
+        (folder / "attacks.json").write_text(json.dumps({"attacks": {"relearning": result}}))
+        return read_run(folder)
+
+    def row(*starts):
+        runs = tuple(attacked_run(seed, start) for seed, start in enumerate(starts, start=1))
+        return Row(name="npo", promise="person", stage=Stage(name="npo", runs=runs))
+
+    whole, part, none = row(0.0, 0.0, 0.0), row(0.0, 0.9, 0.9), row(0.9)
+    areas = [relearning_area(one.stage) for one in (whole, part, none)]
+    assert areas == [0.25, 0.25, None]
+    why = "at step 0 its answers or gold's are degenerate or cannot be judged"
+    assert part.remarks == (
+        f"relearning area of 1 of 3 attacked seeds: {why}",
+        "worst (relearning) of 2 of 3 attacked seeds",
+    )
+    assert [whole.remarks, none.remarks] == [(), (f"relearning area of 0 of 1 attacked seeds: {why}",)]
+    assert [point.step for point in relearning_curve(part.stage)] == [0, 10]
+    assert relearning_curve(none.stage) == []
 
 
 def test_what_came_back_is_beside_gold_of_the_same_seeds(tmp_path):

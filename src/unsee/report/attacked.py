@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from unsee.report.read import Stage
+from unsee.report.read import Record, Stage
 from unsee.report.summary import exact, some_seeds
 from unsee.utils.grouping import by_key
 
@@ -38,6 +38,8 @@ class Returned:
     """Largest share of answers truncated before anything came back, over variants and seeds; None if not counted."""
     seeds: str = ""
     """How many seeds it was measured on, in words; empty = on all."""
+    measured: int = 1
+    """Number of seeds that it was measured on."""
 
     @property
     def above(self) -> float:
@@ -75,7 +77,7 @@ def worst(stage: Stage, finds: str) -> Returned | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Relearned:
-    """Information recovered at one step by the worst source and rate, mean over seeds."""
+    """Information recovered at one step by the worst source and rate."""
 
     step: float
     share: float
@@ -83,33 +85,65 @@ class Relearned:
 
 
 def relearning_curve(stage: Stage) -> list[Relearned]:
-    """Return the relearning curve of the source and rate with most above gold [inferred].
+    """Return the relearning curve of the source and rate with most above gold, mean over seeds [inferred].
 
-    Its means are over the entities that both models could be judged for. Empty without findings on both. Findings of a
-    collapsed gold model are left out; of a collapsed model count those that give back at least `BACK` above gold.
+    It has the seeds with a `relearning_area`, at the steps that all of them were asked at.
     """
-    pairs_by_step: dict[float, list[tuple[float, float]]] = {}
-    for run in stage.runs:
-        findings = run.attacks.get("relearning", {}).get("findings", {})
-        gold_by_point = {
-            (row["variant"], row["at"]): row["recovered"]
-            for row in findings.get("gold", ())
-            if row["degenerate"] < COLLAPSED
-        }
-        pairs = by_key(
-            (row["at"], pair)
-            for row in findings.get("model", ())
-            if (pair := _means(row["recovered"], gold_by_point.get((row["variant"], row["at"]), {}))) is not None
-            and (row["degenerate"] < COLLAPSED or pair[0] - pair[1] >= BACK)
-        )
-        for step, step_pairs in pairs.items():
-            pairs_by_step.setdefault(step, []).append(max(step_pairs, key=lambda pair: pair[0] - pair[1]))
+    curves = [curve for run in stage.runs if not isinstance(curve := _curve(run), str)]
+    points_by_step = by_key((point.step, point) for curve in curves for point in curve)
     return [
-        Relearned(step=step, share=sum(model_means) / len(model_means), gold=sum(gold_means) / len(gold_means))
-        for step, (model_means, gold_means) in sorted(
-            (step, tuple(zip(*pairs, strict=True))) for step, pairs in pairs_by_step.items()
+        Relearned(
+            step=step,
+            share=sum(point.share for point in points) / len(points),
+            gold=sum(point.gold for point in points) / len(points),
         )
+        for step, points in sorted(points_by_step.items())
+        if len(points) == len(curves)
     ]
+
+
+def relearning_area(stage: Stage) -> float | None:
+    """Return the area between the relearning curves of model and gold, or None if no seed has one.
+
+    Mean over all steps that the attack asked at of the most that any source and rate bring back above gold, and over seeds
+    [inferred]. A seed has none if the answers cannot be judged at one of the steps: areas over other steps are no areas of one
+    kind.
+    """
+    areas = [
+        sum(point.share - point.gold for point in curve) / len(curve)
+        for run in stage.runs
+        if not isinstance(curve := _curve(run), str)
+    ]
+    return sum(areas) / len(areas) if areas else None
+
+
+def without_area(stage: Stage) -> list[str]:
+    """Return why seeds that were relearned have no area, a reason for each of them."""
+    return [reason for run in stage.runs if "relearning" in run.attacks and isinstance(reason := _curve(run), str)]
+
+
+def _curve(run: Record) -> list[Relearned] | str:
+    """Return the relearning curve of one seed at all steps that it was asked at, or why it has none.
+
+    Its means are over the entities that both models could be judged for. Findings of a collapsed gold model are left out; of a
+    collapsed model count those that give back at least `BACK` above gold.
+    """
+    result = run.attacks.get("relearning", {})
+    findings = result.get("findings", {})
+    model, gold = (findings.get(name, ()) for name in ("model", "gold"))
+    if not model or not gold:
+        return str(result.get("why") or f"no findings on {'the gold model' if model else 'the model'}")
+    gold_by_point = {(row["variant"], row["at"]): row["recovered"] for row in gold if row["degenerate"] < COLLAPSED}
+    points_by_step = by_key(
+        (row["at"], Relearned(step=row["at"], share=means[0], gold=means[1]))
+        for row in model
+        if (means := _means(row["recovered"], gold_by_point.get((row["variant"], row["at"]), {}))) is not None
+        and (row["degenerate"] < COLLAPSED or means[0] - means[1] >= BACK)
+    )
+    steps = sorted({row["at"] for row in model})
+    if missing := [step for step in steps if step not in points_by_step]:
+        return f"at step {missing[0]:g} its answers or gold's are degenerate or cannot be judged"
+    return [max(points_by_step[step], key=lambda point: point.share - point.gold) for step in steps]
 
 
 def _means(share_by_entity: Mapping[str, float], gold: Mapping[str, float]) -> tuple[float, float] | None:
@@ -119,20 +153,6 @@ def _means(share_by_entity: Mapping[str, float], gold: Mapping[str, float]) -> t
         return None
     model_shares, gold_shares = zip(*pairs, strict=True)
     return sum(model_shares) / len(pairs), sum(gold_shares) / len(pairs)
-
-
-def relearning_area(stage: Stage) -> float | None:
-    """Return the area between the relearning curves of model and gold, or None without both.
-
-    Mean over the steps of the most that any source and rate bring back above gold, and over seeds [inferred].
-    """
-    curve = relearning_curve(stage)
-    return area_above_gold(curve) if curve else None
-
-
-def area_above_gold(curve: Sequence[Relearned]) -> float:
-    """Return the mean over the steps of what comes back above gold."""
-    return sum(point.share - point.gold for point in curve) / len(curve)
 
 
 def attacks_of(stages: Sequence[Stage]) -> dict[str, str]:
@@ -156,6 +176,7 @@ def _mean(name: str, results: Sequence[Mapping[str, Any]], stage: Stage) -> Retu
         gold=sum(float(result["gold"]) for result in with_gold) / len(with_gold) if with_gold else None,
         how=f"{variant}; {seeds} measured" if seeds else variant,
         seeds=seeds,
+        measured=len(used_results),
         finds=str(worst_result.get("finds", "answers")),
         cut=max(float(result["cut"]) for result in used_results)
         if all("cut" in result for result in used_results)

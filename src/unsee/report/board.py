@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from unsee.api import Score
 from unsee.metrics.statistics import holm, mean_of_known
-from unsee.report.attacked import relearning_area, worst
+from unsee.report.attacked import relearning_area, without_area, worst
 from unsee.report.read import Stage
 from unsee.report.summary import interval_text, judged_role, pooled_score, runs_with, seconds, some_seeds, value
 from unsee.report.verdict import percent
@@ -25,6 +25,8 @@ from unsee.utils.markdown import table
 
 TOLD: Final = ("clean", "leak", "degenerate")
 """Response classes of the forget questions that are shown as shares."""
+_WORST: Final = {"worst": "answers", "traces": "traces"}
+"""Figure of the attack that finds most -> its target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Row:
     def remarks(self) -> tuple[str, ...]:
         """Notes, what only some seeds have, and what the distance leaves out."""
         share = self.left_out
-        notes = [*self.notes, *_some_seeds(self.stage)]
+        notes = [*self.notes, *_some_seeds(self.stage), *_some_attacked_seeds(self.stage)]
         if share:
             notes.append(f"{'not judged: ' if share > MOST_LEFT_OUT else ''}{left_out_words(share)}")
         return tuple(notes)
@@ -117,6 +119,24 @@ def _some_seeds(stage: Stage | None) -> Iterator[str]:
     for name, key in _share_keys(stage).items():
         if seeds := some_seeds(len(runs_with(stage, key)), stage):
             yield f"{name} of {seeds}"
+
+
+def _some_attacked_seeds(stage: Stage | None) -> Iterator[str]:
+    """Yield the figures of attacks that some attacked seeds lack, with the number of those that have them."""
+    if stage is None:
+        return
+    attacked_count = _attacked_count(stage)
+    if reasons := without_area(stage):
+        whole = f"relearning area of {attacked_count - len(reasons)} of {attacked_count} attacked seeds"
+        yield f"{whole}: {'; '.join(dict.fromkeys(reasons))}"
+    for name, kind in _WORST.items():
+        finding = worst(stage, kind)
+        if finding is not None and finding.measured < attacked_count:
+            yield f"{name} ({finding.attack}) of {finding.measured} of {attacked_count} attacked seeds"
+
+
+def _attacked_count(stage: Stage) -> int:
+    return sum(bool(run.attacks) for run in stage.runs)
 
 
 def left_out(score: Score) -> float:
@@ -181,7 +201,7 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
             "left_out": row.left_out,
             **_shares(row),
             **_attack_figures(row),
-            "attacked_seeds": sum(bool(run.attacks) for run in row.stage.runs) if row.stage else 0,
+            "attacked_seeds": _attacked_count(row.stage) if row.stage else 0,
             cost.clock: (duration := took(row, cost)),
             "share_of_gold_seconds": share_of_gold(row, duration),
             "notes": list(row.remarks),
@@ -253,7 +273,7 @@ def legend(min_kept: float, score_keys: Sequence[str]) -> Iterator[str]:
     )
     yield (
         "Relearning area, worst attack: what comes back above gold (mean over the attacked seeds, and over the steps of the worst variant; "
-        "the attack with most). "
+        "the attack with most). A seed whose answers cannot be judged at one of the steps has no area. "
         "Traces: what is left inside above gold, by the test that finds most (probes, patching, membership); nobody has to say it. "
         f"An empty cell was not measured. A distance that leaves out more than {MOST_LEFT_OUT:.0%} of the questions is not told."
     )
@@ -265,7 +285,7 @@ def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
     attack_cells = (
         _number(attack_figures[f"{name}_above_gold"])
         + (f" ({attack})" if (attack := attack_figures[f"{name}_attack"]) else "")
-        for name in ("worst", "traces")
+        for name in _WORST
     )
     return [
         "" if rank is None else str(rank),
@@ -298,7 +318,7 @@ def _share_keys(stage: Stage) -> dict[str, str]:
 
 def _attack_figures(row: Row) -> Mapping[str, Any]:
     figures: dict[str, Any] = {"relearning_area": None if row.stage is None else relearning_area(row.stage)}
-    for name, kind in (("worst", "answers"), ("traces", "traces")):
+    for name, kind in _WORST.items():
         worst_attack = None if row.stage is None else worst(row.stage, kind)
         figures[f"{name}_above_gold"] = None if worst_attack is None else worst_attack.above
         figures[f"{name}_attack"] = "" if worst_attack is None else worst_attack.attack

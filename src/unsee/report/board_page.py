@@ -156,7 +156,9 @@ def _place(value: float, top: float) -> float:
 
 
 def _relearning_plot(row: Row) -> Relearned | None:
-    points = attacked.relearning_curve(row.stage) if row.stage else []
+    if row.stage is None or (area := attacked.relearning_area(row.stage)) is None:
+        return None
+    points = attacked.relearning_curve(row.stage)
     if len(points) < 2:
         return None
     x_range = (points[0].step, points[-1].step)
@@ -164,7 +166,7 @@ def _relearning_plot(row: Row) -> Relearned | None:
         model=charts.polyline([(point.step, point.share) for point in points], x_range, (0.0, 1.0)),
         gold=charts.polyline([(point.step, point.gold) for point in points], x_range, (0.0, 1.0)),
         last=points[-1].share,
-        area=attacked.area_above_gold(points),
+        area=area,
         steps=int(points[-1].step),
     )
 
