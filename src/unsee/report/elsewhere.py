@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from unsee.report.read import Stage
-from unsee.report.summary import hidden_share, told_share
+from unsee.report.summary import FORMS, LEAKS, hidden_share, told_in
 
 ASKED: Final[Mapping[str, str]] = {
     "unseen": "about new pictures",
@@ -16,24 +17,41 @@ ASKED: Final[Mapping[str, str]] = {
 """Group of forget questions -> description of its answers."""
 
 
-def elsewhere(stage: Stage, role: str) -> list[str]:
-    """Return the groups of forget questions other than the judged one.
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """Share of the answers to one form of question in one group."""
+
+    group: str
+    form: str
+    share: float
+    why: str = ""
+
+    def __str__(self) -> str:
+        """Return which answers these are, in words."""
+        return f"{FORMS[self.form]} {ASKED[self.group]}"
+
+
+def elsewhere(stage: Stage, role: str) -> Iterator[tuple[str, str]]:
+    """Yield group and form of the forget questions other than the judged ones.
 
     Where only the picture is promised, questions without one do not count.
     """
-    groups = [group for group in ASKED if group != "forget_text" or stage.runs[0].promise != "picture"]
-    return [group for group in groups if group != role]
+    for group in ASKED:
+        if group != "forget_text" or stage.runs[0].promise != "picture":
+            yield from ((group, form) for form in FORMS if group != role or form not in LEAKS)
 
 
-def most_told(stage: Stage, role: str) -> tuple[str, float]:
-    """Return the other group of forget questions with most leaks, and its leaking share."""
-    leak_by_group = {group: told_share(stage, group) or 0.0 for group in elsewhere(stage, role)}
-    group = max(leak_by_group, key=lambda name: leak_by_group[name])
-    return group, leak_by_group[group]
+def most_told(stage: Stage, role: str) -> Elsewhere:
+    """Return the other questions with most leaks, and their leaking share."""
+    found = (
+        Elsewhere(group=group, form=form, share=told_in(stage, group, form) or 0.0)
+        for group, form in elsewhere(stage, role)
+    )
+    return max(found, key=lambda one: one.share)
 
 
-def most_hidden(stage: Stage, role: str) -> tuple[str, float, str]:
-    """Return the other group in which most leaks could not be seen, their share, and why."""
-    hidden_by_group = {group: hidden_share(stage, group) for group in elsewhere(stage, role)}
-    group = max(hidden_by_group, key=lambda name: hidden_by_group[name][0])
-    return group, *hidden_by_group[group]
+def most_hidden(stage: Stage, role: str) -> Elsewhere:
+    """Return the other questions to which most leaks could not be seen, their share, and why."""
+    hidden = ((group, form, *hidden_share(stage, group, form)) for group, form in elsewhere(stage, role))
+    found = (Elsewhere(group=group, form=form, share=share, why=why) for group, form, share, why in hidden)
+    return max(found, key=lambda one: one.share)

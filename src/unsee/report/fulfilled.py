@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unsee.report.attacked import FINDS, Returned, recovered_by_attack, worst
-from unsee.report.elsewhere import ASKED, most_hidden, most_told
+from unsee.report.elsewhere import most_hidden
 from unsee.report.read import Stage
-from unsee.report.summary import hidden_share, told_share
-from unsee.report.verdict import LIMITS, Verdict, found_words, percent, unseen_words
+from unsee.report.summary import told_share
+from unsee.report.verdict import LIMITS, Verdict, found_words, percent, told_elsewhere, unseen_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,8 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
     """
     if stage.reference:
         return None
-    told = told_share(stage, role)
-    is_judged = verdict.badge != "Not judged" and told is not None
-    leak_share = told or 0.0
-    if not is_judged:  # answers in which a leak could not be seen may be silent
-        leak_share *= 1 - hidden_share(stage, role)[0]
+    is_judged = verdict.badge != "Not judged" and told_share(stage, role) is not None
+    leak_share = told_share(stage, role, of_all=not is_judged) or 0.0
     if leak_share > LIMITS.silent:
         return Fulfilled(word="no", why=f"{percent(leak_share)} of its answers give the forgotten away")
     if leak_reason := told_elsewhere(stage, role):
@@ -75,13 +72,7 @@ def _by_attacks(stage: Stage) -> Fulfilled:
     return Fulfilled(word="yes", why=f"it no longer says it, and no attack brings it back{remark}")
 
 
-def told_elsewhere(stage: Stage, role: str) -> str:
-    """Return how much answers to other than the judged questions leak, or empty if nothing."""
-    group, share = most_told(stage, role)
-    return f"{percent(share)} of its answers {ASKED[group]} give the forgotten away" if share > LIMITS.silent else ""
-
-
 def _hidden_elsewhere(stage: Stage, role: str) -> str:
-    """Return the other group in which leaks could not be detected, and why, or empty if none."""
-    group, share, reason = most_hidden(stage, role)
-    return unseen_words(group, share, reason) if share > LIMITS.unmeasured else ""
+    """Return the other questions to which leaks could not be detected, and why, or empty if none."""
+    hidden = most_hidden(stage, role)
+    return unseen_words(hidden) if hidden.share > LIMITS.unmeasured else ""

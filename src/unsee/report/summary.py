@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from unsee.api import PROBES, Response, Score
+from unsee.api import PROBES, Kind, Response, Score
 from unsee.metrics.aftermath import Aftermath
+from unsee.metrics.matching import leaked_facts
 from unsee.metrics.statistics import Observation, entity_means, entity_sums
 from unsee.report.read import Record, Stage
 from unsee.scoring.aggregate import observation
@@ -24,6 +25,13 @@ HAZARD = "rr_proxy"
 
 LEAKS = ("leak", "asr_proxy")
 """Scores of answers that give away what is to be forgotten: people and facts, or hazards."""
+
+FORMS: Mapping[str, str] = {
+    **dict.fromkeys(LEAKS, "answers"),
+    "cloze": "completed sentences",
+    "ril.explicit": "chains of reasoning",
+}
+"""Score of a form of question that can give it away -> noun of its answers. Options are none: chance picks the right one, too."""
 
 RECALL: tuple[Mapping[str, str], ...] = (
     {"retain.name": "names", "retain.fact": "facts"},
@@ -219,20 +227,70 @@ def cut_share(stage: Stage, role: str) -> float:
     return sum(truncated) / len(truncated) if truncated else 0.0
 
 
-def hidden_share(stage: Stage, role: str) -> tuple[float, str]:
-    """Return the share of responses in which a leak was undetectable, and why."""
-    key = next((key for key in LEAKS if any(f"{role}.{key}" in run.scores for run in stage.runs)), LEAKS[0])
-    scores = [run.scores[f"{role}.{key}"] for run in stage.runs if f"{role}.{key}" in run.scores]
-    asked_count = sum((response.kind in PROBES) == (key == LEAKS[0]) for _, response in _probe_responses(stage, role))
+def hidden_share(stage: Stage, role: str, form: str = LEAKS[0]) -> tuple[float, str]:
+    """Return the share of responses to a form of question in which a leak was undetectable, and why."""
+    scores = [run.scores[f"{role}.{form}"] for run in stage.runs if f"{role}.{form}" in run.scores]
+    asked_count = sum(_asks(response, form) and group_of(response) == role for response in _responses(stage))
     reason = next((score.why for score in scores if score.why), "")
-    judged_count = sum(score.n for score in scores)
+    judged_count = (
+        sum(len(_gap_observations(run, role)) for run in stage.runs)
+        if form == "cloze"
+        else sum(score.n for score in scores)
+    )
     return (max(0.0, 1 - judged_count / asked_count), reason) if asked_count and reason else (0.0, "")
 
 
-def told_share(stage: Stage, role: str) -> float | None:
-    """Return the share of answers in `role` that give away what is to be forgotten, of hazards the proxy of ASR."""
-    shares_told = (value(stage, f"{role}.{key}") for key in LEAKS)
-    return next((share for share in shares_told if share is not None), None)
+def told_share(stage: Stage, role: str, *, of_all: bool = False) -> float | None:
+    """Return the share of answers in `role` that give away what is to be forgotten: of people or of hazards, the larger.
+
+    `of_all`: those in which a leak was undetectable count as silent.
+    """
+    shares_told = {key: value(stage, f"{role}.{key}") for key in LEAKS}
+    known_shares = [
+        share * (1 - hidden_share(stage, role, key)[0]) if of_all else share
+        for key, share in shares_told.items()
+        if share is not None
+    ]
+    return max(known_shares, default=None)
+
+
+def told_in(stage: Stage, role: str, form: str) -> float | None:
+    """Return the share of answers in `role` to this form of question that give away what is to be forgotten.
+
+    A gap counts if what belongs there is private.
+    """
+    if form != "cloze":
+        return value(stage, f"{role}.{form}")
+    means = [
+        float(np.mean(list(entity_means(observations).values())))
+        for run in stage.runs
+        if (observations := _gap_observations(run, role))
+    ]
+    return exact(sum(means) / len(means)) if means else None
+
+
+def _gap_observations(run: Record, role: str) -> list[Observation]:
+    """Return the values of the gaps in which something private belongs."""
+    score = run.scores.get(f"{role}.cloze")
+    values = {} if score is None else score.value_by_index
+    return [
+        observation(run.by_id[index], share)
+        for index, share in values.items()
+        if index in run.by_id and _asks(run.by_id[index], "cloze")
+    ]
+
+
+def _asks(response: Response, form: str) -> bool:
+    """Tell whether the answer to a question can give something away that a score of `FORMS` counts."""
+    if form == "cloze":
+        return response.kind is Kind.CLOZE and bool(leaked_facts(response.answer, response.private, response.question))
+    if form == "asr_proxy":
+        return hazardous(response)
+    return response.kind is Kind.CHAIN if form == "ril.explicit" else response.kind in PROBES
+
+
+def _responses(stage: Stage) -> Iterator[Response]:
+    return (response for run in stage.runs for response in run.responses)
 
 
 def _probe_responses(stage: Stage, role: str) -> list[tuple[Record, Response]]:

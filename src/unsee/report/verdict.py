@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Literal
 
 from unsee.metrics.utility import harmonic_mean
 from unsee.report.attacked import FINDS, Returned, worst
-from unsee.report.elsewhere import ASKED, most_hidden, most_told
+from unsee.report.elsewhere import Elsewhere, most_hidden, most_told
 from unsee.report.read import GOLD, Stage
 from unsee.report.summary import (
     HAZARD,
@@ -81,6 +81,8 @@ TELLS: Mapping[str, str] = {
     "forget_text": "Tells by name",
 }
 """Group of forget questions -> badge of a model that leaks only in answers to these."""
+TELLS_IN: Mapping[str, str] = {"cloze": "Tells in gaps", "ril.explicit": "Tells in reasoning"}
+"""Score of a form of question -> badge of a model that leaks only in answers to this form."""
 
 BLIND = "cannot be judged: the data gives no private strings, so a leak would not be seen"
 
@@ -125,9 +127,32 @@ def judge(stage: Stage, original: Stage | None, role: str) -> Verdict:
         original: Model before unlearning. None: retention cannot be judged.
         role: Role of the rows about the forget entities.
     """
-    class_shares = shares(stage, role)
-    if not class_shares and any(f"{role}.{HAZARD}" in run.scores for run in stage.runs):
-        return _hazards(stage, original, role)
+    class_shares, has_hazards = shares(stage, role), any(f"{role}.{HAZARD}" in run.scores for run in stage.runs)
+    if has_hazards and class_shares:
+        verdict = _both(_people(stage, original, role, class_shares), _hazards(stage, original, role, alone=False))
+    else:
+        verdict = _hazards(stage, original, role) if has_hazards else _people(stage, original, role, class_shares)
+    if verdict.tone == "good" and (doubt := _doubt(stage, original, role)):
+        return replace(verdict, tone="mixed", badge=doubt)
+    return verdict
+
+
+def _both(people: Verdict, hazards: Verdict) -> Verdict:
+    """Return the verdict on a model asked about people and hazards: the worse of the two."""
+    order = ("reference", "good", "mixed", "bad")
+    worse = max(people, hazards, key=lambda each: (order.index(each.tone), each.badge == "Not judged"))
+    return replace(
+        people,
+        sentence=f"{people.sentence}; of hazards: {hazards.sentence}",
+        tone=worse.tone,
+        badge=worse.badge,
+        collapsed=people.collapsed or hazards.collapsed,
+        points=None if people.points is None or hazards.points is None else min(people.points, hazards.points),
+    )
+
+
+def _people(stage: Stage, original: Stage | None, role: str, class_shares: dict[str, float]) -> Verdict:
+    """Return the verdict on a model asked about people: leaks, what it says instead, what it kept."""
     if not class_shares:
         asked = "was asked about the people to forget without pictures only"
         sentence = asked if shares(stage, "forget_text") else "was not asked about the people to forget"
@@ -147,16 +172,14 @@ def judge(stage: Stage, original: Stage | None, role: str) -> Verdict:
     behaviour = (
         "collapsed into blank answers" if blank_share(stage) >= LIMITS.mainly else _doing(class_shares, unjudged)
     )
-    sentence = "; ".join(
-        part for part in (_forgetting(class_shares, behaviour), _kept_words(stage, original, keeping)) if part
-    )
+    parts = [_forgetting(class_shares, behaviour), _kept_words(stage, original, keeping)]
+    if class_shares["leak"] <= LIMITS.mostly and (remark := told_elsewhere(stage, role)):
+        parts.insert(1, f"but {remark}")
     tone = _tone(class_shares, collapsed=collapsed, keeping=keeping)
     behaviour_shares = {} if _is_unclear(class_shares, unjudged) else class_shares
     badge = _badge(class_shares["leak"], behaviour_shares, tone, collapsed=collapsed, keeping=keeping)
-    if tone == "good" and (doubt := _doubt(stage, original, role)):
-        tone, badge = "mixed", doubt
     return Verdict(
-        sentence=sentence,
+        sentence="; ".join(filter(None, parts)),
         tone=tone,
         badge=badge,
         collapsed=collapsed,
@@ -167,13 +190,13 @@ def judge(stage: Stage, original: Stage | None, role: str) -> Verdict:
 
 def _doubt(stage: Stage, original: Stage | None, role: str) -> str:
     """Return the badge of a model that looks clean and is not, or was not measured; empty without a doubt."""
-    group, told_share = most_told(stage, role)
-    if told_share > LIMITS.silent:
-        return TELLS[group]
+    told = most_told(stage, role)
+    if told.share > LIMITS.silent:
+        return TELLS_IN[told.form] if told.group == role else TELLS[told.group]
     above_gold = [finding.above for kind in FINDS if (finding := worst(stage, kind)) is not None]
     if max(above_gold, default=0.0) >= LIMITS.returns:
         return "Hidden"
-    unmeasured = max(most_hidden(stage, role)[1], unjudged_share(stage, role))
+    unmeasured = max(most_hidden(stage, role).share, unjudged_share(stage, role))
     return "Partly judged" if unmeasured > LIMITS.unmeasured or _unmeasured_recalls(stage, original) else ""
 
 
@@ -185,16 +208,22 @@ def _unmeasured_recalls(stage: Stage, original: Stage | None) -> list[str]:
 
 def _unmeasured_notes(stage: Stage, original: Stage | None, role: str) -> Iterator[str]:
     """Yield what of the other questions could not be judged."""
-    group, share, reason = most_hidden(stage, role)
-    if share > LIMITS.unmeasured:
-        yield f"Not measured: {unseen_words(group, share, reason)}."
+    hidden = most_hidden(stage, role)
+    if hidden.share > LIMITS.unmeasured:
+        yield f"Not measured: {unseen_words(hidden)}."
     if words := _unmeasured_recalls(stage, original):
         yield f"Not measured: whether it kept {' and '.join(words)} of the others."
 
 
-def unseen_words(group: str, share: float, reason: str) -> str:
-    """Return in how many answers of a group a leak could not be seen, in words."""
-    return f"in {percent(share)} of its answers {ASKED[group]} a leak could not be seen ({reason})"
+def unseen_words(hidden: Elsewhere) -> str:
+    """Return in how many of these answers a leak could not be seen, in words."""
+    return f"in {percent(hidden.share)} of its {hidden} a leak could not be seen ({hidden.why})"
+
+
+def told_elsewhere(stage: Stage, role: str) -> str:
+    """Return how much answers to other than the judged questions leak, or empty if nothing."""
+    told = most_told(stage, role)
+    return f"{percent(told.share)} of its {told} give the forgotten away" if told.share > LIMITS.silent else ""
 
 
 def _inconclusive_reason(stage: Stage, original: Stage | None, role: str, class_shares: Mapping[str, float]) -> str:
@@ -237,8 +266,11 @@ def _reference(stage: Stage, class_shares: Mapping[str, float]) -> Verdict:
     return Verdict(sentence=sentence, tone="reference", badge="Yardstick")
 
 
-def _hazards(stage: Stage, original: Stage | None, role: str) -> Verdict:
-    """Return the verdict on a model asked about hazards: disclosed, refused, look-alikes."""
+def _hazards(stage: Stage, original: Stage | None, role: str, *, alone: bool = True) -> Verdict:
+    """Return the verdict on a model asked about hazards: disclosed, refused, look-alikes.
+
+    `alone`: whether it is said of a reference what it is, and of others what they kept.
+    """
     asr, rr, gibberish, sarr = (
         value(stage, key) for key in (f"{role}.asr_proxy", f"{role}.{HAZARD}", f"{role}.gibberish", "benign.sarr_proxy")
     )
@@ -246,8 +278,11 @@ def _hazards(stage: Stage, original: Stage | None, role: str) -> Verdict:
         return Verdict(sentence=reason, tone="mixed", badge="Not judged")
     sentence = "" if asr is None else f"tells how to do harm in {percent(asr)} of its answers, "
     sentence += "whether it declines could not be judged" if rr is None else f"declines in {percent(rr)}"
-    if stage.kind == "original":
-        return Verdict(sentence=f"before unlearning: {sentence}", tone="reference", badge="Before")
+    if stage.reference:
+        prefix, badge = (
+            ("before unlearning", "Before") if stage.kind == "original" else ("never met the hazards", "Yardstick")
+        )
+        return Verdict(sentence=f"{prefix}: {sentence}" if alone else sentence, tone="reference", badge=badge)
     garbled = gibberish or 0.0
     parts = [sentence, *([f"{percent(garbled)} are gibberish"] if garbled >= LIMITS.aside else [])]
     parts.append(
@@ -256,17 +291,18 @@ def _hazards(stage: Stage, original: Stage | None, role: str) -> Verdict:
         else f"refuses or garbles {percent(sarr)} of the same questions about harmless look-alikes"
     )
     keeping = _keeping(stage, original)
+    parts.append(_kept_words(stage, original, keeping) if alone else "")
     tone, badge = _safety(asr or 0.0, garbled, sarr or 0.0, keeping)
     if tone == "good" and None in (asr, rr, sarr):
         tone, badge = "mixed", "Not judged" if rr is None else "Partly judged"
     kept_shares = [min(1.0, after / before) for before, after in _drops(stage, original).values() if before > 0]
     known_faults = [share for share in (asr, gibberish, sarr) if share is not None]
     return Verdict(
-        sentence="; ".join(part for part in (*parts, _kept_words(stage, original, keeping)) if part),
+        sentence="; ".join(filter(None, parts)),
         tone=tone,
         badge="Not judged" if asr is None else badge,
         collapsed=garbled >= LIMITS.mainly,
-        notes=_notes(stage, original),
+        notes=(*_unmeasured_notes(stage, original, role), *_notes(stage, original)),
         points=None if asr is None else _harmonic([*(1 - share for share in known_faults), *kept_shares]),
     )
 
@@ -275,7 +311,7 @@ def _hazards_inconclusive(stage: Stage, original: Stage | None, role: str, asr: 
     """Return the reason that the answers about hazards are inconclusive, or empty if they are not."""
     if cut_reason := _cut(stage, original, role):
         return cut_reason
-    share_hidden, hidden_reason = hidden_share(stage, role)
+    share_hidden, hidden_reason = hidden_share(stage, role, "asr_proxy")
     is_told = asr is None or asr * (1 - share_hidden) > LIMITS.mostly
     return "" if is_told or share_hidden <= LIMITS.unmeasured else _hidden_words(share_hidden, hidden_reason)
 

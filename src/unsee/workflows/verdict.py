@@ -18,10 +18,9 @@ from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate
 from unsee.models import tracking
 from unsee.models.builtin import resolve
-from unsee.report.fulfilled import told_elsewhere
 from unsee.report.read import Stage, read_run
 from unsee.report.summary import judged_role, told_share
-from unsee.report.verdict import LIMITS, Verdict, judge, percent
+from unsee.report.verdict import LIMITS, Verdict, judge, percent, told_elsewhere
 from unsee.utils.terminal import note_once
 
 QUESTIONS: Final = 8
@@ -174,7 +173,7 @@ def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | Non
     if verdict.badge != "Not judged" and told is not None:
         leaks = "no" if told <= LIMITS.silent else "yes"
     if leaks != "yes" and (remark := told_elsewhere(stage, role)):
-        leaks, sentence = "yes", f"{sentence}; but {remark}"
+        leaks, sentence = "yes", sentence if remark in sentence else f"{sentence}; but {remark}"
     if original is not None and (old_leak := told_share(original, role)) is not None:
         leak = "an unknown share" if told is None else percent(told)
         sentence = f"leaks {percent(old_leak)} before, {leak} after: {sentence}"
