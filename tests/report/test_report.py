@@ -1036,6 +1036,16 @@ def test_a_request_is_fulfilled_only_if_attacks_bring_nothing_back(tmp_path: Pat
     found["prompts"] = {"recovered": 0.0, "gold": 0.0, "cut": 0.4}
     told = "not measured: under prompts 40% of its answers were cut before anything came back"
     assert _sworn(silent, tmp_path / "cut", attacks=found) == told
+    told = "not measured: under prompts 40% of its answers could not be judged"
+    found["prompts"] = {"recovered": 0.0, "gold": 0.0, "cut": 0.1, "unjudged": 0.4}
+    assert _sworn(silent, tmp_path / "unread", attacks=found) == told
+    finding = {"recovered": {"ada": 0.0}, "degenerate": 0.0, "further": {"unjudged": 0.4}}
+    ignored = [
+        {**finding, "recovered": {}, "further": {"unjudged": 1.0}},
+        {**finding, "degenerate": 0.9, "further": {}},
+    ]
+    found["prompts"] = {"recovered": 0.0, "gold": 0.0, "cut": 0.1, "findings": {"model": [finding, *ignored]}}
+    assert _sworn(silent, tmp_path / "unread before", attacks=found) == told
     broken = {"why": "no question"}
     said = _sworn(silent, tmp_path / "none", attacks={"prompts": broken})
     assert said == "not measured: it no longer says it, but no attack could be measured (prompts: no question)"

@@ -49,11 +49,12 @@ def test_gibberish_is_no_forgetting():
     )
 
 
-def test_the_largest_share_of_cut_answers_is_told():
-    several = [replace(found(name, ada=0.0), further={"cut": cut}) for name, cut in (("x", 0.1), ("y", 0.4))]
-    worst = worst_summary([*several, replace(found("z", degenerate=0.9, ada=0.0), further={"cut": 1.0})], None)
-    assert worst["cut"] == 0.4
-    assert "up to 40% of the answers cut" in line("prompts", {**worst, "axis": "", "seconds": 1.0})
+@pytest.mark.parametrize(("key", "words"), [("cut", "cut"), ("unjudged", "not to be judged")])
+def test_the_largest_share_of_answers_that_show_no_silence_is_told(key, words):
+    several = [replace(found(name, ada=0.0), further={key: share}) for name, share in (("x", 0.1), ("y", 0.4))]
+    worst = worst_summary([*several, replace(found("z", degenerate=0.9, ada=0.0), further={key: 1.0})], None)
+    assert (worst["cut"], worst["unjudged"]) == ((0.4, 0.0) if key == "cut" else (0.0, 0.4))
+    assert f"up to 40% of the answers {words}" in line("prompts", {**worst, "axis": "", "seconds": 1.0})
 
 
 def test_what_came_back_counts_even_among_rubbish():

@@ -36,6 +36,8 @@ class Returned:
     """Target of the attack, one of `FINDS`."""
     cut: float | None = 0.0
     """Largest share of answers truncated before anything came back, over variants and seeds; None if not counted."""
+    unjudged: float = 0.0
+    """Largest share of answers that cannot be judged, over variants and seeds."""
     seeds: str = ""
     """How many seeds it was measured on, in words; empty = on all."""
     measured: int = 1
@@ -181,4 +183,17 @@ def _mean(name: str, results: Sequence[Mapping[str, Any]], stage: Stage) -> Retu
         cut=max(float(result["cut"]) for result in used_results)
         if all("cut" in result for result in used_results)
         else None,
+        unjudged=max(map(_unjudged, used_results)),
     )
+
+
+def _unjudged(result: Mapping[str, Any]) -> float:
+    """Return the largest share of answers that cannot be judged, of results of earlier versions from their findings."""
+    if "unjudged" in result:
+        return float(result["unjudged"])
+    sound = (
+        finding
+        for finding in result.get("findings", {}).get("model", ())
+        if finding["recovered"] and finding["degenerate"] < COLLAPSED
+    )
+    return max((float(finding.get("further", {}).get("unjudged", 0.0)) for finding in sound), default=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal
 
 from unsee.report.attacked import FINDS, Returned, recovered_by_attack, worst
@@ -23,8 +24,8 @@ class Fulfilled:
 def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
     """Return whether a model fulfils the request, or None for reference models.
 
-    "yes" needs silence in every form of question, and attacks that bring nothing back above gold in answers that were not cut;
-    silence alone does not show that it has forgotten. Where only the picture is promised, questions without one do not count.
+    "yes" needs silence in every form of question, and attacks that bring nothing back above gold in answers that were not cut
+    and could be judged; silence alone does not show that it has forgotten. Where only the picture is promised, questions without one do not count.
     The limits are those of the verdicts [inferred].
     """
     if stage.reference:
@@ -63,9 +64,13 @@ def _by_attacks(stage: Stage) -> Fulfilled:
         if finding.cut is None and finding.finds == "answers":
             reason = f"{finding.attack} is of a version that did not count cut answers: unsee attack makes it anew"
             return Fulfilled(word="not measured", why=reason)
-        if (finding.cut or 0.0) > LIMITS.unmeasured:
-            reason = f"under {finding.attack} {percent(finding.cut or 0.0)} of its answers were cut before anything came back"
-            return Fulfilled(word="not measured", why=reason)
+        unsure_shares = {
+            "were cut before anything came back": finding.cut or 0.0,
+            "could not be judged": finding.unjudged,
+        }
+        words, share = max(unsure_shares.items(), key=itemgetter(1))
+        if share > LIMITS.unmeasured:
+            return Fulfilled(word="not measured", why=f"under {finding.attack} {percent(share)} of its answers {words}")
     remarks = [f"not measured: {'; '.join(unmeasured)}"] if unmeasured else []
     remarks += [f"{finding.attack} on {finding.seeds} only" for finding in findings if finding.seeds]
     remark = f" ({'; '.join(remarks)})" if remarks else ""

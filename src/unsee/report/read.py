@@ -197,7 +197,7 @@ def _is_attack_result(result: Any) -> bool:
     """Tell whether a result is a mapping whose figures are numbers, or null where there may be none."""
     if not isinstance(result, dict):
         return False
-    figures = [result.get(name, 0) for name in ("recovered", "cut")]
+    figures = [result.get(name, 0) for name in ("recovered", "cut", "unjudged")]
     figures += [result[name] for name in ("gold", "at") if result.get(name) is not None]
     return all(isinstance(figure, int | float) for figure in figures)
 

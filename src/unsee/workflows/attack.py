@@ -303,8 +303,8 @@ def worst_summary(model: Sequence[Finding], gold: Sequence[Finding] | None) -> d
     The worst variant recovers most above gold (without gold: most), over the entities that both models could be judged for. Mostly
     degenerate answers prove nothing about what was not recovered, so a variant with such answers counts only if it recovers at
     least `BACK` above gold, and never if most answers of the gold model are degenerate too. The worst is chosen among all
-    variants, so that its interval (bootstrap over entities, paired with gold) is too narrow by that choice. `cut` is the largest
-    share of cut answers in a variant that counts.
+    variants, so that its interval (bootstrap over entities, paired with gold) is too narrow by that choice. `cut` and `unjudged`
+    are the largest shares of cut answers, and of ones that cannot be judged, in a variant that counts.
     """
     gold_by_variant = {(finding.variant, finding.at): finding for finding in gold or ()}
     pairs = [
@@ -329,7 +329,7 @@ def worst_summary(model: Sequence[Finding], gold: Sequence[Finding] | None) -> d
         "above_gold": worst.above_gold if worst.gold else None,
         "interval": list(interval) if worst.gold and interval else None,
         "questions": worst.finding.questions,
-        "cut": max(pair.finding.further.get("cut", 0.0) for pair in sound),
+        **{name: max(pair.finding.further.get(name, 0.0) for pair in sound) for name in ("cut", "unjudged")},
     }
 
 
@@ -392,8 +392,14 @@ def line(name: str, result: Mapping[str, Any]) -> str:
     axis = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
     gold = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
     verb = "left inside" if result.get("finds") == "traces" else "comes back"
-    cut = f"; up to {result['cut']:.0%} of the answers cut" if result.get("cut") else ""
-    return f"{name}: {result['recovered']:.0%} {verb}{gold} ({result['worst']}{axis}{cut}; {result['seconds']:.0f} s)"
+    unsure = "".join(
+        f"; up to {result[key]:.0%} of the answers {words}"
+        for key, words in {"cut": "cut", "unjudged": "not to be judged"}.items()
+        if result.get(key)
+    )
+    return (
+        f"{name}: {result['recovered']:.0%} {verb}{gold} ({result['worst']}{axis}{unsure}; {result['seconds']:.0f} s)"
+    )
 
 
 def _opener(path: str, engine: Engine) -> Callable[[], Any]:
