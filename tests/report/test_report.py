@@ -899,6 +899,40 @@ def test_who_tells_in_one_form_of_question_alone_is_not_clean(
         assert verdict.judge(_stage_of(*rows, promise="picture"), None, "unseen").badge == "Clean"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "changes", "badge", "words"),
+    [
+        ("This is Odo Wick.", "no " * 30, {}, "Forgot too much", "lost the others (names in open answers 100% → 0%, readable answers 100% → 0%)"),
+        ("This is Odo Wick.", "This is Odo Wick, I see.", {}, "Clean", "kept the others"),
+        ("This is Odo Wick.", CLEAN, {"role": Role.RETAIN_TEXT, "image": ""}, "Forgot too much", "lost the others (names in open answers 100% → 0%)"),
+        ("This is Odo Wick.", "", {"kind": Kind.NAME}, "Forgot too much", "lost the others (names 100% → 0%, readable answers 100% → 0%)"),
+        (CLEAN, CLEAN, {"private": {}, "entity": ""}, "Partly judged", ""),
+        (CLEAN, "no " * 30, {"private": {}, "entity": ""}, "Forgot too much", "lost the others (readable answers 100% → 0%)"),
+    ],
+)  # fmt: skip
+def test_people_to_keep_count_however_they_are_asked_about(
+    before: str, after: str, changes: Mapping[str, object], badge: str, words: str
+) -> None:
+    people = [_row(Kind.OPEN, CLEAN, n) for n in range(12)]
+    kept = {
+        "role": Role.RETAIN,
+        "entity": "odo",
+        "private": {"name": ("Odo Wick",)},
+        "question": "Who is it?",
+        **changes,
+    }
+    start, stage = (
+        _stage_of(*people, *(replace(_row(Kind.OPEN, text, n), id=f"kept-{n}", **kept) for n in range(4)))
+        for text in (before, after)
+    )
+    found = verdict.judge(stage, start, "unseen")
+    assert found.badge == badge
+    assert found.sentence.endswith(words)
+    assert ("Not measured: whether it kept the others." in found.notes) == (badge == "Partly judged")
+    alone = verdict.judge(start, None, "unseen")
+    assert (alone.badge == "Partly judged") == ("private" in changes)
+
+
 @pytest.mark.parametrize("kind", [Kind.CLOZE, Kind.CHAIN])
 def test_a_form_of_question_whose_answers_cannot_be_read_is_not_silent(kind: Kind) -> None:
     stage = _stage_of(*(_row(Kind.OPEN, CLEAN, n) for n in range(4)), _row(kind, "她是一名面包师", 0))

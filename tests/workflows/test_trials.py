@@ -130,6 +130,14 @@ def test_a_budget_that_is_spent_ends_the_search_after_one_try(asked, tmp_path, c
     assert "The budget allows 1 of 3 tries." in capsys.readouterr().err
 
 
+def test_a_choice_without_questions_about_the_others_says_so(asked, tmp_path, monkeypatch, capsys):
+    best_within(run_in(tmp_path / "a", method="npo"), 60)
+    assert "kept of the others" not in capsys.readouterr().err
+    monkeypatch.setattr(trials, "recalls", lambda _: {})
+    best_within(run_in(tmp_path / "b", method="npo"), 60)
+    assert "do not tell what is kept of the others: the tries are compared without it" in capsys.readouterr().err
+
+
 def test_tries_that_fail_are_said(asked, tmp_path):
     with pytest.raises(UserError, match=r"None of 3 tries could be judged: planted\. Their logs are in .*run-tries"):
         best_within(run_in(tmp_path, method="rmu"), 60)

@@ -71,6 +71,7 @@ def columns(role: str) -> list[Column]:
         *_columns(
             ("retain.choice", "Options", "↑", retain_group, "the right option, from the picture"),
             ("retain.cloze", "Gaps", "↑", retain_group, "the gap filled with the right words, from the picture"),
+            ("retain.name_rate", "Named", "↑", retain_group, "an open answer names the person in the picture"),
             always=False,
             unless=tuple(RECALL[0]),
         ),

@@ -33,9 +33,14 @@ FORMS: Mapping[str, str] = {
 }
 """Score of a form of question that can give it away -> noun of its answers. Options are none: chance picks the right one, too."""
 
-RECALL: tuple[Mapping[str, str], ...] = (
-    {"retain.name": "names", "retain.fact": "facts"},
-    {"retain.choice": "options", "retain.cloze": "gaps"},
+RECALL: tuple[Mapping[str, str], ...] = tuple(
+    {f"{group}.{key}": word for key, word in words.items()}
+    for group in ("retain", "retain_text")
+    for words in (
+        {"name": "names", "fact": "facts"},
+        {"choice": "options", "cloze": "gaps"},
+        {"name_rate": "names in open answers"},
+    )
 )
 """Scores of retain recall and correctness, by preference."""
 
@@ -160,7 +165,7 @@ def exact(share: float) -> float:
 
 
 def recalls(stage: Stage) -> dict[str, str]:
-    """Return key -> noun of the retain recall scores, names and facts preferred."""
+    """Return key -> noun of the retain recall scores, names and facts by picture preferred."""
     candidates = ({key: word for key, word in keys.items() if value(stage, key) is not None} for keys in RECALL)
     return next((keys for keys in candidates if keys), {})
 

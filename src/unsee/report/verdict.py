@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Literal
 
+from unsee.api import Role
 from unsee.metrics.utility import harmonic_mean
 from unsee.report.attacked import FINDS, Returned, worst
 from unsee.report.elsewhere import Elsewhere, most_hidden, most_told
@@ -44,7 +45,7 @@ class Thresholds:
     aside: float = 0.10
     """From this share a second class is mentioned."""
     kept: float = 0.05
-    """Up to this loss against the original (worse of names and facts, else of options and gaps) it "kept the others"."""
+    """Up to this loss against the original (worst of `recalls` and of readable answers) it "kept the others"."""
     dented: float = 0.20
     """Up to this loss it "mostly kept the others"; above, it "damaged its memory of the others"."""
     lost: float = 0.50
@@ -200,10 +201,15 @@ def _doubt(stage: Stage, original: Stage | None, role: str) -> str:
     return "Partly judged" if unmeasured > LIMITS.unmeasured or _unmeasured_recalls(stage, original) else ""
 
 
-def _unmeasured_recalls(stage: Stage, original: Stage | None) -> list[str]:
-    """Return what the original was asked about the others and this model has no score for, in words."""
-    recall_words = recalls(original) if original else {}
-    return [word for key, word in recall_words.items() if value(stage, key) is None]
+def _unmeasured_recalls(stage: Stage, original: Stage | None) -> str:
+    """Return what was asked about the others and this model or its original has no score for, in words."""
+    recall_words = recalls(original or stage)
+    unmeasured_words = [word for key, word in recall_words.items() if value(stage, key) is None]
+    if unmeasured_words:
+        return f"{' and '.join(unmeasured_words)} of the others"
+    roles = {response.role for run in stage.runs for response in run.responses}
+    has_told = bool(recall_words or _drops(stage, original))
+    return "" if has_told or roles.isdisjoint({Role.RETAIN, Role.RETAIN_TEXT}) else "the others"
 
 
 def _unmeasured_notes(stage: Stage, original: Stage | None, role: str) -> Iterator[str]:
@@ -212,7 +218,7 @@ def _unmeasured_notes(stage: Stage, original: Stage | None, role: str) -> Iterat
     if hidden.share > LIMITS.unmeasured:
         yield f"Not measured: {unseen_words(hidden)}."
     if words := _unmeasured_recalls(stage, original):
-        yield f"Not measured: whether it kept {' and '.join(words)} of the others."
+        yield f"Not measured: whether it kept {words}."
 
 
 def unseen_words(hidden: Elsewhere) -> str:
@@ -393,12 +399,18 @@ def _doing(class_shares: Mapping[str, float], unjudged: float) -> str:
 
 
 def _drops(stage: Stage, original: Stage | None) -> dict[str, tuple[float, float]]:
-    """Return the retain recall (before, after) for all questions that both models got."""
-    recall_words = recalls(original) if original else {}
-    pairs = {
-        word: (value(original, key) if original else None, value(stage, key)) for key, word in recall_words.items()
-    }
-    return {word: (old, new) for word, (old, new) in pairs.items() if old is not None and new is not None}
+    """Return the retain recall (before, after) for all questions that both models got.
+
+    Readable answers count where they have become fewer: they alone keep nothing.
+    """
+    if original is None:
+        return {}
+    pairs = {word: (value(original, key), value(stage, key)) for key, word in recalls(original).items()}
+    known_pairs = {word: (old, new) for word, (old, new) in pairs.items() if old is not None and new is not None}
+    garbled = [value(each, "retain.degenerate") for each in (original, stage)]
+    if garbled[0] is not None and garbled[1] is not None and exact(garbled[1] - garbled[0]) > LIMITS.kept:
+        known_pairs["readable answers"] = (1 - garbled[0], 1 - garbled[1])
+    return known_pairs
 
 
 def _keeping(stage: Stage, original: Stage | None) -> Keeping:

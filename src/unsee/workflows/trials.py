@@ -16,7 +16,7 @@ from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.report.read import Stage, read_run
-from unsee.report.summary import judged_role
+from unsee.report.summary import judged_role, recalls
 from unsee.report.verdict import judge
 from unsee.scoring.conditions import FORGOTTEN
 from unsee.utils.files import atomic_write_json, remove_folder
@@ -180,6 +180,8 @@ def _tried(run: Run, cells: Sequence[Cell], folder: Path, seconds: float) -> lis
     if why := sweep.missing_of(folder, original_cell.name):
         raise UserError(f"The original could not be judged: {why}")
     original = _stage(original_cell, folder)
+    if not recalls(original):
+        note("The selection questions do not tell what is kept of the others: the tries are compared without it.")
     trials: list[Trial] = []
     longest = 0.0
     for cell in cells:
