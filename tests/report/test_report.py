@@ -987,6 +987,41 @@ def test_runs_judged_by_other_rules_are_told_apart(tmp_path: Path) -> None:
     assert told.startswith("Judged by the rules of different versions: original / npo. Judge the answers anew: unsee.")
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"seed": 3}, "seed"),
+        ({"split": "attacks"}, "split"),
+        ({"data": "d2"}, "data"),
+        ({"gold": "g2"}, "gold model for person"),
+        ({"forms": ["plain"], "gold": ""}, "settings, gold model for person"),
+    ],
+)
+def test_attacks_that_were_made_differently_are_told_apart(
+    tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    def attacked_stage(name: str, promise: str, *made_with: dict[str, object]) -> Stage:
+        runs = []
+        for seed, made in enumerate(made_with):
+            folder = settle(make_run(tmp_path / f"{name}-{seed}", "npo", seed=seed), method={"name": "npo"}, seed=seed)
+            facts = {"data": "d1", "seed": 0, "gold": promise, "forms": ["plain", "odd"], **made}
+            result = {"recovered": 0.0, "gold": 0.0, "cut": 0.0, "settings": {"forms": facts.pop("forms")}}
+            attacks = {"prompts": result, "probes": {"why": "nothing to probe"}}
+            (folder / "attacks.json").write_text(json.dumps({"facts": facts, "attacks": attacks}))
+            run = read_run(folder)
+            runs.append(replace(run, settings={**run.settings, "result": {"promise": promise}}))
+        return Stage(name=name, runs=tuple(runs))
+
+    stages = [attacked_stage("npo", "person", {}, changes), attacked_stage("siu", "picture", {})]
+    lines = [line for line in remarks(stages) if line.startswith("Attacks were made")]
+    assert len(lines) == bool(told)
+    assert not told or lines[0].startswith(f"Attacks were made with different {told}: npo npo-0")
+    assert not told or lines[0].endswith("What came back cannot be compared (prompts).")
+    own = attacked_stage("own", "person", {"seed": 0}, {"seed": 1})
+    assert not any(line.startswith("Attacks were made") for line in remarks([own]))
+
+
 def test_print_is_light_whole_and_in_colour():
     style = (Path(summary.__file__).parent / "report.css").read_text()
     assert "@media (prefers-color-scheme: dark)" not in style  # a dark browser would print pale text on white

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from unsee.report.attacked import attacks_of
 from unsee.report.columns import Column
-from unsee.report.read import REFERENCES, Stage, gold_for, only
+from unsee.report.read import REFERENCES, Record, Stage, gold_for, only
 from unsee.report.summary import judged_role, peak_gib, pooled_score, runs_with, score_text, seconds
 from unsee.report.verdict import Verdict, judge, ranked_stages
 from unsee.utils.grouping import by_key
@@ -79,7 +80,7 @@ def _missing(stages: Sequence[Stage]) -> list[str]:
 
 
 def remarks(stages: Sequence[Stage]) -> list[str]:
-    """Return what makes rows incomparable: other questions, several originals or gold models."""
+    """Return what makes rows incomparable: other questions, several originals or gold models, other rules or attacks."""
     lines = []
     runs = [run for stage in stages for run in stage.runs]
     if len({run.questions for run in runs}) > 1:
@@ -101,7 +102,54 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
         by_rules = by_key((run.rules, stage.name) for stage in stages for run in stage.runs)
         names = " / ".join(", ".join(dict.fromkeys(names)) for names in by_rules.values())
         lines.append(f"Judged by the rules of different versions: {names}. Judge the answers anew: {ANEW}.")
-    return lines
+    return lines + _attacked_otherwise([stage for stage in stages if not stage.reference])
+
+
+def _attacked_otherwise(stages: Sequence[Stage]) -> list[str]:
+    """Return which attacks were made differently on whom, so that what they bring back cannot be compared."""
+    attacks_by_difference: dict[str, list[str]] = {}
+    for name in attacks_of(stages):
+        attacked = [(stage, run) for stage in stages for run in stage.runs if "recovered" in run.attacks.get(name, {})]
+        made_with = [_made_with(run, name) for _, run in attacked]
+        if all(made.get("seed", run.seed) == run.seed for made, (_, run) in zip(made_with, attacked, strict=True)):
+            made_with = [{**made, "seed": ""} for made in made_with]  # each with its own, as in sweeps and leaderboards
+        aspects = [
+            aspect for aspect in dict.fromkeys(key for made in made_with for key in made) if _differs(aspect, made_with)
+        ]
+        if aspects:
+            groups = by_key(
+                (tuple(made.get(aspect, "") for aspect in aspects), _run_name(stage, run))
+                for made, (stage, run) in zip(made_with, attacked, strict=True)
+            )
+            names = " / ".join(", ".join(dict.fromkeys(group)) for group in groups.values())
+            attacks_by_difference.setdefault(f"with different {', '.join(aspects)}: {names}", []).append(name)
+    return [
+        f"Attacks were made {difference}. What came back cannot be compared ({', '.join(names)})."
+        for difference, names in attacks_by_difference.items()
+    ]
+
+
+def _made_with(run: Record, attack: str) -> dict[str, str]:
+    """Return what an attack on a run was made with, as far as it is known. The gold model is that of the run's promise."""
+    settings, facts = run.attacks[attack].get("settings"), run.attack_facts
+    made = {} if settings is None else {"settings": json.dumps(settings, sort_keys=True)}
+    if facts:
+        gold = f"gold model for {run.promise}"
+        made |= {
+            "split": str(facts.get("split", "all")),
+            "data": str(facts.get("data", "")),
+            gold: str(facts.get("gold", "")),
+            "seed": str(facts.get("seed", 0)),
+        }
+    return made
+
+
+def _differs(aspect: str, made_with: Sequence[Mapping[str, str]]) -> bool:
+    return len({made[aspect] for made in made_with if aspect in made}) > 1
+
+
+def _run_name(stage: Stage, run: Record) -> str:
+    return stage.name if len(stage.runs) == 1 else f"{stage.name} {run.folder.name}"
 
 
 def _of_two_golds(stages: Sequence[Stage]) -> list[str]:

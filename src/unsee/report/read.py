@@ -47,6 +47,8 @@ class Record:
     """judged.json: evaluated weights and gold model; empty for runs without it."""
     attacks: Mapping[str, Any] = field(default_factory=dict)
     """attacks.json: attack -> its results; empty for runs that were not attacked."""
+    attack_facts: Mapping[str, Any] = field(default_factory=dict)
+    """attacks.json: what all its attacks were made with, such as `seed`, `split` and the hash of `gold`; empty if unknown."""
 
     @cached_property
     def questions(self) -> str:
@@ -147,6 +149,7 @@ def read_run(folder: Path) -> Record:
     config.require_judged(folder)
     _require_file(scores_path)
     settings_text, settings = _settings(folder / "run.yaml")
+    attacks, attack_facts = _attacks(folder / "attacks.json")
     return Record(
         folder=folder,
         stage=responses[0].stage or _method(settings) or folder.name,
@@ -158,7 +161,8 @@ def read_run(folder: Path) -> Record:
         settings_text=settings_text,
         log=tuple(_log(folder / "log.jsonl")),
         judged=judged,
-        attacks=_attacks(folder / "attacks.json"),
+        attacks=attacks,
+        attack_facts=attack_facts,
     )
 
 
@@ -186,11 +190,17 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _attacks(path: Path) -> dict[str, Any]:
-    attacks = _record(path).get("attacks", {})
-    if not isinstance(attacks, dict) or not all(map(_is_attack_result, attacks.values())):
+def _attacks(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the results of attacks, and what all of them were made with."""
+    content = _record(path)
+    attacks, facts = content.get("attacks", {}), content.get("facts", {})
+    if (
+        not isinstance(facts, dict)
+        or not isinstance(attacks, dict)
+        or not all(map(_is_attack_result, attacks.values()))
+    ):
         raise UserError(f"{path} is damaged: expected attacks with their results. Run `unsee attack` again.")
-    return attacks
+    return attacks, facts
 
 
 def _is_attack_result(result: Any) -> bool:
