@@ -148,8 +148,9 @@ def test_draws_are_paired_by_entity_where_one_model_lacks_an_entity() -> None:
     leaks = {name: f"This is Ada {name}, who has short red hair." for name in PEOPLE[3:]}
     whole, less = drawn(model(leaks, {}), GOLD), drawn(model(leaks | {PEOPLE[0]: "这是张伟。"}, {}), GOLD)
     assert np.corrcoef(whole, less)[0, 1] > 0.8
-    alone = drawn(model(leaks | dict.fromkeys(PEOPLE[1:], "这是张伟。"), {}), GOLD)
-    assert 0 < np.isnan(alone).mean() < 0.5  # draws without the only person who can be compared
+    two = drawn(model(leaks | dict.fromkeys(PEOPLE[2:], "这是张伟。"), {}), GOLD)
+    assert 0 < np.isnan(two).mean() < 0.2  # draws without the only people who can be compared
+    assert not drawn(model(leaks | dict.fromkeys(PEOPLE[1:], "这是张伟。"), {}), GOLD).size
 
 
 def test_the_share_left_out_is_that_of_the_worse_half() -> None:

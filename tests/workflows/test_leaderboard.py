@@ -603,6 +603,26 @@ def test_draws_of_seeds_are_paired_by_number_where_one_is_missing(tmp_path):
     assert ranks([whole, less]) == {"whole": 1, "less": 1}
 
 
+def test_a_distance_by_one_person_in_a_seed_has_neither_interval_nor_rank(tmp_path):
+    """However few of the answers the others are that cannot be compared."""
+    gold = Stage(name="gold", runs=(read_run(make_run(tmp_path / "gold", "gold")),))
+    runs = [read_run(make_run(tmp_path / str(seed), "npo", seed=seed)) for seed in (1, 2)]
+    first = next(row.entity for row in runs[0].responses if row.role == "unseen")
+    others = {row.id for row in runs[0].responses if row.role == "unseen" and row.entity != first}
+    few = {
+        key: replace(score, value_by_index={i: one for i, one in score.value_by_index.items() if i not in others})
+        for key, score in runs[0].scores.items()
+    }
+    stage = beside_gold(Stage(name="npo", runs=(replace(runs[0], scores=few), runs[1])), gold)
+    told = {KEY: replace(stage.runs[0].scores[KEY], value_by_index={"left_out": 0.05})}
+    stage = replace(stage, runs=(replace(stage.runs[0], scores=stage.runs[0].scores | told), stage.runs[1]))
+    row = Row(name="npo", promise="person", stage=stage, gold=gold)
+    assert row.distance.value is not None
+    assert (row.distance.interval, ranks([row])) == (None, {})
+    whole = replace(row, stage=replace(stage, runs=stage.runs[1:]))
+    assert (whole.distance.interval is None, ranks([whole])) == (False, {"npo": 1})
+
+
 def came_back(variant, at, share, degenerate=0.0, **others):
     """Return a finding of `relearning` on one entity, and on further ones by name."""
     recovered = {"ada": share, **others}

@@ -89,16 +89,18 @@ class Row:
         """Distance per draw of entities and seeds (two-way bootstrap), NaN if undefined.
 
         Rows beside one gold model are paired: entities are drawn by name and seeds by number, also those that a row lacks.
+        Empty where a seed's distance compares fewer than two entities in a half.
         """
         if self.stage is None or self.gold is None or (self.left_out or 0) > MOST_LEFT_OUT:
             return np.empty(0)
         gold_run = self.gold.runs[0]
         draws = [
             (run.seed, drawn_distances(run.responses, run.scores, gold_run.scores, gold_run.responses))
-            for run in self.stage.runs
+            for run in runs_with(self.stage, KEY)
         ]
-        usable_draws = [(seed, drawn_r) for seed, drawn_r in draws if drawn_r.size]
-        return _over_seeds(usable_draws, sorted({*map(str, self.seeds), *(seed for seed, _ in usable_draws)}))
+        if not all(drawn_r.size for _, drawn_r in draws):
+            return np.empty(0)
+        return _over_seeds(draws, sorted({*map(str, self.seeds), *(seed for seed, _ in draws)}))
 
 
 def _over_seeds(draws: Sequence[tuple[str, NDArray[np.float64]]], seeds: Sequence[str]) -> NDArray[np.float64]:

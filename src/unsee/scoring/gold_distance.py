@@ -87,7 +87,7 @@ def drawn_distances(
     gold_scores: Mapping[str, Score],
     gold_responses: Sequence[Response] = (),
 ) -> _Matrix:
-    """Return the distance over each of `RESAMPLES` draws of entities; empty without a distance, or with one entity in a half.
+    """Return the distance over each of `RESAMPLES` draws of entities; empty where a half compares fewer than two entities.
 
     All entities that gold has a score for are drawn, so that the draws of two models beside one gold model are paired, even where
     one of them has no score for some entity. A draw without any entity that can be compared is NaN.
@@ -99,7 +99,7 @@ def drawn_distances(
         gold_responses: Answers of gold. Default: entities that the model was not asked about are not drawn.
     """
     halves = _halves(responses, scores, gold_scores, gold_responses)
-    drawable = all(parts and parts[0].mean_ce.shape[1] > 1 for parts in halves.values())
+    drawable = all(parts and _compared_count(parts) > 1 for parts in halves.values())
     return _resampled_distances(halves)[0] if drawable else np.empty(0)
 
 
