@@ -983,8 +983,14 @@ def test_runs_judged_by_other_rules_are_told_apart(tmp_path: Path) -> None:
     stages = read_stages({name: [make_run(tmp_path / name, name)] for name in ("original", "npo")})
     assert remarks(stages) == []
     (tmp_path / "npo/judged.json").write_text(json.dumps({"rules": "other"}))
-    (told,) = remarks(read_stages({name: [tmp_path / name] for name in ("original", "npo")}))
-    assert told.startswith("Judged by the rules of different versions: original / npo. Judge the answers anew: unsee.")
+    stages = read_stages({name: [tmp_path / name] for name in ("original", "npo")})
+    start = (
+        "Judged by the rules of different versions: original / npo. Judge the answers anew: unsee.evaluation.evaluate."
+    )
+    assert remarks(stages) == [f"{start}rescore(RUN)."]
+    judged = {**stages[1].runs[0].judged, "gold": {"answers": "f00", "folder": "gold"}}
+    beside = replace(stages[1], runs=(replace(stages[1].runs[0], judged=judged),))
+    assert remarks([stages[0], beside]) == [f"{start}rescore(RUN, gold=GOLD)."]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from unsee.report.verdict import Verdict, judge, ranked_stages
 from unsee.utils.grouping import by_key
 from unsee.utils.markdown import cell, table
 
-ANEW: Final = "unsee.evaluation.evaluate.rescore(RUN)"
-"""Call that judges answers again, without a model."""
+ANEW: Final = "unsee.evaluation.evaluate.rescore(RUN{})"
+"""Call that judges answers again, without a model. Without their gold model it drops the scores beside it."""
 
 
 def leaderboard(stages: Sequence[Stage], columns: Sequence[Column]) -> dict[str, str]:
@@ -101,7 +101,8 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
     if len({run.rules for run in runs}) > 1:
         by_rules = by_key((run.rules, stage.name) for stage in stages for run in stage.runs)
         names = " / ".join(", ".join(dict.fromkeys(names)) for names in by_rules.values())
-        lines.append(f"Judged by the rules of different versions: {names}. Judge the answers anew: {ANEW}.")
+        anew = ANEW.format(", gold=GOLD" if gold_names else "")
+        lines.append(f"Judged by the rules of different versions: {names}. Judge the answers anew: {anew}.")
     return lines + _attacked_otherwise([stage for stage in stages if not stage.reference])
 
 
