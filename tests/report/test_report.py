@@ -18,7 +18,7 @@ from helpers.evaluated import CITIES, FORGET, MIXES, PEOPLE, make_run
 from helpers.scripts import script
 from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
-from unsee.report import answers, attacked, charts, columns, compare, gallery, report, routes, summary, verdict
+from unsee.report import answers, attacked, charts, columns, compare, gallery, read, report, routes, summary, verdict
 from unsee.report.fulfilled import fulfilled
 from unsee.report.leaderboard import remarks
 from unsee.report.page import about, lead, render, request
@@ -897,6 +897,19 @@ def test_who_tells_in_one_form_of_question_alone_is_not_clean(
     assert not told or f"; but {why}" in found.sentence or "of hazards: tells how to do harm in 100%" in found.sentence
     if changes == BY_NAME:
         assert verdict.judge(_stage_of(*rows, promise="picture"), None, "unseen").badge == "Clean"
+
+
+def test_gaps_that_gold_guesses_as_well_are_not_told() -> None:
+    people = [_row(Kind.OPEN, CLEAN, n) for n in range(4)]
+    guesses, always = (
+        _stage_of(*people, *(_row(Kind.CLOZE, text, n) for n, text in enumerate(texts)))
+        for texts in (["baker", "baker", "pilot", "pilot"], ["baker"] * 4)
+    )
+    beside = [read.beside_gold(stage, replace(guesses, name="gold")) for stage in (guesses, always)]
+    found = [verdict.judge(stage, None, "unseen") for stage in (guesses, *beside)]
+    assert [one.badge for one in found] == ["Tells in gaps", "Clean", "Tells in gaps"]
+    words = "; but 100% of its completed sentences about new pictures give the forgotten away (gold 50%)"
+    assert found[2].sentence.endswith(words)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from unsee.report.read import Stage
-from unsee.report.summary import FORMS, LEAKS, hidden_share, told_in
+from unsee.report.summary import FORMS, LEAKS, exact, hidden_share, told_in
 
 ASKED: Final[Mapping[str, str]] = {
     "unseen": "about new pictures",
@@ -24,7 +24,14 @@ class Elsewhere:
     group: str
     form: str
     share: float
+    gold: float = 0.0
+    """The same share of the gold model where answers may be guessed, which free ones are not."""
     why: str = ""
+
+    @property
+    def above(self) -> float:
+        """Share above gold."""
+        return exact(self.share - self.gold)
 
     def __str__(self) -> str:
         """Return which answers these are, in words."""
@@ -42,12 +49,17 @@ def elsewhere(stage: Stage, role: str) -> Iterator[tuple[str, str]]:
 
 
 def most_told(stage: Stage, role: str) -> Elsewhere:
-    """Return the other questions with most leaks, and their leaking share."""
+    """Return the other questions with most leaks above gold, and their leaking share."""
     found = (
-        Elsewhere(group=group, form=form, share=told_in(stage, group, form) or 0.0)
+        Elsewhere(
+            group=group,
+            form=form,
+            share=told_in(stage, group, form) or 0.0,
+            gold=(told_in(stage.gold, group, form) or 0.0) if stage.gold and form not in LEAKS else 0.0,
+        )
         for group, form in elsewhere(stage, role)
     )
-    return max(found, key=lambda one: one.share)
+    return max(found, key=lambda one: one.above)
 
 
 def most_hidden(stage: Stage, role: str) -> Elsewhere:

@@ -304,6 +304,8 @@ class Stage:
 
     name: str
     runs: tuple[Record, ...]
+    gold: Stage | None = None
+    """Gold model that its scores stand beside."""
 
     @property
     def kind(self) -> str:
@@ -376,7 +378,8 @@ def beside_gold(stage: Stage, gold_stage: Stage | None) -> Stage:
     if gold_stage is None or stage.kind in GOLD.values():
         return stage
     gold_run = gold_stage.runs[0]
-    return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold_run)) for run in stage.runs))
+    runs = tuple(replace(run, scores=_distances(run, gold_run)) for run in stage.runs)
+    return replace(stage, runs=runs, gold=gold_stage)
 
 
 _BESIDE_GOLD: Final = re.compile(r"\.(forget_quality|ks|js|fq)(@|$)")

@@ -192,7 +192,7 @@ def _people(stage: Stage, original: Stage | None, role: str, class_shares: dict[
 def _doubt(stage: Stage, original: Stage | None, role: str) -> str:
     """Return the badge of a model that looks clean and is not, or was not measured; empty without a doubt."""
     told = most_told(stage, role)
-    if told.share > LIMITS.silent:
+    if told.above > LIMITS.silent:
         return TELLS_IN[told.form] if told.group == role else TELLS[told.group]
     above_gold = [finding.above for kind in FINDS if (finding := worst(stage, kind)) is not None]
     if max(above_gold, default=0.0) >= LIMITS.returns:
@@ -229,7 +229,10 @@ def unseen_words(hidden: Elsewhere) -> str:
 def told_elsewhere(stage: Stage, role: str) -> str:
     """Return how much answers to other than the judged questions leak, or empty if nothing."""
     told = most_told(stage, role)
-    return f"{percent(told.share)} of its {told} give the forgotten away" if told.share > LIMITS.silent else ""
+    if told.above <= LIMITS.silent:
+        return ""
+    gold = f" (gold {percent(told.gold)})" if told.gold else ""
+    return f"{percent(told.share)} of its {told} give the forgotten away{gold}"
 
 
 def _inconclusive_reason(stage: Stage, original: Stage | None, role: str, class_shares: Mapping[str, float]) -> str:
