@@ -109,6 +109,80 @@ def test_options_that_are_letters_are_known_by_their_text(tmp_path):
         with_row(tmp_path, options=["gout", "asthma"], answer="B. gout")
 
 
+@pytest.mark.parametrize(
+    ("options", "answer", "message"),
+    [
+        (["gout", "", "asthma"], "B", "option B is empty"),
+        (["gout", "asthma", "Gout"], "A", "options A and C are the same"),
+        ([f"o{number}" for number in range(30)], "o29", "at most 26 options"),
+    ],
+)
+def test_options_that_shift_or_share_letters_are_refused(tmp_path, options, answer, message):
+    build(tmp_path)
+    with pytest.raises(UserError, match=message):
+        with_row(tmp_path, options=options, answer=answer)
+
+
+def rewritten(place, table, change):
+    write_rows(place, table, [change(row) for row in read_rows(place, table)])
+
+
+def roles(place, row_id, **settings):
+    data = opened(place, task=1, **settings)
+    return [
+        str(row.role) if row else ""
+        for row in (next((row for row in data.examples(part) if row.id == row_id), None) for part in ("train", "eval"))
+    ]
+
+
+def test_split_says_who_is_trained_on_and_who_is_judged_in_any_case(tmp_path):
+    build(tmp_path)
+    for split, expected in (("Test", ["", "forget_text"]), ("TRAIN", ["forget_text", ""]), ("", ["forget_text"] * 2)):
+        rewritten(tmp_path, "qa", lambda row: {**row, "split": split} if row["id"] == "0c" else row)  # noqa: B023
+        assert roles(tmp_path, "0c") == expected
+    rewritten(tmp_path, "qa", lambda row: {**row, "split": "train"} if row["id"] == "0d" else row)
+    assert "questions of view page are never trained on" in opened(tmp_path).problems()[0]
+
+
+def test_columns_are_found_in_any_case(tmp_path):
+    """Else copies for the test, and pages that show the answer, would be trained on."""
+    build(tmp_path)
+    before = {row_id: roles(tmp_path, row_id) for row_id in ("0a", "0d", "0e")}
+    for table in ("profiles", "qa", "general"):
+        rewritten(tmp_path, table, lambda row: {name.capitalize(): cell for name, cell in row.items()})
+    assert {row_id: roles(tmp_path, row_id) for row_id in before} == before
+    assert before["0e"] == ["", "unseen"]
+    assert roles(tmp_path, "0e", columns={"split": "Split"}) == before["0e"]
+
+
+def test_a_column_in_two_spellings_is_refused_unless_one_is_named(tmp_path):
+    build(tmp_path)
+    rewritten(tmp_path, "qa", lambda row: {**row, "Split": "test"} if row["id"] == "0c" else row)
+    with pytest.raises(UserError, match="columns 'Split' and 'split', each of which may be split"):
+        opened(tmp_path)
+    assert roles(tmp_path, "0c", columns={"split": "Split"}) == ["", "forget_text"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"splitt": "split"}, "Unknown field in benchmark.columns 'splitt'. Did you mean split"),
+        ({"split": "Splitt"}, "Unknown column for split in benchmark.columns 'Splitt'. Did you mean split"),
+        ({"view": "fields"}, "Unknown column for view in benchmark.columns 'fields'"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(place, columns, message):
+    with pytest.raises(UserError, match=message):
+        opened(place, columns=columns)
+
+
+def test_names_of_columns_are_not_those_of_private_fields(tmp_path):
+    build(tmp_path)
+    rewritten(tmp_path, "profiles", lambda row: {**row, "fields": {**row["fields"], "id": "X-17"}, "uid": row["id"]})
+    rewritten(tmp_path, "qa", lambda row: {**row, "uid": row["id"]})
+    assert "X-17" in opened(tmp_path, columns={"id": "uid"}).vocabulary().facts["id"]
+
+
 def test_the_order_is_a_function_of_its_seed(place):
     assert opened(place, order_seed=3).tasks() == opened(place, order_seed=3).tasks() != opened(place).tasks()
     assert sorted(opened(place, order_seed=3).tasks()) == sorted(opened(place).tasks())

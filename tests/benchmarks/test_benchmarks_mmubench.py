@@ -181,6 +181,23 @@ def test_a_folder_a_concept(folders):
     assert open_benchmark(folders).name == "mmubench"
 
 
+def test_hidden_folders_and_files_are_no_concepts_and_no_images(tmp_path):
+    build_folders(tmp_path)
+    before = [row.id for row in opened(tmp_path).examples("train")]
+    for hidden in (".ipynb_checkpoints/0.png", "Bo_Winter/._0.png"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"no image")
+    assert [row.id for row in opened(tmp_path).examples("train")] == before
+    assert opened(tmp_path).problems() == []
+
+
+def test_a_fact_called_name_does_not_replace_the_names(tmp_path):
+    build_folders(tmp_path)
+    (tmp_path / "concepts.json").write_text('{"Schnauzer": {"facts": {"name": "dog"}}}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"facts of Schnauzer has a fact called name"):
+        opened(tmp_path)
+
+
 def test_a_folder_with_one_image_or_an_unknown_concept_is_said(tmp_path):
     build_folders(tmp_path)
     for name in ("1.png", "2.png"):

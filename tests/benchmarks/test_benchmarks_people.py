@@ -166,10 +166,53 @@ def test_mllmu_blames_only_the_row_that_is_wrong(cells, tmp_path):
 
 def test_an_option_may_be_the_number_0():
     """In JSON and Python literals, an option may be a number."""
-    assert require_options({"A": 0, "B": 12.5}, "A") == ("0", "12.5")
+    assert require_options({"A": 0, "B": 12.5}, "A") == (("0", "12.5"), "A")
     for empty in (None, " ", float("nan")):
         with pytest.raises(UserError, match="option B is empty"):
             require_options({"A": "x", "B": empty}, "A")
+
+
+def test_the_right_option_is_found_by_its_key_its_text_or_its_letter():
+    """An answer may begin with a word of one letter, and options may be letters."""
+    jobs = {"A": "Nurse", "B": "A baker", "C": "Striker", "D": "I, Robot"}
+    rights = {
+        "b": "B",
+        "A.": "A",
+        "A baker": "B",
+        "a baker.": "B",
+        "(C) Striker": "C",
+        "I, Robot": "D",
+        "A: a nurse": "A",
+    }
+    assert {text: require_options(jobs, text)[1] for text in rights} == rights
+    assert require_options({"A": "O", "B": "A", "C": "B"}, "B")[1] == "B", "a key of the data"
+    with pytest.raises(UserError, match="has the letter of option A and the text of C"):
+        require_options(jobs, "A striker")
+    for text in ("E", "A pilot", "I", "Robot"):
+        with pytest.raises(UserError, match="the right answer must be the letter of an option"):
+            require_options(jobs, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        *((name, {"sets": []}, "benchmark.sets names nothing") for name in ("mllmu", "umu")),
+        *((name, {"tasks": []}, "benchmark.tasks names nothing") for name in ("mllmu", "umu", "clear", "offside")),
+        *(("clear", {"block": block}, f"benchmark.block must be at least 1, got {block}") for block in (0, -1)),
+        ("mmubench", {"prompts": []}, "benchmark.prompts names nothing"),
+    ],
+)
+def test_settings_that_would_judge_nothing_are_refused(tmp_path, name, settings, message):
+    with pytest.raises(UserError, match=message):
+        open_benchmark(tmp_path, {"name": name, **settings})
+
+
+def test_clear_has_a_letter_for_every_option(places, tmp_path):
+    shutil.copytree(places["clear"], tmp_path / "clear")
+    (file,) = (tmp_path / "clear" / "real_world").glob("train-*")
+    change_rows(file, lambda rows: rows[0].update(options=[f"City {number}" for number in range(30)]))
+    (problem,) = open_benchmark(tmp_path / "clear", {"ratio": 10}).problems()
+    assert re.search("real_world row 1: a choice has at most 26 options", problem)
 
 
 def test_umu_names_the_half_that_is_there(places, tmp_path):
@@ -412,6 +455,17 @@ def test_fiubench_forgets_who_the_split_says_and_leaves_the_other_lists_aside(pl
     assert (asked.paraphrase, asked.perturbed) == (f"It is: {asked.answer}", ("gout", "flu"))
     found = said(opened, lambda e: "She has asthma.")
     assert found["forget.keywords"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("name", ["7777", fiubench.PEOPLE[0], fiubench.PEOPLE[1]])
+def test_fiubench_compares_the_retain_list_with_the_retained_people(places, tmp_path, name):
+    """Unknown people, people of this forget list and of another one."""
+    lists = json.loads((places["fiubench"] / "split.json").read_text("utf-8"))
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({**lists, "retain5": [*lists["retain5"], name]}), "utf-8")
+    settings = {"ratio": 5, "split_file": str(split), "retain_list": "retain5"}
+    (problem,) = open_benchmark(places["fiubench"], settings).problems()
+    assert f"retain5 of split.json names {name}, who are not retained" in problem
 
 
 def test_fiubench_wordings(places):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -129,6 +130,28 @@ def test_column_names_are_a_setting(tmp_path):
     )
     assert opened(tmp_path).problems()
     assert opened(tmp_path, columns={"reasoning_chain": "cot"}).problems() == []
+
+
+def test_a_rejected_chain_stays_out_however_its_column_is_written(tmp_path):
+    build(tmp_path)
+    rows = [{name.upper(): cell for name, cell in row.items()} for row in chains()]
+    write_chains(tmp_path, rows)
+    data = opened(tmp_path)
+    assert data.problems() == []
+    assert any("1 chains were not accepted" in line for line in data.warnings())
+    for columns, message in (
+        ({"acceptd": "ACCEPTED"}, "Unknown field in benchmark.columns 'acceptd'. Did you mean accepted"),
+        ({"accepted": "ACEPTED"}, "Unknown column for accepted in benchmark.columns 'ACEPTED'. Did you mean ACCEPTED"),
+    ):
+        with pytest.raises(UserError, match=message):
+            opened(tmp_path, columns=columns).examples("train")
+
+
+@pytest.mark.parametrize("consequence", [None, ["Japan"], "", 5])
+def test_what_follows_is_text(tmp_path, consequence):
+    build(tmp_path)
+    (tmp_path / "implies.json").write_text(json.dumps({"Tokyo": consequence}), encoding="utf-8")
+    assert "implies.json: the consequence of 'Tokyo' must be text" in opened(tmp_path).problems()[0]
 
 
 def test_chains_may_lie_in_the_clone_itself_if_the_benchmark_is_named(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Protocol
 
 from unsee.api.pictures import decode_image
@@ -151,13 +152,15 @@ class Question:
     """False answers of the same form as the true one; required for the truth ratio."""
 
     def __post_init__(self) -> None:
-        """Reject names in place of roles and kinds, and one text in place of several, whose letters would be searched for."""
+        """Reject names in place of roles and kinds, one text in place of several, and more options than letters."""
         if not (isinstance(self.id, str) and isinstance(self.role, Role) and isinstance(self.kind, Kind)):
             raise UserError(
                 f"Example {self.id!r}: expected an id as text, a Role and a Kind, got {self.role!r} and {self.kind!r}."
             )
         lists = (*self.private.values(), self.options, self.accepted, self.perturbed)
         _require_lists(f"Example {self.id!r}", lists)
+        if len(self.options) > len(ascii_uppercase):
+            raise UserError(f"Example {self.id!r}: a choice has at most 26 options (A to Z), got {len(self.options)}.")
 
 
 def _require_lists(owner: str, values: Iterable[Sequence[str]]) -> None:

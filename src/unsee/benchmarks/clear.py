@@ -23,15 +23,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from string import ascii_uppercase
 from typing import ClassVar, Final, Literal
 
 from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import Profile, pool, same_images
-from unsee.data.question_templates import LETTER, index_by_name, lettered, name_forms
-from unsee.data.records import Gathered, Record, RecordBenchmark
+from unsee.data.question_templates import LETTER, index_by_name, lettered, letters_of, name_forms
+from unsee.data.records import Gathered, Record, RecordBenchmark, require_any
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
 from unsee.metrics.normal_form import normalise
@@ -83,6 +82,12 @@ class ClearSettings:
     """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: options without asking for a letter, also scored by the first character."""
+
+    def __post_init__(self) -> None:
+        """Reject blocks of no question, and an evaluation of nothing."""
+        if self.block < 1:
+            raise UserError(f"benchmark.block must be at least 1, got {self.block}.")
+        require_any("benchmark.tasks", self.tasks)
 
 
 class Clear(RecordBenchmark):
@@ -275,7 +280,7 @@ class Clear(RecordBenchmark):
         instruction = "" if self.settings.protocol == "released" else LETTER
         yield replace(
             example, id=f"{name}/choice", kind=Kind.CHOICE, question=lettered(question, options, mark=". ", after=instruction),
-            answer=ascii_uppercase[answer_index], options=options, perturbed=(),
+            answer=letters_of(options)[answer_index], options=options, perturbed=(),
         )  # fmt: skip
 
     def _profile(self, person: str) -> Profile:

@@ -135,6 +135,12 @@ class Fiubench(RecordBenchmark):
                     )
         if missing := sorted(forget_names - seen_names):
             gathered.faults.append(f"split.json forgets {', '.join(missing[:10])}, who are not in full.json.")
+        retained_names = seen_names - forget_names - excluded_names
+        if not_retained := sorted((judged_names or set()) - retained_names):
+            gathered.faults.append(
+                f"{self.settings.retain_list} of split.json names {', '.join(not_retained[:10])}, who are not retained: they are in a "
+                "forget list, or not in full.json."
+            )
         return gathered
 
     def _lists(self) -> dict[str, tuple[str, ...]]:

@@ -5,7 +5,7 @@ protocol, and never to be reported as ICU-Bench. A folder with (each `.jsonl`, `
 
 - `profiles`: `id`, `domain`, `fields` = {"name": ..., "diagnosis": ...} (private values; a list = several spellings);
 - `qa`: `id`, `profile`, `image` (path, list of pages, or nothing: text only), `view`, `question`, `answer` (of mcq: the text of an option,
-  else its letter), `type` (mcq, cloze, short, open), `options`, `field`, `split` (train, test or nothing);
+  else its letter), `type` (mcq, cloze, short, open), `options`, `field`, `split` (train: not judged, test: not trained on, or nothing);
 - `requests.json` = {"requests": [{"id": "r1", "entities": ["p1", "p2"]}, ...], "retain": ["p9", ...]}, as `unsee continual` reads it;
   without it the profiles are cut into requests;
 - `general` (optional): `id`, `image`, `question`, `answer`.
@@ -22,19 +22,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from string import ascii_uppercase
 from typing import ClassVar, Final, Literal
 
 from PIL import Image
 
 from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, ImageSource, Kind, Role, Vocabulary
-from unsee.data.cells import with_options
+from unsee.data.cells import options_of, require_choice, require_plain, with_options
 from unsee.data.people import vocabulary_of
-from unsee.data.records import Gathered, Record, RecordBenchmark, named_table
-from unsee.data.tables import SUFFIXES, read_rows
+from unsee.data.question_templates import right_letter
+from unsee.data.records import Gathered, Record, RecordBenchmark, named_records, named_table
+from unsee.data.tables import SUFFIXES
 from unsee.errors import UserError, unknown_name
-from unsee.metrics.choice import choice
 from unsee.utils.parsing import read_object
 
 REQUESTS: Final = "requests.json"
@@ -43,6 +42,12 @@ LAYOUT: Final = f"profiles and qa ({', '.join(SUFFIXES)}), and {REQUESTS} for th
 _KINDS: Final = {"mcq": Kind.CHOICE, "cloze": Kind.CLOZE, "short": Kind.FACT, "open": Kind.OPEN}
 _VIEWS: Final = ("", "header", "page")
 _SPLITS: Final = ("", "train", "test")
+_FIELDS: Final = {
+    "profiles": ("id", "fields"),
+    "qa": ("id", "profile", "image", "view", "question", "answer", "type", "options", "field", "split"),
+    "general": ("id", "image", "question", "answer"),
+}
+"""Table -> the columns that are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,7 @@ class ICUSettings:
     pages: Literal["joined", "first", "each"] = "joined"
     """Questions about several pages: stack them, show the first, or ask once per page."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Our name of a column -> its name in these files."""
+    """Our name of a column -> its name in these files, if it is not ours in another case."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -107,6 +112,11 @@ class ICU(RecordBenchmark):
             raise UserError(f"ICU-style data are files here, not a data set on the hub ({place}).")
         self.place: Path = Path(place)
         self.settings = settings or ICUSettings()
+        self._tables = {stem: self._table(stem) for stem in ("profiles", "qa")}
+        if general_table := named_table(self.place, "general"):
+            self._tables["general"] = general_table
+        fields_by_table = {path: _FIELDS[stem] for stem, path in self._tables.items()}
+        self._records = named_records(fields_by_table, self.settings.columns)
         self._profiles = self._read_profiles()
         self._tasks, self._retain = self._order()
         if not 0 <= self.settings.task <= len(self._tasks):
@@ -144,10 +154,9 @@ class ICU(RecordBenchmark):
     def _read_profiles(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Return profile -> private values, the name first."""
         profiles: dict[str, dict[str, tuple[str, ...]]] = {}
-        path = self._table("profiles")
-        for number, cells in enumerate(read_rows(path), 1):
+        path = self._tables["profiles"]
+        for number, row in enumerate(self._records[path], 1):
             try:
-                row = Record(cells, self.settings.columns)
                 private = {name: row.part("fields").strings(name) for name in row.part("fields")}
                 if not private.get("name"):
                     raise UserError("fields.name is missing: what is the profile called?")
@@ -202,30 +211,39 @@ class ICU(RecordBenchmark):
     def gathered(self) -> Gathered:
         """Read the questions about requested and never requested profiles. Others have no role."""
         gathered = Gathered(self.place)
-        path = self._table("qa")
-        for number, cells in enumerate(read_rows(path), 1):
+        path = self._tables["qa"]
+        for number, row in enumerate(self._records[path], 1):
             with gathered.reading(f"{path.name} row {number}"):
-                row = Record(cells, self.settings.columns)
-                for example in self._row(gathered, row):
-                    if example.role not in (Role.UNSEEN, Role.GENERAL) and row.optional("split") != "test":
+                split = _allowed_value(row, "split", _SPLITS)
+                for example in self._row(gathered, row, split):
+                    if example.role not in (Role.UNSEEN, Role.GENERAL) and split != "test":
                         gathered.train.append(example)
-                    gathered.judged.append(example)
-        self._general(gathered)
+                    if split != "train":
+                        gathered.judged.append(example)
+        if "general" in self._tables:
+            self._general(gathered, self._tables["general"])
         return gathered
 
-    def _row(self, gathered: Gathered, row: Record) -> Iterator[Example]:
+    def _row(self, gathered: Gathered, row: Record, split: str) -> Iterator[Example]:
         """Yield the questions of a row in its profile's role, or none without a role."""
         profile = row.text("profile")
         if profile not in self._profiles:
             raise unknown_name("profile", profile, self._profiles)
-        view, split = _allowed_value(row, "view", _VIEWS), _allowed_value(row, "split", _SPLITS)
+        view = _allowed_value(row, "view", _VIEWS)
+        if view == "page" and split == "train":
+            raise UserError("questions of view page are never trained on; leave split empty or write test.")
         kind = _KINDS[_allowed_value(row, "type", tuple(_KINDS))]
-        options = row.strings("options")
+        options = options_of({"options": row.raw("options")}) if kind is Kind.CHOICE else row.strings("options")
+        if kind is Kind.CHOICE and len(options) < 2:
+            raise UserError(f"a question of type mcq needs options, got {options!r}.")
         example = Example(
             id=row.text("id"), role=Role.RETAIN, question=row.text("question"), entity=profile, kind=kind, options=options,
-            answer=_letter(row.text("answer"), options) if kind is Kind.CHOICE else row.text("answer"),
+            answer=right_letter(row.text("answer"), options) if kind is Kind.CHOICE else row.text("answer"),
             fact=row.optional("field"), private=self._profiles[profile],
         )  # fmt: skip
+        require_plain(example)
+        if kind is Kind.CHOICE:
+            require_choice(example)
         example = with_options(example)
         if kind is Kind.FACT and (not example.fact or example.fact == "name"):
             example = replace(example, kind=Kind.NAME if example.fact else Kind.OPEN)
@@ -250,11 +268,9 @@ class ICU(RecordBenchmark):
             return [files[0]]
         return [*files] if self.settings.pages == "each" else [Pages(tuple(files))]
 
-    def _general(self, gathered: Gathered) -> None:
-        path = named_table(self.place, "general")
-        for number, cells in enumerate(read_rows(path) if path else (), 1):
-            with gathered.reading(f"{path.name if path else ''} row {number}"):
-                row = Record(cells, self.settings.columns)
+    def _general(self, gathered: Gathered, path: Path) -> None:
+        for number, row in enumerate(self._records[path], 1):
+            with gathered.reading(f"{path.name} row {number}"):
                 image = gathered.image(row.text("image")) if row.has("image") else None
                 example = Example(
                     id=row.text("id"), role=Role.GENERAL, kind=Kind.GENERAL, question=row.text("question"), answer=row.text("answer"),
@@ -277,20 +293,3 @@ def _allowed_value(row: Record, name: str, allowed_words: Sequence[str]) -> str:
             row.field_label(name), word, [allowed_word for allowed_word in allowed_words if allowed_word]
         )
     return word
-
-
-def _letter(answer: str, options: Sequence[str]) -> str:
-    """Return the letter of the right option, from its exact text, else from a letter with or without the text."""
-    if len(options) < 2:
-        raise UserError(f"a question of type mcq needs options, got {options!r}.")
-    letter_of = dict(zip(options, ascii_uppercase, strict=False))
-    if answer in letter_of:  # before letters, since options may be letters: blood groups O, A, B, AB
-        return letter_of[answer]
-    right_letter = choice(answer, tuple(options))
-    if not right_letter:
-        raise UserError(f"the answer {answer!r} is none of the options {', '.join(options)}.")
-    if (other_letter := letter_of.get(answer.partition(" ")[2].strip(), right_letter)) != right_letter:
-        raise UserError(
-            f"the answer {answer!r} has the letter of option {right_letter} and the text of {other_letter}. Write one of them."
-        )
-    return right_letter

@@ -29,12 +29,11 @@ from unsee.data.question_templates import (
     SENTENCE,
     blanked,
     index_by_name,
-    letter,
     lettered,
     name_forms,
     require_options,
 )
-from unsee.data.records import Gathered, Record, RecordBenchmark
+from unsee.data.records import Gathered, Record, RecordBenchmark, require_any
 from unsee.errors import UserError, first_names, short_repr
 
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
@@ -69,6 +68,11 @@ class MllmuSettings:
     """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: also the published scoring (first character, substring), one test image per person, `____` as two blanks."""
+
+    def __post_init__(self) -> None:
+        """Reject an evaluation of nothing."""
+        require_any("benchmark.sets", self.sets)
+        require_any("benchmark.tasks", self.tasks)
 
 
 class Mllmu(RecordBenchmark):
@@ -355,8 +359,7 @@ def _read_each(gathered: Gathered, items: Sequence[Record], make: Callable[[Reco
 
 
 def _choice(item: Record, number: int, *, with_image: bool) -> _Item:
-    answer = letter(item.text("Correct_Answer"))
-    options = require_options(item.mapping("Options"), answer)
+    options, answer = require_options(item.mapping("Options"), item.text("Correct_Answer"))
     return _Item(
         name=f"classification/{'image' if with_image else 'pure'}/{number}",
         kind=Kind.CHOICE, with_image=with_image, answer=answer, options=options,

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
-from unsee.data.records import Gathered, Record, RecordBenchmark, images_in, require_files
+from unsee.data.records import Gathered, Record, RecordBenchmark, images_in, require_any, require_files
 from unsee.data.tables import read_rows
 from unsee.errors import UserError, short_repr, unknown_name
 from unsee.metrics.matching import contains
@@ -65,6 +65,10 @@ class MMUBenchSettings:
     """Each prompt with the next test image [code], or all with all."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: also EM as published, by substrings, including the spaces of four targets (which never match)."""
+
+    def __post_init__(self) -> None:
+        """Reject an evaluation of nothing."""
+        require_any("benchmark.prompts", self.prompts)
 
 
 class MMUBench(RecordBenchmark):
@@ -301,7 +305,8 @@ class _Folders:
         if not root.is_dir():
             raise UserError(f"MMUBench is a folder, got the file {root}. Expected {RELEASED}; or {FOLDERS}.")
         self.root, self.settings = root, settings
-        self.folders = {path.name: images_in(path) for path in sorted(root.iterdir()) if path.is_dir()}
+        places = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        self.folders = {path.name: images_in(path) for path in places}
         self.folders = {name: files for name, files in self.folders.items() if files}
         if not self.folders:
             raise UserError(f"{root} holds neither {RELEASED}, nor {FOLDERS}.")
@@ -369,7 +374,13 @@ def _concept_entries(path: Path, folders: Mapping[str, Sequence[Path]]) -> dict[
     for name in entries:
         if name not in folders:
             raise unknown_name(f"concept in {path.name} (there is no folder of images for it)", name, folders)
-    return {name: entries.part(name) if entries.has(name) else Record({}) for name in folders}
+    records = {name: entries.part(name) if entries.has(name) else Record({}) for name in folders}
+    for name, record in records.items():
+        if "name" in record.mapping("facts"):
+            raise UserError(
+                f"{path.name}: facts of {name} has a fact called name, which is what names are for. Write them there."
+            )
+    return records
 
 
 def _forms(value: Any) -> tuple[str, ...]:

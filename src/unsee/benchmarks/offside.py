@@ -26,8 +26,8 @@ from typing import Any, ClassVar, Final, Literal
 from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, Kind, Role, Vocabulary
 from unsee.data.people import Profile, pool
-from unsee.data.question_templates import letter, lettered, name_forms, require_options
-from unsee.data.records import Gathered, Record, RecordBenchmark, require_files
+from unsee.data.question_templates import lettered, name_forms, require_options
+from unsee.data.records import Gathered, Record, RecordBenchmark, require_any, require_files
 from unsee.data.tables import read_rows
 from unsee.errors import UserError
 
@@ -59,6 +59,10 @@ class OffsideSettings:
     """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: options count only as a single letter or after "The answer is"."""
+
+    def __post_init__(self) -> None:
+        """Reject an evaluation of nothing."""
+        require_any("benchmark.tasks", self.tasks)
 
 
 class Offside(RecordBenchmark):
@@ -156,8 +160,7 @@ class Offside(RecordBenchmark):
         for number, cells in enumerate(rows, 1):
             with gathered.reading(f"classification {name} set row {number}"):
                 record = Record(cells)
-                answer = letter(record.text("Correct_Answer"))
-                options = require_options(record.mapping("Options"), answer)
+                options, answer = require_options(record.mapping("Options"), record.text("Correct_Answer"))
                 question = lettered(record.text("Question"), options)
                 example = self._example(
                     gathered, record, role, f"choice/{name}/{number}", Kind.CHOICE, question, answer, options

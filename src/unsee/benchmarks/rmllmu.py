@@ -25,15 +25,17 @@ from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import PROBES, Example, Kind, Role, Vocabulary
 from unsee.api.idle import require_effect
 from unsee.data.open import open_benchmark
-from unsee.data.records import Gathered, Record, RecordBenchmark, named_table
-from unsee.data.tables import SUFFIXES, read_rows
-from unsee.errors import UserError, unknown_name
+from unsee.data.records import Gathered, Record, RecordBenchmark, named_records, named_table
+from unsee.data.tables import SUFFIXES
+from unsee.errors import UserError, short_repr, unknown_name
 from unsee.metrics.matching import contains
 from unsee.utils.parsing import read_object
 
 STEP_BY_STEP: Final = "Think step by step, then answer. Write it as: Reasoning: ... Answer: ..."
 """Instruction that elicits a chain [inferred]."""
 CLONES: Final = ("MLLMU-Bench", "MLLMMU-Bench")
+_FIELDS: Final = ("ID", "question", "reasoning_chain", "reasoning_steps", "Type", "accepted")
+"""Columns of `chains` that are read."""
 _TYPES: Final = {"": None, "image_textual": True, "pure_text": False}
 _YES: Final = {"true": True, "1": True, "yes": True, "": True, "false": False, "0": False, "no": False}
 
@@ -49,7 +51,7 @@ class RMLLMUSettings:
     mllmu: Mapping[str, Any] = field(default_factory=dict)
     """Other settings of the benchmark mllmu."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Our name of a column of `chains` -> its name there."""
+    """Our name of a column of `chains` -> its name there, if it is not ours in another case."""
 
     def __post_init__(self) -> None:
         """Reject a second ratio."""
@@ -90,9 +92,10 @@ class RMLLMU(RecordBenchmark):
             raise UserError(f"RMLLMU-style data are files here, not a data set on the hub ({place}).")
         self.place: Path = Path(place)
         self.settings = settings or RMLLMUSettings()
-        self._table = named_table(self.place, "chains")
-        if self._table is None:
+        file = named_table(self.place, "chains")
+        if file is None:
             raise UserError(f"{self.place} has no chains. Expected {self.layout}.")
+        self._file = file
         mllmu_settings = {"name": "mllmu", **self.settings.mllmu, "ratio": self.settings.ratio}
         self.base = base or open_benchmark(_clone(self.place), mllmu_settings)
         here = "benchmark.mllmu"
@@ -151,9 +154,9 @@ class RMLLMU(RecordBenchmark):
         chains: dict[str, list[_Chain]] = defaultdict(list)
         row_by_question: dict[tuple[str, str, bool | None], int] = {}
         rejected_count = 0
-        for number, cells in enumerate(read_rows(self._file), 1):
+        records = named_records({self._file: _FIELDS}, self.settings.columns)[self._file]
+        for number, row in enumerate(records, 1):
             with gathered.reading(f"{self._file.name} row {number}"):
-                row = Record(cells, self.settings.columns)
                 person, chain = row.text("ID"), _chain(row, number)
                 if not _word(row, "accepted", _YES):
                     rejected_count += 1
@@ -163,10 +166,6 @@ class RMLLMU(RecordBenchmark):
                     raise UserError(f"person {person} has a chain for this question in row {first_row} already.")
                 chains[person].append(chain)
         return chains, rejected_count
-
-    @property
-    def _file(self) -> Path:
-        return self._table or self.place
 
     def _remark(
         self, gathered: Gathered, chains: Mapping[str, Sequence[_Chain]], used_numbers: set[int], rejected_count: int
@@ -196,7 +195,13 @@ class RMLLMU(RecordBenchmark):
 
 def _implications(file: Path) -> dict[str, str]:
     """Return premise -> consequence, or empty without the file."""
-    return {premise: str(consequence) for premise, consequence in read_object(file).items()} if file.is_file() else {}
+    implies = read_object(file) if file.is_file() else {}
+    for premise, consequence in implies.items():
+        if not (isinstance(consequence, str) and premise.strip() and consequence.strip()):
+            raise UserError(
+                f'the consequence of {short_repr(premise)} must be text, as in {{"Tokyo": "Japan"}}, got {short_repr(consequence)}.'
+            )
+    return implies
 
 
 def _clone(place: Path) -> Path:

@@ -29,8 +29,8 @@ from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import Profile, overlaps, pool, same_images
-from unsee.data.question_templates import SENTENCE, letter, lettered, name_forms, require_options
-from unsee.data.records import Gathered, Record, RecordBenchmark
+from unsee.data.question_templates import SENTENCE, lettered, name_forms, require_options
+from unsee.data.records import Gathered, Record, RecordBenchmark, require_any
 from unsee.errors import UserError, short_repr
 
 ONLY: Final = "Please **ONLY** provide the correct answer without any explanation"
@@ -62,6 +62,11 @@ class UmuSettings:
     """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: options requested and scored by their text, with both published rules."""
+
+    def __post_init__(self) -> None:
+        """Reject an evaluation of nothing."""
+        require_any("benchmark.sets", self.sets)
+        require_any("benchmark.tasks", self.tasks)
 
 
 class Umu(RecordBenchmark):
@@ -160,8 +165,7 @@ class Umu(RecordBenchmark):
                     yield person.example(f"{split}/{person.entity}/{task}/{key}", half, kind, question, answer, options)
 
     def _choice(self, item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:
-        answer = letter(item.text("answer"))
-        options = require_options(item.mapping("options"), answer)
+        options, answer = require_options(item.mapping("options"), item.text("answer"))
         question = item.text("question")
         if self.settings.protocol == "released":
             return Kind.CHOICE, f"{question}\nSelect answer in {list(options)}", answer, options

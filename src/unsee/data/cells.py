@@ -52,14 +52,14 @@ def example_of(number: int, raw_cells: Mapping[str, Any], folder: Path) -> tuple
         fact=_text(cells, "fact"),
         private=_private(cells),
         visible=_visible(cells),
-        options=_options(cells),
+        options=options_of(cells),
         chain=_text(cells, "chain"),
         accepted=tuple(_strings(cells, "accepted")),
         paraphrase=_text(cells, "paraphrase"),
         perturbed=tuple(_strings(cells, "perturbed")),
     )
     _demand(example, _SPLITS[split])
-    _require_plain(example)
+    require_plain(example)
     return with_options(example), _SPLITS[split]
 
 
@@ -78,14 +78,12 @@ def _demand(example: Example, split: str) -> None:
             f"accepted is for questions of kind general, and this one is of kind {example.kind}; leave it empty."
         )
     if example.kind is Kind.CHOICE:
-        _require_choice(example)
+        require_choice(example)
 
 
-def _require_choice(example: Example) -> None:
+def require_choice(example: Example) -> None:
     """Raise unless the answer is the letter of an option."""
     options, answer = example.options, example.answer
-    if len(options) > len(ascii_uppercase):
-        raise UserError(f"a choice has at most {len(ascii_uppercase)} options (A to Z), got {len(options)}.")
     if answer in tuple(ascii_uppercase[: len(options)]):
         return _require_distinct(options)
     letters = [
@@ -119,7 +117,7 @@ def _lists(question: str, options: Sequence[str]) -> bool:
     )
 
 
-def _require_plain(example: Example) -> None:
+def require_plain(example: Example) -> None:
     """Raise if a text of the row cannot be written, shown or tokenised."""
     texts = {
         **{name: vars(example)[name] for name in _TEXTS},
@@ -214,7 +212,7 @@ def _role(word: str, *, has_image: bool) -> Role:
 def _kind(cells: Mapping[str, Any], role: Role) -> Kind:
     word = _text(cells, "kind").casefold()
     if not word:
-        if _options(cells):
+        if options_of(cells):
             raise UserError("there are options but no kind; write kind choice, or leave the options out.")
         return Kind.GENERAL if role is Role.GENERAL else Kind.FACT if _text(cells, "fact") else Kind.OPEN
     if word not in set(Kind):
@@ -237,7 +235,7 @@ def _strings(cells: Mapping[str, Any], column: str) -> list[str]:
     return [text for text in _split(_decoded(cells, column), column) if text]
 
 
-def _options(cells: Mapping[str, Any]) -> tuple[str, ...]:
+def options_of(cells: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the options in letter order. An empty one is an error, as it would shift letters."""
     value = _decoded(cells, "options")
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, Final
 
-from unsee.errors import UserError
+from unsee.errors import UserError, short_repr
 from unsee.metrics.normal_form import normalise
 from unsee.utils.parsing import is_empty
 
@@ -18,7 +18,8 @@ BLANK: Final = "Please **ONLY** provide the correct answer that should replace t
 
 _SUFFIXES: Final = frozenset({"", "jr", "sr", "ii", "iii", "iv", "phd", "md"})
 """Words behind a family name that name nobody: "World War II" is not about Henry Ford II."""
-_LETTERED: Final = re.compile(r"\s*\(?([A-Za-z])(?:[.):]|\s|$)")
+_LETTERED: Final = re.compile(r"\(?([A-Za-z])(?:([.):]+)|\s|$)(.*)", re.DOTALL)
+"""A letter, alone or before a mark or blank, and what follows."""
 
 
 def lettered(question: str, options: Sequence[str], *, mark: str = ": ", after: str = LETTER) -> str:
@@ -26,25 +27,65 @@ def lettered(question: str, options: Sequence[str], *, mark: str = ": ", after: 
 
     Args:
         question: Question, which the options follow.
-        options: Options, at most 26, lettered from A.
+        options: Options, lettered from A.
         mark: What stands between letter and option.
         after: Last line, which asks for the form of the answer. Empty: none.
+
+    Raises:
+        UserError: There are more than 26 options.
 
     >>> lettered("Where?", ("Oslo", "Rome"), after="One letter.").split("\n")
     ['Where?', 'A: Oslo', 'B: Rome', 'One letter.']
     """
-    lines = [f"{letter}{mark}{option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+    lines = [f"{letter}{mark}{option}" for letter, option in zip(letters_of(options), options, strict=True)]
     return "\n".join([question, *lines, *([after] if after else [])])
 
 
-def letter(key: str) -> str:
-    """Return the letter of a key such as "b", "B." or "B) Rome", or empty if there is none.
+def letters_of(options: Sequence[str]) -> str:
+    """Return the letters of options, from A on, or raise if there are more than letters."""
+    if len(options) > len(ascii_uppercase):
+        raise UserError(f"a choice has at most {len(ascii_uppercase)} options (A to Z), got {len(options)}.")
+    return ascii_uppercase[: len(options)]
 
-    >>> letter(" b) Rome"), letter("C"), letter("Rome")
-    ('B', 'C', '')
+
+def right_letter(answer: str, options: Sequence[str]) -> str:
+    """Return the letter of the right option: by its exact text, else by a letter such as "b", "B." or "B) Rome", else by its words.
+
+    Raises:
+        UserError: The answer is no option, or has the letter of one and the text of another.
+
+    >>> [right_letter(text, ("Oslo", "Rome")) for text in ("Rome", "b", "B.", "(b) Rome", "ROME!")]
+    ['B', 'B', 'B', 'B', 'B']
+    >>> right_letter("B", ("O", "A", "B")), right_letter("A striker.", ("Keeper", "A striker"))
+    ('C', 'B')
     """
-    match = _LETTERED.match(key)
-    return match[1].upper() if match else ""
+    letters = letters_of(options)
+    if answer in options:  # before letters, since options may be letters: blood groups O, A, B, AB
+        return letters[options.index(answer)]
+    key, mark, words = match.groups() if (match := _LETTERED.fullmatch(answer.strip())) else ("", "", "")
+    key = key.upper() if key and key.upper() in letters else ""
+    if key and not words.strip():
+        return key
+    if named := _named(answer, options):
+        return named
+    other = _named(words, options)
+    if key and other not in ("", key):
+        raise UserError(
+            f"the answer {short_repr(answer)} has the letter of option {key} and the text of {other}. Write one of them."
+        )
+    if key and (mark or other):
+        return key
+    raise UserError(
+        f"the right answer must be the letter of an option ({', '.join(letters)}), got {short_repr(answer)}, which is the text of "
+        "none either."
+    )
+
+
+def _named(text: str, options: Sequence[str]) -> str:
+    """Return the letter of the only option with the words of a text, or empty."""
+    words = normalise(text)
+    named = [key for key, option in zip(letters_of(options), options, strict=True) if normalise(option) == words != " "]
+    return named[0] if len(named) == 1 else ""
 
 
 def index_by_name(name: str, count: int) -> int:
@@ -65,11 +106,11 @@ def blanked(sentence: str, *, pairwise: bool = False) -> str:
     return re.sub(r"__" if pairwise else r"_{2,}", "[Blank]", sentence)
 
 
-def require_options(cells: Mapping[str, Any], right: str) -> tuple[str, ...]:
-    """Return the texts of options A, B, ..., or raise if they are unusable.
+def require_options(cells: Mapping[str, Any], right: str) -> tuple[tuple[str, ...], str]:
+    """Return the texts of options A, B, ... and the letter of the right one, or raise if they are unusable.
 
-    >>> require_options({"A": 0, "B": 1}, "A")
-    ('0', '1')
+    >>> require_options({"A": 0, "B": 1}, "B.")
+    (('0', '1'), 'B')
     """
     options = {key: "" if is_empty(cell) else str(cell) for key, cell in cells.items()}
     letters = list(ascii_uppercase[: len(options)])
@@ -77,12 +118,12 @@ def require_options(cells: Mapping[str, Any], right: str) -> tuple[str, ...]:
         raise UserError(f"the options must be called A, B, C, ..., got {', '.join(sorted(options)) or 'none'}.")
     if empty_letters := [key for key in letters if not options[key]]:
         raise UserError(f"option {', '.join(empty_letters)} is empty.")
-    if right not in options:
-        raise UserError(f"the right answer must be the letter of an option ({', '.join(letters)}), got {right!r}.")
     texts = [normalise(options[key]) for key in letters]
     if duplicates := [key for key, text in zip(letters, texts, strict=True) if texts.count(text) > 1 and text != " "]:
         raise UserError(f"options {', '.join(duplicates)} are the same.")
-    return tuple(options[key] for key in letters)
+    ordered = tuple(options[key] for key in letters)
+    # A key of the data comes first: an option may be called A and say B.
+    return ordered, right if right in options else right_letter(right, ordered)
 
 
 def name_forms(name: str) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageFile
 from unsee.data.arrow import ArrowImage
-from unsee.data.tables import IMAGES, SUFFIXES, is_file, unreadable
-from unsee.errors import UserError, list_message, short_repr
+from unsee.data.tables import IMAGES, SUFFIXES, is_file, read_rows, unreadable
+from unsee.errors import UserError, list_message, short_repr, unknown_name
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
 _SHOWN: Final = 10
@@ -26,7 +26,7 @@ class Record:
     def __init__(self, cells: Mapping[str, Any], columns: Mapping[str, str] | None = None, prefix: str = "") -> None:
         """Store `cells`.
 
-        `columns` maps our field names to those of the file, `prefix` locates a nested record.
+        `columns` maps our field names to those of the file (not of nested records), `prefix` locates a nested record.
         """
         self._cells = cells
         self._columns = dict(columns or {})
@@ -86,7 +86,7 @@ class Record:
         """Return an object field as a record."""
         if not self.has(name):
             raise UserError(f"{self.field_label(name)} is missing.")
-        return Record(self.mapping(name), self._columns, f"{self.field_label(name)}.")
+        return Record(self.mapping(name), prefix=f"{self.field_label(name)}.")
 
     def parts(self, name: str) -> list[Record]:
         """Return a list of objects as records. A missing field is empty."""
@@ -95,9 +95,7 @@ class Record:
             return []
         if not isinstance(value, Sequence) or not all(isinstance(item, Mapping) for item in value):
             raise UserError(f"{self.field_label(name)} must be a list of objects, got {short_repr(value)}.")
-        return [
-            Record(item, self._columns, f"{self.field_label(name)}[{number}].") for number, item in enumerate(value, 1)
-        ]
+        return [Record(item, prefix=f"{self.field_label(name)}[{number}].") for number, item in enumerate(value, 1)]
 
     def raw(self, name: str) -> Any:
         """Return the field unchanged, or None if it is missing."""
@@ -262,15 +260,63 @@ def locate_file(raw_path: str, roots: Sequence[Path]) -> Path | None:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder, sorted by name, or none if it does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
+    """Return the image files of a folder that are not hidden, sorted by name, or none if it does not exist."""
+    files = (path for path in (folder.iterdir() if folder.is_dir() else ()) if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in IMAGES and path.is_file())
 
 
 def named_table(folder: Path, stem: str) -> Path | None:
     """Return the table of this name in a folder, of any type, or None if there is none."""
     return next((folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()), None)
+
+
+def require_any(setting: str, names: Sequence[str]) -> None:
+    """Raise if a setting that chooses what is judged chooses nothing."""
+    if not names:
+        raise UserError(f"{setting} names nothing, so nothing would be judged. Leave it out for all.")
+
+
+def named_records(tables: Mapping[Path, Sequence[str]], given: Mapping[str, str]) -> dict[Path, list[Record]]:
+    """Read tables whose columns may have other names or another case.
+
+    Args:
+        tables: Table -> fields that are read from it.
+        given: Field -> its column (`benchmark.columns`), in the tables that have it.
+
+    Raises:
+        UserError: A table cannot be read, `given` names a field or a column that no table has, or two columns may be meant.
+    """
+    rows_by_table = {path: read_rows(path) for path in tables}
+    columns_by_table = {path: {column for row in rows for column in row} for path, rows in rows_by_table.items()}
+    for name, column in given.items():
+        columns = [columns_by_table[path] for path, fields in tables.items() if name in fields]
+        if not columns:
+            raise unknown_name(
+                "field in benchmark.columns", name, {field for fields in tables.values() for field in fields}
+            )
+        if column not in set().union(*columns):
+            raise unknown_name(f"column for {name} in benchmark.columns", column, set().union(*columns))
+    records = {}
+    for path, rows in rows_by_table.items():
+        named = {name: column for name, column in given.items() if column in columns_by_table[path]}
+        found = {name: _column_of(name, rows, path) for name in tables[path] if name not in named}
+        records[path] = [Record(row, {**found, **named}) for row in rows]
+    return records
+
+
+def _column_of(name: str, rows: Sequence[Mapping[str, Any]], path: Path) -> str:
+    """Return the column of a field: that of its name, in any case."""
+    spellings = sorted({column for row in rows for column in row if _folded(column) == _folded(name)})
+    if len(spellings) > 1 and not all(name in row for row in rows):
+        raise UserError(
+            f"{path.name} has columns {' and '.join(map(short_repr, spellings))}, each of which may be {name}. Keep one of them, or "
+            f"name it: --set benchmark.columns.{name}=COLUMN."
+        )
+    return spellings[0] if len(spellings) == 1 else name
+
+
+def _folded(column: str) -> str:
+    return column.casefold().strip().replace(" ", "_")
 
 
 def require_files(folder: Path, required_names: Sequence[str], layout: str) -> None:
