@@ -8,7 +8,7 @@ import pytest
 
 from helpers.evaluated import make_run
 from helpers.run import EXAMPLE
-from unsee import forget
+from unsee import evaluate, forget, load
 from unsee.api import Finding, registry
 from unsee.api.fast_paths import engine_named
 from unsee.attacks.membership import Membership
@@ -19,7 +19,7 @@ from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.report import compare
 from unsee.report.attacked import recovered_by_attack
-from unsee.report.read import Record, Stage
+from unsee.report.read import Record, Stage, read_run
 from unsee.testing.tiny import save_tiny
 from unsee.workflows import attack as workflow
 from unsee.workflows.attack import attack, line, worst_summary
@@ -267,6 +267,23 @@ def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkey
     attack(save_tiny(tmp_path / "other", seed=3), EXAMPLE, attacks=["prompts"], settings=settings, out=out)
     assert calls == ["prompts"] * 3
     assert list(json.loads((out / "attacks.json").read_text())["attacks"]) == ["prompts"]
+
+
+def test_attacks_of_another_model_do_not_stand_beside_new_answers(tmp_path):
+    """They come back with their model, without being made again."""
+    models, out = (
+        [save_tiny(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "other"))],
+        tmp_path / "out",
+    )
+    asked = {"attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"], "shots": 0}}, "out": out}
+    first = attack(models[0], EXAMPLE, **asked)
+    for model, attacks in ((models[0], first), (models[1], {})):
+        evaluate(model, EXAMPLE, out, max_new_tokens=2, limit=1, progress=False)
+        assert read_run(out).attacks == attacks
+    assert attack(models[0], EXAMPLE, **asked) == first
+    for model, attacks in ((models[0], first), (load(models[0]), first), (load(models[1]), {})):
+        evaluate(model, EXAMPLE, out, max_new_tokens=2, limit=1, progress=False)
+        assert read_run(out).attacks == attacks
 
 
 def test_findings_of_a_version_that_did_not_count_cut_answers_are_made_again(share, tmp_path):

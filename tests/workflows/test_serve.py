@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from unsee import config
-from unsee.api import Kind, Response, Role, Vocabulary
+from unsee.api import Example, Kind, Response, Role, Vocabulary
 from unsee.api.request import Completion, Prompt
 from unsee.cli import main
 from unsee.config import Run
@@ -504,6 +504,29 @@ def test_judged_answers_give_the_questions(tmp_path):
     (tmp_path / "a.png").unlink()
     with pytest.raises(UserError, match=r"picture of the judged answer 'ada-0-open' is gone: .*a.png. Give --data"):
         read(tmp_path, "", "")
+
+
+def test_judged_answers_give_all_that_questions_know(tmp_path):
+    """An accepted word of a general question makes an answer right on the page as in the report."""
+    known = {"accepted": ("Pacific",), "paraphrase": "It is the Pacific.", "perturbed": ("It is the Arctic.",)}
+    ocean = Example(
+        id="g", role=Role.GENERAL, kind=Kind.GENERAL, question="Which ocean?", answer="Pacific Ocean", **known
+    )
+    row = Response.of(ocean, stage="npo", text="x", tokens=3, ended=True)
+    (tmp_path / "responses.jsonl").write_text(json.dumps(row.to_json()) + "\n")
+    (tmp_path / "vocabulary.json").write_text('{"names": {}, "facts": {}, "visible": {}, "sentences": []}')
+    (found,) = read(tmp_path, "", "").rows
+    assert found == ocean
+
+
+def test_a_question_of_ones_own_is_not_judged_by_the_words_of_another():
+    image = decode_upload(picture())
+    ocean = Example(
+        id="g", role=Role.GENERAL, kind=Kind.GENERAL, question="Which ocean?", answer="Pacific", accepted=("Pacific",),
+        perturbed=("Arctic",), image=image,
+    )  # fmt: skip
+    own = Catalogue(rows=[ocean]).example("What colour is it?", picture=0)
+    assert (own.answer, own.accepted, own.perturbed, own.image) == ("", (), (), image)
 
 
 def test_a_built_in_model_is_none_of_a_folder_that_shares_its_name(tmp_path, monkeypatch):

@@ -34,7 +34,9 @@ from unsee.evaluation.answers import (
     collect_responses,
     require_finite_answers,
 )
+from unsee.evaluation.attack_file import ATTACKS, attacked_model, put_aside
 from unsee.models import builtin, model_card, tracking
+from unsee.models.identity import lineage_hash
 from unsee.models.location import folder_of
 from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import (
@@ -53,6 +55,7 @@ from unsee.scoring.scores import Scores
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer
 from unsee.utils.grouping import by_key, evenly
 from unsee.utils.parsing import read_object
+from unsee.utils.terminal import note
 
 if TYPE_CHECKING:
     from unsee.evaluation.clip import Clip
@@ -126,6 +129,7 @@ def evaluate(
         records = [_empty_response(example, out, images_folder, stage or out.resolve().name) for example in examples]
         if processes.is_main():
             out.mkdir(parents=True, exist_ok=True)
+            _put_other_attacks_aside(out, model, judged_facts["weights"])
             atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
         processes.barrier()
         responses = collect_responses(
@@ -150,6 +154,20 @@ def evaluate(
             _note_steering(backend, out)
         processes.barrier()
     return scores
+
+
+def _put_other_attacks_aside(out: Path, model: VLM | Path | str, weights: str) -> None:
+    """Move attacks on another model aside, as they say nothing about the model that is judged now."""
+    if not (attacked := attacked_model(out)):
+        return
+    if isinstance(model, Path | str):
+        is_same = attacked == lineage_hash(model)
+    else:  # an opened model: only its weights are known
+        judged_facts = read_object(out / JUDGED) if (out / JUDGED).is_file() else {}
+        is_same = judged_facts.get("weights") == weights
+    if not is_same:
+        put_aside(out)
+        note(f"{out / ATTACKS} was of another model and is kept beside; run `unsee attack` for this one.")
 
 
 def _require_encodable(backend: ModelBackend, examples: Sequence[Example], *, progress: bool) -> None:

@@ -26,6 +26,7 @@ from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UnseeError, UserError, short_repr
 from unsee.evaluation import recovery
+from unsee.evaluation.attack_file import ATTACKS, path_beside, put_aside
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
 from unsee.models.identity import lineage_hash
@@ -37,7 +38,6 @@ from unsee.utils.parsing import read_object
 from unsee.utils.progress import Bar
 from unsee.utils.terminal import note, note_once
 
-ATTACKS: Final = "attacks.json"
 _DECIDING: Final = ("settings", "code", "models")
 """What the description of an attack must have in common with an earlier one, for its findings to stand."""
 _UNJUDGED: Final = (
@@ -420,18 +420,12 @@ def _finished_attacks(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """
     content = read_object(file) if file.is_file() else {}
     if content.get("facts") not in (None, facts):
-        file.replace(_beside(file, content["facts"]))
-    earlier_file = _beside(file, facts)
+        put_aside(file.parent)
+    earlier_file = path_beside(file, facts)
     if earlier_file.is_file():
         content = read_object(earlier_file)
         earlier_file.replace(file)
     return dict(content.get("attacks", {})) if content.get("facts") == facts else {}
-
-
-def _beside(file: Path, facts: Mapping[str, Any]) -> Path:
-    """Return where the attacks of a call with other facts are kept."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return file.with_name(f"{file.stem}-{digest[:10]}{file.suffix}")
 
 
 def _with_progress(findings: Iterator[Finding] | Sequence[Finding], label: str) -> Iterator[Finding]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from unsee.api import PROBES, Example, ImageFile, ImageSource, Kind, Response, Role, Vocabulary
+from unsee.api.example import Question
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, short_repr
 from unsee.evaluation.evaluate import VOCABULARY, read_answers, read_vocabulary
@@ -25,7 +26,6 @@ READY: Final = 12
 """Most ready questions per picture and entity, and for pictures of one's own."""
 LONGEST: Final = 2000
 """Most characters in a question."""
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,26 +180,17 @@ def _row(folder: Path, response: Response) -> Example:
             f"The picture of the judged answer {short_repr(response.id)} is gone: {folder / response.image}. "
             "Give --data with the pictures and questions."
         )
-    return Example(
-        id=response.id,
-        role=response.role,
-        question=response.question,
-        answer=response.answer,
-        image=ImageFile(folder / response.image) if response.image else None,
-        entity=response.entity,
-        kind=response.kind,
-        fact=response.fact,
-        private=response.private,
-        visible=response.visible,
-        options=response.options,
-        chain=response.chain,
-    )
+    question = {part.name: getattr(response, part.name) for part in fields(Question)}
+    return Example(**question, image=ImageFile(folder / response.image) if response.image else None)
 
 
 def _open_question(row: Example, question: str) -> Example:
-    """Return an open question about the entity and picture of a row."""
+    """Return an open question about the entity and picture of a row, of which only that is known."""
     kind = Kind.OPEN if row.entity else Kind.GENERAL
-    return replace(row, id="own", question=question, kind=kind, fact="", answer="", options=(), chain="")
+    return Example(
+        id="own", role=row.role, question=question, answer="", kind=kind, entity=row.entity, private=row.private,
+        visible=row.visible, image=row.image,
+    )  # fmt: skip
 
 
 def _role(*, forgotten: bool, image: bool) -> Role:
