@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -77,6 +78,23 @@ def test_splits_and_judged_only_roles(folder):
     opened = open_benchmark(write(folder, rows))
     assert [example.id for example in opened.examples("train")] == ["row-1", "row-3"]
     assert [example.id for example in opened.examples("eval")] == ["row-2", "row-3", "row-4", "row-5"]
+
+
+def test_pictures_to_forget_that_are_only_judged_and_new_are_unseen(folder):
+    """As in requests and by rules: the same content is the same picture, wherever it lies."""
+    Image.new("RGB", (9, 9), "blue").save(folder / "new.png")
+    shutil.copy(folder / "a.png", folder / "copy.png")
+    rows = [
+        row(split="train"),
+        row(split="test"),
+        row(split="eval", image="copy.png"),
+        row(split="eval", image="new.png"),
+    ]
+    opened = open_benchmark(write(folder, rows))
+    assert [example.role for example in opened.examples("train")] == [Role.FORGET]
+    assert [example.role for example in opened.examples("eval")] == [Role.FORGET, Role.FORGET, Role.UNSEEN]
+    alone = open_benchmark(write(folder, rows[1:]))
+    assert {example.role for example in alone.examples("eval")} == {Role.FORGET}, "nothing says what was trained on"
 
 
 def test_vocabulary_holds_everything_that_could_be_claimed(folder):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, Place
-from unsee.api.example import JUDGED_ONLY, Example, ImageBytes, ImageFile, Vocabulary
+from unsee.api.example import JUDGED_ONLY, Example, ImageBytes, ImageFile, Role, Vocabulary
 from unsee.api.lazy import Lazy, chosen
 from unsee.data.assignment import EXAMPLE, Rules
 from unsee.data.assignment import read as read_assignment
@@ -25,8 +25,8 @@ from unsee.data.tables import SUFFIXES, table_warnings, undecodable, unreadable
 from unsee.errors import UserError, first_names, list_message, nearest, short_repr
 from unsee.metrics.scripts import whole_word_pattern
 
-_TRAIN, _EVAL = 1, 2
-"""Bits of the uses of a row: for training, for evaluation."""
+_TRAIN, _EVAL, _NEW = 1, 2, 4
+"""Bits of the uses of a row: for training, for evaluation, for evaluation on a picture of its forget entity that is new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,8 @@ class Folder(Benchmark):
         def example(index: int) -> Example:
             bare_example = self._example(survey.rows[index], survey.turns[index])
             private = survey.private_of(bare_example.entity) if bare_example.entity else {}
-            return replace(bare_example, private=private) if private else bare_example
+            role = Role.UNSEEN if survey.uses[index] & _NEW else bare_example.role
+            return replace(bare_example, role=role, private=private or bare_example.private)
 
         examples = Lazy(len(survey.rows), example)
         return list(examples) if isinstance(self._rows, list) else examples
@@ -177,7 +178,29 @@ class Folder(Benchmark):
             row_id = self._example(survey.rows[later], survey.turns[later]).id
             fault = f"id {short_repr(row_id)} is taken by row {survey.rows[first] + 1}; ids must differ."
             survey.faults.append((survey.rows[later] + 1, fault))
+        for index in self._on_new_pictures(survey):
+            survey.uses[index] |= _NEW
         return survey
+
+    def _on_new_pictures(self, survey: _Survey) -> Iterator[int]:
+        """Yield the forget rows that are only judged and show a picture that none of the others trains on."""
+        trained = [index for index in survey.forget if survey.uses[index] & _TRAIN]
+        judged = [index for index in survey.forget if not survey.uses[index] & _TRAIN]
+        if not (trained and judged):
+            return
+        key_by_path: dict[int, int] = {}
+        trained_keys = {self._image_key(survey, index, key_by_path) for index in trained}
+        yield from (index for index in judged if self._image_key(survey, index, key_by_path) not in trained_keys)
+
+    def _image_key(self, survey: _Survey, index: int, key_by_path: dict[int, int]) -> int:
+        """Return a hash of the content of a row's image. Each file is read once."""
+        image = self._example(survey.rows[index], survey.turns[index]).image
+        if not isinstance(image, ImageFile):
+            return digest64(image.key) if image else 0
+        path_digest = digest64(str(image.path))
+        if path_digest not in key_by_path:
+            key_by_path[path_digest] = digest64(image.key)
+        return key_by_path[path_digest]
 
 
 def _undecodable(image: ImageFile | ImageBytes) -> str:
@@ -197,6 +220,8 @@ class _Survey:
     uses: array[int] = field(default_factory=lambda: array("B"))
     """Whether an example is for training and for evaluation."""
     ids: array[int] = field(default_factory=lambda: array("Q"))
+    forget: array[int] = field(default_factory=lambda: array("Q"))
+    """Indices of the examples about pictures of what is to be forgotten."""
     private: dict[str, dict[str, dict[str, None]]] = field(default_factory=dict)
     """Entity -> fact -> forms, from any of its rows."""
     visible: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -207,6 +232,8 @@ class _Survey:
     def add(self, row_index: int, turn: int, example: Example, split: str) -> None:
         """Add a readable row."""
         trainable = split != "eval" and example.role not in JUDGED_ONLY
+        if example.role is Role.FORGET:
+            self.forget.append(len(self.rows))
         self.rows.append(row_index)
         self.turns.append(turn)
         self.uses.append(_TRAIN * trainable + _EVAL * (split != "train"))
