@@ -11,6 +11,7 @@ import pytest
 
 from unsee import config
 from unsee.api import Training
+from unsee.benchmarks.folder import FolderSettings
 from unsee.config import Run
 from unsee.errors import UserError
 from unsee.utils.files import atomic_write_json, atomic_write_text, hash_folder, read_jsonl, require_space
@@ -48,6 +49,13 @@ class Settings:
         ("[a, b]", ["a", "b"]),
         ("1.2.3", "1.2.3"),
         ("", ""),
+        ("Say #1 only", "Say #1 only"),
+        ("#5", "#5"),
+        ("Note: no #2", "Note: no #2"),
+        ("/data/a #1/r.yaml", "/data/a #1/r.yaml"),
+        ("'a #b'", "a #b"),
+        ('["#1", b]', ["#1", "b"]),
+        ("C#", "C#"),
     ],
 )
 def test_override_values_are_typed(text, value):
@@ -60,6 +68,18 @@ def test_override_values_are_typed(text, value):
 def test_malformed_override_says_the_form(bad):
     with pytest.raises(UserError, match=r"NAME=VALUE"):
         config.parse_overrides([bad])
+
+
+@pytest.mark.parametrize("text", ["'a' #b", "{a: 1} # all", "[a] #", '"a": 1 #b'])
+def test_a_comment_in_an_override_is_refused(text):
+    with pytest.raises(UserError, match=r"The value of method.x ends in a comment"):
+        config.parse_overrides([f"method.x={text}"])
+
+
+@pytest.mark.parametrize("name", [1, None, True])
+def test_names_in_mappings_are_texts(name):
+    with pytest.raises(UserError, match=f"fields must have texts as names, got {name}"):
+        config.build(FolderSettings, {"fields": {name: "a"}}, where="benchmark")
 
 
 def test_build_converts_what_is_meant():

@@ -465,6 +465,18 @@ def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
         ("gold_seconds: 145", "other_golds: {picture: [lab]}", "Unknown promise in other_golds 'picture'"),
         ("gold_seconds: 145", "other_golds: {person: [[lab]]}", "other_golds.person must be text, got ['lab']"),
         ("{person: lab-gold}", "{person: 3}", "golds.person must be text, got 3"),
+        (
+            "{person: lab-gold}",
+            "{person: lab-gold, faces: lab-gold}",
+            "Unknown promise in golds 'faces'. Known: person",
+        ),
+        ("{person: lab-gold}", "{person: ''}", "A gold model for the promise person has no name"),
+        ("gold_seconds: 145", "other_golds: {person: ['']}", "A gold model for the promise person has no name"),
+        (
+            "attacks: quick",
+            "worlds: {w2: {model: lab, data: lab, golds: {person: lab-gold, faces: lab-gold}}}",
+            "Unknown promise in golds 'faces'",
+        ),
         ("gold_seconds: 145", "gold_seconds: {person: soon}", "must be seconds above 0, got 'soon' for person"),
         ("gold_seconds: 145", "gold_seconds: -1", "must be seconds above 0"),
         ("  ga:", "  gaa:", "Unknown method 'gaa'"),

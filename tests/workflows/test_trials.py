@@ -47,6 +47,12 @@ def run_in(place: Path, **fields: object) -> Run:
     return replace(LAB, out=str(place / "run"), **fields)
 
 
+@pytest.mark.parametrize("rate", ["abc", None, [1e-3]])
+def test_a_rate_that_is_no_number_is_refused(rate):
+    with pytest.raises(UserError, match="training: lr must be a number"):
+        list(candidates(replace(LAB, method="npo", training={"lr": rate})))
+
+
 def test_without_a_method_the_suggestion_and_unsee_are_tried():
     found = [(run.method, run.training["lr"], run.settings.get("shrink")) for run, _ in candidates(LAB)]
     expected = [

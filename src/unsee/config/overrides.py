@@ -59,6 +59,7 @@ def _inner_nodes(node: Any) -> Iterable[Any]:
     return node.value if isinstance(node, yaml.SequenceNode) else ()
 
 
+_COMMENT: Final = re.compile(r"(?:^|\s)#")
 _OWN: Final = (
     ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     # A zero before another digit is no number: it may be an id (0017), and PyYAML reads it as octal.
@@ -128,7 +129,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """Parse `method.beta=0.2` into `{"method": {"beta": 0.2}}`, values as YAML."""
+    """Parse `method.beta=0.2` into `{"method": {"beta": 0.2}}`, values as YAML, but without comments: " #" is part of a text."""
     values: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -136,9 +137,25 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {short_repr(assignment)}.")
         if path.count(".") >= DEEPEST:
             raise UserError(f"--set: {short_repr(path)} is nested too deeply; at most {DEEPEST} levels are read.")
-        value = parse_yaml(text, where=f"The value of {path.strip()}") if text.strip() else ""
-        values = with_setting(values, path.strip(), value)
+        values = with_setting(values, path.strip(), _override_value(text, f"The value of {path.strip()}"))
     return values
+
+
+def _override_value(text: str, where: str) -> Any:
+    """Return the value of an override, or raise if YAML would drop the end of it as a comment."""
+    if not text.strip():
+        return ""
+    if not _COMMENT.search(text):
+        return parse_yaml(text, where=where)
+    if text.strip()[0] not in "'\"[{":
+        return text.strip()
+    value = parse_yaml(text, where=where)
+    spans = [(token.start_mark.index, token.end_mark.index) for token in yaml.scan(text, Loader=_Loader)]
+    if text[max(end for start, end in spans if start < end) :].strip():
+        raise UserError(
+            f"{where} ends in a comment (#), which would be lost: {short_repr(text)}. Put all of it in quotes."
+        )
+    return value
 
 
 def with_setting(values: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def _container(value: Any, kind: type, item_hints: Sequence[Any], where: str) ->
     values = convert(value, kind, where=where)
     if not isinstance(values, Mapping):
         return values
+    if unnamed := [name for name in values if item_hints[0] is str and not isinstance(name, str)]:
+        raise UserError(f"{where} must have texts as names, got {short_repr(unnamed[0])}. Put it in quotes.")
     return {name: convert(item, item_hints[1], where=f"{where}.{name}") for name, item in values.items()}
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from unsee import config
 from unsee.api import PROBES, Training
 from unsee.config import Run
 from unsee.data.open import open_benchmark
@@ -111,7 +112,7 @@ def candidates(run: Run) -> Iterator[tuple[Run, Mapping[str, Any]]]:
     """
     if run.method:
         training = {**open_benchmark(run.data, run.benchmark).suggested(run.method), **run.training}
-        yield from _rates(run, float(training.get("lr", Training().lr)), FACTORS)
+        yield from _rates(run, config.build(Training, training, where="training").lr, FACTORS)
         return
     if run.settings:
         raise UserError("--budget without --method tries several methods, so method.* cannot be set. Name a --method.")

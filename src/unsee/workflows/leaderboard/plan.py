@@ -45,10 +45,16 @@ class World:
     """Promise -> its gold model trained again with other seeds. How far they lie from it is the noise floor of the distance."""
 
     def __post_init__(self) -> None:
-        """Reject times that no training takes, or of no gold model, and gold models of other promises."""
+        """Reject gold models of other promises or without a name, and times that no training takes, or of no gold model."""
+        for promise in self.golds:
+            if promise not in GOLD:
+                raise unknown_name("promise in golds", promise, GOLD)
         for promise in self.other_golds:
             if promise not in self.golds:
                 raise unknown_name("promise in other_golds", promise, self.golds)
+        for promise, model in self.golds.items():
+            if not all(map(str.strip, (model, *self.other_golds.get(promise, ())))):
+                raise UserError(f"A gold model for the promise {promise} has no name. Name it, or leave it out.")
         seconds_by_promise = (
             self.gold_seconds
             if isinstance(self.gold_seconds, Mapping)
