@@ -141,7 +141,7 @@ def test_a_rejected_chain_stays_out_however_its_column_is_written(tmp_path):
     assert any("1 chains were not accepted" in line for line in data.warnings())
     for columns, message in (
         ({"acceptd": "ACCEPTED"}, "Unknown field in benchmark.columns 'acceptd'. Did you mean accepted"),
-        ({"accepted": "ACEPTED"}, "Unknown column for accepted in benchmark.columns 'ACEPTED'. Did you mean ACCEPTED"),
+        ({"accepted": "ACCEPTE"}, "Unknown column for accepted in benchmark.columns 'ACCEPTE'. Did you mean ACCEPTED"),
     ):
         with pytest.raises(UserError, match=message):
             opened(tmp_path, columns=columns).examples("train")

@@ -261,6 +261,7 @@ def test_the_documented_method_holds_its_contract(tmp_path):
     ("change", "message"),
     [
         ({"id": 7}, "Example 7: expected an id as text"),
+        ({"options": tuple(map(str, range(27)))}, "a choice has at most 26 options"),
         ({"role": "forget"}, "a Role and a Kind, got 'forget'"),
         ({"private": {"name": "Ada"}}, r"expected tuples of texts, got 'Ada'; write \('Ada',\)"),
         ({"options": "AB"}, r"write \('AB',\)"),
