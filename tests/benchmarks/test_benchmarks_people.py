@@ -14,9 +14,11 @@ from fixtures import clear, fiubench, mllmu, offside, umu
 from fixtures.benchmarks import AWKWARD, change_rows
 from unsee.api import Example, Kind, Response, Role
 from unsee.api.example import ImageBytes
+from unsee.benchmarks.mllmu import _profile
 from unsee.data.open import open_benchmark
 from unsee.data.people import same_images
 from unsee.data.question_templates import require_options
+from unsee.data.records import Record
 from unsee.errors import UserError
 from unsee.scoring.aggregate import score
 from unsee.workflows.check import check
@@ -511,3 +513,17 @@ def test_hub_ids_without_tables_say_what_to_do():
     for name in ("gray311/FIUBench", "zh1218001/OFFSIDE"):
         with pytest.raises(UserError, match=f"clone it .*{name}"):
             open_benchmark(name)
+
+
+@pytest.mark.parametrize("name", [{"Name": ["Ada Lovell"]}, {"NAME": "Ada Lovell"}, {"name": "Ada Lovell", "Name": ""}])
+def test_only_what_a_biography_says_in_words_or_numbers_is_private(name):
+    rest = {"Height": float("nan"), "Age": 34.0, "Job": "None", "Married": True, "Hobbies": ["chess"], "Born": {"x": 1}}
+    profile = _profile(Record({"biography": json.dumps({**name, **rest})}))
+    assert profile.private == {"name": ("Ada Lovell", "Lovell"), "age": ("34",), "hobbies": ("chess",)}
+    assert profile.name == "Ada Lovell"
+
+
+def test_an_option_is_a_text():
+    assert require_options({"A": 3.0, "B": "x"}, "A") == ("3", "x")
+    with pytest.raises(UserError, match=r"option B must be text, got \['x'\]"):
+        require_options({"A": "y", "B": ["x"]}, "A")

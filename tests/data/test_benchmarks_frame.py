@@ -16,13 +16,14 @@ from fixtures import umu
 from fixtures.benchmarks import fixtures
 from unsee import config
 from unsee.api.benchmark import Hub
+from unsee.benchmarks.icu import ICU
 from unsee.cli.main import main
 from unsee.config import Run
 from unsee.data import arrow
 from unsee.data.arrow import ArrowTable, DatasetFolder
 from unsee.data.fingerprint import fingerprint
 from unsee.data.open import benchmark_arguments, open_benchmark
-from unsee.data.records import locate_file
+from unsee.data.records import Gathered, Record, locate_file, named_table
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 from unsee.workflows.check import check
@@ -352,3 +353,49 @@ def test_a_picture_is_not_found_by_its_bare_name_in_another_folder(tmp_path):
         locate_file("iVBORw0KGgo" * 400, [tmp_path])
     assert locate_file("dataset/img/Weapon/2.jpg", [tmp_path]) == tmp_path / "img" / "Weapon" / "2.jpg"
     assert locate_file("./1.jpg", [tmp_path]) == locate_file("/home/them/img/1.jpg", [tmp_path]) == tmp_path / "1.jpg"
+
+
+def test_paths_are_found_as_in_own_tables(tmp_path):
+    root, other = tmp_path / "data", tmp_path / "scans"
+    for file in (root / "Jose\u0301.png", other / "x.png"):
+        file.parent.mkdir()
+        file.touch()
+    assert locate_file("Jos\u00e9.png", [root]) == root / "Jose\u0301.png"
+    assert locate_file("/home/them/Jos\u00e9.png", [root]) == root / "Jose\u0301.png"
+    assert locate_file(str(other / "x.png"), [root]) == other / "x.png"
+    assert locate_file("../scans/x.png", [root]).samefile(other / "x.png")
+    assert locate_file("/home/them/../x.png", [root]) is None
+
+
+def test_one_file_does_not_stand_for_two_of_another_machine(tmp_path):
+    (tmp_path / "1.jpg").touch()
+    gathered = Gathered(tmp_path)
+    for row, path in enumerate(("/a/img/1.jpg", "/a/img/1.jpg", "1.jpg", "/b/img/1.jpg")):
+        with gathered.reading(f"row {row}"):
+            gathered.image(path)
+    (fault,) = gathered.faults
+    assert fault.startswith("row 3: image /b/img/1.jpg and /a/img/1.jpg would both be ")
+
+
+def test_of_two_tables_of_one_name_none_is_left_unread(tmp_path):
+    (tmp_path / "qa.csv").touch()
+    assert named_table(tmp_path, "qa") == tmp_path / "qa.csv"
+    (tmp_path / "qa.jsonl").touch()
+    with pytest.raises(UserError, match=r"holds qa\.jsonl and qa\.csv; keep one of them"):
+        named_table(tmp_path, "qa")
+    for name in ("profiles.csv", "profiles.jsonl"):
+        (tmp_path / name).touch()
+    assert ICU.fits(tmp_path), "which benchmark it is can be told nevertheless"
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"), [(1984.0, ("1984",)), (["a", float("nan"), None, " ", 2], ("a", "2")), ("a;b", ("a;b",))]
+)
+def test_records_read_texts_as_own_tables_do(value, texts):
+    assert Record({"x": value}).strings("x") == texts
+
+
+@pytest.mark.parametrize("value", [True, ["a", True], [["a"]], {"a": 1}, float("inf")])
+def test_what_is_no_text_is_refused(value):
+    with pytest.raises(UserError, match="x must be a list of texts"):
+        Record({"x": value}).strings("x")

@@ -31,7 +31,7 @@ from unsee.api.example import Example, ImageFile, ImageSource, Kind, Role, Vocab
 from unsee.data.cells import options_of, require_choice, require_plain, with_options
 from unsee.data.people import vocabulary_of
 from unsee.data.question_templates import right_letter
-from unsee.data.records import Gathered, Record, RecordBenchmark, named_records, named_table
+from unsee.data.records import Gathered, Record, RecordBenchmark, named_records, named_table, named_tables
 from unsee.data.tables import SUFFIXES
 from unsee.errors import UserError, unknown_name
 from unsee.utils.parsing import read_object
@@ -127,7 +127,7 @@ class ICU(RecordBenchmark):
     @classmethod
     def fits(cls, place: Path) -> bool:
         """Tell whether profiles and questions exist."""
-        return place.is_dir() and all(named_table(place, stem) for stem in ("profiles", "qa"))
+        return place.is_dir() and all(named_tables(place, stem) for stem in ("profiles", "qa"))
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """Yield the settings without effect on these data."""

@@ -35,6 +35,7 @@ from unsee.data.question_templates import (
 )
 from unsee.data.records import Gathered, Record, RecordBenchmark, require_any
 from unsee.errors import UserError, first_names, short_repr
+from unsee.utils.parsing import BLANKS, as_text, as_texts, is_empty
 
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
 _RELEASED: Final = ("choice.first_character", "choice.first_alphanumeric", "cloze.substring", "bleu.released@open")
@@ -283,7 +284,7 @@ class Mllmu(RecordBenchmark):
         """Return the profile of a person of a split."""
         if owner not in self._people:
             if owner not in self._biographies:
-                self._biographies |= {str(cells["ID"]).strip(): cells for cells in rows.records("ID", "biography")}
+                self._biographies |= {as_text(cells["ID"]) or "": cells for cells in rows.records("ID", "biography")}
             self._people[owner] = _profile(Record(self._biographies[owner]))
         return self._people[owner]
 
@@ -320,12 +321,15 @@ def _digest(rows: ArrowTable, row: int) -> str:
 
 def _profile(record: Record) -> Profile:
     """Return the private strings: name, and every plain biography value as a fact [inferred]."""
-    biography = record.mapping("biography")
-    name = str(biography.get("Name") or biography.get("name") or "").strip()
-    facts = {str(key).casefold(): value for key, value in biography.items() if isinstance(value, str | int | float)}
-    private = {"name": name_forms(name)} if name else {}
-    private |= {key: (str(value),) for key, value in facts.items() if key != "name" and str(value).strip()}
-    return Profile(name=name, private=private)
+    texts_by_fact = {
+        key.strip().casefold(): [text for text in as_texts(value) or () if text and text.casefold() not in BLANKS]
+        for key, value in record.mapping("biography").items()
+        if not is_empty(value)
+    }
+    names = texts_by_fact.pop("name", [])
+    private = {"name": tuple(dict.fromkeys(form for name in names for form in name_forms(name)))} if names else {}
+    private |= {fact: tuple(texts) for fact, texts in texts_by_fact.items() if texts}
+    return Profile(name=names[0] if names else "", private=private)
 
 
 def _listed_pairs(record: Record) -> list[Record]:

@@ -25,7 +25,7 @@ from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import PROBES, Example, Kind, Role, Vocabulary
 from unsee.api.idle import require_effect
 from unsee.data.open import open_benchmark
-from unsee.data.records import Gathered, Record, RecordBenchmark, named_records, named_table
+from unsee.data.records import Gathered, Record, RecordBenchmark, named_records, named_table, named_tables
 from unsee.data.tables import SUFFIXES
 from unsee.errors import UserError, short_repr, unknown_name
 from unsee.metrics.matching import contains
@@ -107,7 +107,7 @@ class RMLLMU(RecordBenchmark):
     @classmethod
     def fits(cls, place: Path) -> bool:
         """Tell whether there are chains with a clone beside them."""
-        return any((place / name).is_dir() for name in CLONES) and named_table(place, "chains") is not None
+        return any((place / name).is_dir() for name in CLONES) and bool(named_tables(place, "chains"))
 
     def vocabulary(self) -> Vocabulary:
         """Return MLLMU-Bench's vocabulary with implications."""

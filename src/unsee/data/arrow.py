@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 from unsee.api.benchmark import Hub, Place
 from unsee.api.lazy import Lazy
 from unsee.api.pictures import decode_image
-from unsee.data.tables import is_file, undecodable
+from unsee.data.tables import is_file, table_rows, undecodable
 from unsee.errors import UserError, short_repr
-from unsee.utils.parsing import require_fetched
+from unsee.utils.parsing import as_text, require_fetched
 
 if TYPE_CHECKING:
     import pyarrow
@@ -125,9 +125,9 @@ class ArrowTable:
             return [ArrowImage(cells, row, index, self.folder) for index in range(len(cells[row]))]
         return [ArrowImage(cells, row, None, self.folder)]
 
-    def image(self, row: int, column: str = "image") -> ArrowImage:
-        """Return the first image in a cell, or raise if there is none."""
-        images = self.images(row, column)
+    def image(self, row: int) -> ArrowImage:
+        """Return the first image of a row, or raise if there is none."""
+        images = self.images(row)
         if not images:
             raise UserError("the image is empty.")
         return images[0]
@@ -137,9 +137,10 @@ class ArrowTable:
         self.require(column)
         names = []
         for row, cells in enumerate(self.records(column)):
-            if not isinstance(cells[column], str | int):
+            name = as_text(cells[column])
+            if name is None or not (name or isinstance(cells[column], str)):
                 raise UserError(f"{self.where(row)}: {column} must be text, got {short_repr(cells[column])}.")
-            names.append(str(cells[column]).strip())
+            names.append(name)
         if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
             raise UserError(f"{self.name}: {column} {', '.join(duplicates[:10])} occurs more than once.")
         return names
@@ -313,34 +314,30 @@ def saved_table(folder: Path) -> pyarrow.Table:
     import datasets
     import pyarrow
 
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*.arrow")]):
+        require_fetched(file)
     try:
         return datasets.load_from_disk(str(folder)).data.table
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is no data set that `datasets` has saved: {error}") from error
 
 
-def arrow_rows(table: pyarrow.Table) -> Sequence[dict[str, Any]]:
+def arrow_rows(table: pyarrow.Table, name: object) -> Sequence[dict[str, Any]]:
     """Return the rows of a table: a list if they are small, else read on access."""
     if table.nbytes > IN_MEMORY:
-        return lazy_rows(table)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+        return lazy_rows(table, name)
+    return table_rows(table, name)
 
 
-def lazy_rows(table: pyarrow.Table) -> Sequence[dict[str, Any]]:
+def lazy_rows(table: pyarrow.Table, name: object) -> Sequence[dict[str, Any]]:
     """Return the rows of a table, read on access."""
-
-    def row(index: int) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = table.slice(index, 1).to_pylist()
-        return rows[0]
-
-    return Lazy(table.num_rows, row)
+    return Lazy(table.num_rows, lambda index: table_rows(table.slice(index, 1), name)[0])
 
 
 def fetched_splits(place: Hub) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
     """Yield split and rows of a data set on the hub, through the cache of `datasets`."""
     for split, rows in _load_from_hub(place, str(place)).items():
-        yield str(split), arrow_rows(rows.data.table)
+        yield str(split), arrow_rows(rows.data.table, place)
 
 
 def _load_from_hub(place: Hub, label: str, *config: str, **options: str) -> Any:

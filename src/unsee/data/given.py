@@ -11,7 +11,7 @@ from PIL import Image
 
 from unsee.api.pictures import opaque
 from unsee.data.sources import Source, in_split, split_of
-from unsee.data.tables import require_distinct
+from unsee.data.tables import class_name, require_distinct
 from unsee.errors import UserError, short_repr
 
 _MISSING: Final = ("NAType", "NaTType")
@@ -42,7 +42,13 @@ def _rows(data: Any) -> Iterable[Any]:
         splits = {name: split_of(str(name), alone=len(data) == 1) for name in data}
         return [in_split(row, splits[name]) for name, part in data.items() for row in _rows(part)]
     if library == "datasets":
-        return [dict(row) for row in _with_encoded_images(data)]
+        names = {
+            column: feature.names for column, feature in (data.features or {}).items() if hasattr(feature, "int2str")
+        }
+        return [
+            {**row, **{column: class_name(row[column], names[column]) for column in names}}
+            for row in _with_encoded_images(data)
+        ]
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         return data
     raise UserError(

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from unsee.errors import UserError, short_repr
 from unsee.metrics.normal_form import normalise
-from unsee.utils.parsing import is_empty
+from unsee.utils.parsing import as_text
 
 LETTER: Final = "Just give ONE letter representing the answer directly."
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
@@ -112,7 +112,10 @@ def require_options(cells: Mapping[str, Any], right: str) -> tuple[tuple[str, ..
     >>> require_options({"A": 0, "B": 1}, "B.")
     (('0', '1'), 'B')
     """
-    options = {key: "" if is_empty(cell) else str(cell) for key, cell in cells.items()}
+    texts_by_key = {key: as_text(cell) for key, cell in cells.items()}
+    if no_texts := [key for key, text in texts_by_key.items() if text is None]:
+        raise UserError(f"option {', '.join(no_texts)} must be text, got {short_repr(cells[no_texts[0]])}.")
+    options = {key: text or "" for key, text in texts_by_key.items()}
     letters = list(ascii_uppercase[: len(options)])
     if sorted(options) != letters or len(options) < 2:
         raise UserError(f"the options must be called A, B, C, ..., got {', '.join(sorted(options)) or 'none'}.")

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageFile
 from unsee.data.arrow import ArrowImage
-from unsee.data.tables import IMAGES, SUFFIXES, is_file, read_rows, unreadable
+from unsee.data.tables import IMAGES, SUFFIXES, file_at, read_rows, unreadable
 from unsee.errors import UserError, list_message, short_repr, unknown_name
-from unsee.utils.parsing import is_empty, parse_json, text_fault
+from unsee.utils.parsing import as_text, as_texts, decoded, is_empty, text_fault
 
 _SHOWN: Final = 10
 """Most faults listed in an error."""
@@ -57,21 +57,18 @@ class Record:
     def optional(self, name: str) -> str:
         """Return an optional field as text."""
         value = self._value(name)
-        if is_empty(value):
-            return ""
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return self._clean(name, str(value).strip())
-        raise UserError(f"{self.field_label(name)} must be text, got {short_repr(value)}.")
+        text = as_text(value)
+        if text is None:
+            raise UserError(f"{self.field_label(name)} must be text, got {short_repr(value)}.")
+        return self._clean(name, text)
 
     def strings(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts. A single text is a list of one, a missing field is empty."""
+        """Return a list of texts without empty ones. A single text is a list of one, a missing field is empty."""
         value = self._decoded(name)
-        if is_empty(value):
-            return ()
-        items = [value] if isinstance(value, str | int | float) else value
-        if not isinstance(items, Sequence) or not all(isinstance(item, str | int | float) for item in items):
+        texts = as_texts(value)
+        if texts is None:
             raise UserError(f"{self.field_label(name)} must be a list of texts, got {short_repr(value)}.")
-        return tuple(self._clean(name, text) for text in (str(item).strip() for item in items) if text)
+        return tuple(self._clean(name, text) for text in texts if text)
 
     def mapping(self, name: str) -> dict[str, Any]:
         """Return an object, also if written as JSON text. A missing one is empty."""
@@ -116,9 +113,9 @@ class Record:
     def _decoded(self, name: str) -> Any:
         """Return the field, parsed if it is JSON text."""
         value = self._value(name)
-        if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
-            return value
-        return parse_json(value, f"{self.field_label(name)} ({short_repr(value, 40)})")
+        return (
+            decoded(value, f"{self.field_label(name)} ({short_repr(value, 40)})") if isinstance(value, str) else value
+        )
 
 
 class Gathered:
@@ -136,6 +133,8 @@ class Gathered:
         self.faults: list[str] = []
         self._roots = roots
         self._images: dict[Path, str] = {}
+        self._foreign_paths: dict[Path, str] = {}
+        """File -> absolute path of another machine that it was found for by its bare name."""
         self.items = 0
         self.left_out = 0
         self._cells: list[tuple[ArrowImage, str]] = []
@@ -168,6 +167,12 @@ class Gathered:
             raise UserError(
                 f"image {raw_path} is missing (looked for it, and for its last parts, in {searched_roots})."
             )
+        if path.parent in self._roots and PurePosixPath(raw_path.replace("\\", "/")).is_absolute():
+            known_path = self._foreign_paths.setdefault(path, raw_path)
+            if known_path != raw_path:
+                raise UserError(
+                    f"image {raw_path} and {known_path} would both be {path}, by their name alone; copy the folders, too."
+                )
         return self.file(path)
 
     def file(self, path: Path) -> ImageFile:
@@ -243,20 +248,18 @@ class RecordBenchmark(Benchmark):
 
 
 def locate_file(raw_path: str, roots: Sequence[Path]) -> Path | None:
-    """Find the file of a foreign path below the roots, by all of it or its last parts.
+    """Find the file of a path as own tables do (`file_at`), or of a foreign one below the roots by its last parts.
 
     A relative path is not found by its bare name alone, for another folder's file may have the same (`1.jpg`).
     """
     foreign_path = PurePosixPath(raw_path.replace("\\", "/"))
     parts = [part for part in foreign_path.parts if part != "/"]
-    if ".." in parts:
-        return None
-    for start in range(len(parts) if foreign_path.is_absolute() else max(1, len(parts) - 1)):
-        for root in roots:
-            path = root.joinpath(*parts[start:])
-            if is_file(path):
-                return path
-    return None
+    names = [raw_path]
+    if ".." not in parts:
+        shortest = 1 if foreign_path.is_absolute() else 2
+        names += ["/".join(parts[start:]) for start in range(max(1, len(parts) - shortest + 1))]
+    files = (file_at(root, name) for name in names for root in roots)
+    return next((file for file in files if file is not None), None)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -265,9 +268,21 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.suffix.lower() in IMAGES and path.is_file())
 
 
+def named_tables(folder: Path, stem: str) -> list[Path]:
+    """Return the tables of this name in a folder, of all types."""
+    return [folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
+
+
 def named_table(folder: Path, stem: str) -> Path | None:
-    """Return the table of this name in a folder, of any type, or None if there is none."""
-    return next((folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()), None)
+    """Return the table of this name in a folder, of any type, or None if there is none.
+
+    Raises:
+        UserError: There are several, of which one would be left unread.
+    """
+    files = named_tables(folder, stem)
+    if len(files) > 1:
+        raise UserError(f"{folder} holds {' and '.join(file.name for file in files)}; keep one of them.")
+    return files[0] if files else None
 
 
 def require_any(setting: str, names: Sequence[str]) -> None:

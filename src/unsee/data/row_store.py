@@ -36,7 +36,7 @@ def open_rows(path: Path) -> Sequence[Row]:
     with reading(path):
         require_fetched(path)
         if path.suffix.lower() == ".parquet":
-            return lazy_rows(parquet_table([path]))
+            return lazy_rows(parquet_table([path]), path)
         if path.suffix.lower() == ".jsonl":
             return _index_lines(path)
         return _spool_rows(csv_rows(path) if path.suffix.lower() == ".csv" else read_rows(path))

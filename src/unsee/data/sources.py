@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from unsee.api.benchmark import Hub, Place
 from unsee.api.lazy import Lazy, concatenated
 from unsee.data.arrow import arrow_rows, fetched_splits, parquet_table, require_all_shards, saved_table, shard
+from unsee.data.layouts import OTHER_NAMES
+from unsee.data.records import Record, named_table, named_tables
 from unsee.data.row_store import open_rows
-from unsee.data.tables import IMAGES, SUFFIXES, find_table, tables_at
+from unsee.data.tables import IMAGES, SUFFIXES, file_at, find_table, tables_at
 from unsee.errors import UserError, first_names, short_repr, unknown_name
 from unsee.utils.grouping import by_key
-from unsee.utils.parsing import is_empty, read_object
+from unsee.utils.parsing import is_empty, parse_json, read_object, read_text
 
 Rows = Sequence[dict[str, Any]]
 
@@ -134,10 +135,10 @@ def _tables(folder: Path) -> list[Path]:
 def _saved_splits(folder: Path) -> Iterator[tuple[str, Rows]]:
     """Yield split and rows of a data set written by `save_to_disk`."""
     if (folder / _STATE).is_file():
-        yield "train", arrow_rows(saved_table(folder))
+        yield "train", arrow_rows(saved_table(folder), folder)
         return
-    for split in read_object(folder / _DICT).get("splits", []):
-        yield str(split), arrow_rows(saved_table(folder / str(split)))
+    for split in Record(read_object(folder / _DICT), prefix=f"{folder / _DICT}: ").strings("splits"):
+        yield split, arrow_rows(saved_table(folder / split), folder / split)
 
 
 def _all_rows(splits: Iterator[tuple[str, Rows]]) -> Rows:
@@ -168,7 +169,7 @@ def _shards(root: Path) -> Source | None:
     splits = by_key(zip(_split_names(files), files, strict=True))
     for shard_files in splits.values():
         require_all_shards(folder, [match for file in shard_files if (match := shard(file))])
-    rows = _all_rows((split, arrow_rows(parquet_table(shard_files))) for split, shard_files in splits.items())
+    rows = _all_rows((split, arrow_rows(parquet_table(shard_files), folder)) for split, shard_files in splits.items())
     return Source(file=folder, rows=_nonempty_rows(rows, folder), base=root)
 
 
@@ -199,8 +200,7 @@ def _metadata(root: Path, *, everywhere: bool = False) -> list[Path]:
     entries = root.iterdir() if root.is_dir() else ()
     folders = sorted(path for path in entries if (everywhere or _is_split(path.name)) and path.is_dir())
     folders.sort(key=lambda folder: folder.name.casefold() not in TRAINED)
-    tables = [folder / f"{_METADATA}{suffix}" for folder in (root, *folders) for suffix in SUFFIXES]
-    return [table for table in tables if table.is_file()]
+    return [table for folder in (root, *folders) for table in named_tables(folder, _METADATA)]
 
 
 def _with_metadata(root: Path) -> Source | None:
@@ -210,21 +210,52 @@ def _with_metadata(root: Path) -> Source | None:
         return None
     if any(file.parent != root for file in files):  # then other folders with such a table are splits, too
         files = _metadata(root, everywhere=True)
-    rows = concatenated([_with_root_paths(open_rows(file), file.parent.relative_to(root)) for file in files])
-    return Source(file=files[0], rows=_nonempty_rows(rows, files[0]), base=root)
+    for folder in {file.parent: None for file in files}:
+        named_table(folder, _METADATA)  # several would be rows that count twice
+    parts = [_with_root_paths(open_rows(file), root, file.parent.relative_to(root)) for file in files]
+    if files[0].parent == root:
+        _require_others(files, parts)
+    return Source(file=files[0], rows=_nonempty_rows(concatenated(parts), files[0]), base=root)
 
 
-def _with_root_paths(rows: Rows, folder: Path) -> Rows:
-    """Return metadata rows of a folder with their image paths from the root."""
-    split = split_of(folder.name) if folder.name else ""
+def _require_others(files: Sequence[Path], parts: Sequence[Rows]) -> None:
+    """Raise if the tables of splits name a picture that the table above them names, too: its rows would count twice."""
+    shown = {PurePath(row["file_name"]) for row in parts[0] if isinstance(row.get("file_name"), str)}
+    for file, rows in zip(files[1:], parts[1:], strict=True):
+        names = (row.get("file_name") for row in rows)
+        if twice := next((name for name in names if isinstance(name, str) and PurePath(name) in shown), ""):
+            raise UserError(f"{files[0]} and {file} both have rows about {twice}; keep one of them.")
+
+
+def _with_root_paths(rows: Rows, root: Path, folder: Path) -> Rows:
+    """Return metadata rows of a folder with their image paths from the root.
+
+    A column `file_name` is relative to the folder; others may be so, too, or to the root.
+    """
+    if not folder.name:
+        return rows
+    split, columns = split_of(folder.name), ("image", *OTHER_NAMES["image"])
 
     def moved(row: dict[str, Any]) -> dict[str, Any]:
-        file_name = row.get("file_name")
-        return in_split(
-            {**row, "file_name": str(folder / file_name)} if isinstance(file_name, str) and file_name else row, split
-        )
+        paths = {
+            column: str(folder / path)
+            for column, path in row.items()
+            if column.casefold() in columns
+            and isinstance(path, str)
+            and path
+            and (column == "file_name" or _is_below(root / folder, path))
+        }
+        return in_split({**row, **paths}, split)
 
     return _each(rows, moved)
+
+
+def _is_below(folder: Path, path: str) -> bool:
+    """Tell whether a relative path names a file of the folder; data: addresses do not."""
+    try:
+        return not path.startswith("data:") and file_at(folder, path) is not None
+    except UserError:  # no file can be called so
+        return False
 
 
 def _images(root: Path) -> Iterator[dict[str, Any]]:
@@ -273,10 +304,7 @@ def _entries(folder: Path) -> Mapping[str, Any] | None:
     file = folder / INFO
     if not file.is_file():
         return None
-    try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
+    values = parse_json(read_text(file), str(file))
     if not isinstance(values, dict):
         return None
     entries = {name: entry for name, entry in values.items() if isinstance(entry, dict) and "file_name" in entry}
@@ -292,10 +320,11 @@ def _of_llama_factory(folder: Path, entries: Mapping[str, Any], dataset: str) ->
         raise UserError(
             f"{folder / INFO} names {', '.join(map(short_repr, entries))}; say which: --set benchmark.dataset=NAME."
         )
-    entry = entries[name]
-    source = _table(folder / str(entry["file_name"]))
-    is_conversation = entry.get("formatting", "alpaca") == "sharegpt"
-    columns = {**({} if is_conversation else _LLAMA_FACTORY), **entry.get("columns", {})}
+    entry = Record(entries[name], prefix=f"{folder / INFO}: {name}.")
+    is_conversation = entry.optional("formatting") == "sharegpt"
+    own_columns = {key: column for key, column in entry.mapping("columns").items() if not is_empty(column)}
+    columns = {**({} if is_conversation else _LLAMA_FACTORY), **own_columns}
+    source = _table(folder / entry.text("file_name"))
     rows = (
         source.rows
         if is_conversation

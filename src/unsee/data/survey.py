@@ -23,6 +23,7 @@ from unsee.metrics.matching import contains as contains_term
 from unsee.metrics.matching import everyday, leaked_facts, proper, unreadable
 from unsee.metrics.normal_form import normalise
 from unsee.metrics.scripts import is_spaced
+from unsee.utils.parsing import BLANKS
 
 RETAINED: Final = (Role.RETAIN, Role.RETAIN_TEXT)
 SHOWN: Final = 5
@@ -30,8 +31,6 @@ SHOWN: Final = 5
 _KEPT: Final = (*RETAINED, Role.STRANGER)
 _NOT_THAT_PICTURE: Final = (Role.UNSEEN, Role.RETAIN, Role.BENIGN, Role.STRANGER)
 """Roles whose images must not be those of the forget set."""
-_BLANKS: Final = frozenset({"nan", "none", "null", "n/a", "<na>"})
-"""Texts that pandas or databases write for empty cells."""
 _ASCII: Final = re.compile(r"[a-z0-9]+")
 """A word of a text that is ASCII only."""
 _normalised: Final = normalise.__wrapped__
@@ -138,7 +137,7 @@ class Survey:
             # A text-only question has to name the person it is about.
             if example.image and _terms_in_question(example):
                 self.revealing.add(example.id)
-        if example.answer.casefold() in _BLANKS:
+        if example.answer.casefold() in BLANKS:
             self.blanks.add(example.id)
         if example.role in OF_TARGETS and example.entity:
             self.secrets.add(example)

@@ -6,16 +6,20 @@ import codecs
 import csv
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 from unsee.api.pictures import decode_image
 from unsee.errors import UserError, short_repr
 from unsee.utils.parsing import POINTER, is_pointer, parse_json, require_fetched
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
 """Suffixes of table files."""
@@ -108,6 +112,17 @@ def is_file(path: Path) -> bool:
         raise UserError(f"{short_repr(str(path), 80)} cannot be opened: {error.strerror}.") from error
 
 
+def file_at(folder: Path, name: str) -> Path | None:
+    """Return the file of a path below a folder (or an absolute one), also as Windows or a Mac writes it, or None.
+
+    Raises:
+        UserError: As `is_file`.
+    """
+    slashed = name.replace("\\", "/")
+    spellings = (name, slashed, unicodedata.normalize("NFC", slashed), unicodedata.normalize("NFD", slashed))
+    return next((folder / spelling for spelling in dict.fromkeys(spellings) if is_file(folder / spelling)), None)
+
+
 def unreadable(path: Path) -> str:
     """Return why the image cannot be used, or empty if it decodes in full."""
     return undecodable(path) if path.is_file() else "is missing"
@@ -178,6 +193,7 @@ def csv_format(path: Path) -> CsvFormat:
     """
     encoding = _encoding(path)
     with path.open(encoding=encoding, newline="") as file:
+        _skip_blank_lines(file)
         header = _unquoted(file.readline(_HEADER))
     counts = {mark: header.count(mark) for mark in DELIMITERS}
     delimiter = max(counts, key=lambda mark: counts[mark])
@@ -208,16 +224,27 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV file one at a time."""
     csv_form = csv_format(path)
     with path.open(encoding=csv_form.encoding, newline="") as file:
+        blank_lines = _skip_blank_lines(file)
         reader = csv.DictReader(file, strict=True, delimiter=csv_form.delimiter)
         require_distinct(reader.fieldnames or [], path.name)
         for number, row in enumerate(reader, 1):
             # DictReader collects surplus cells under None and fills missing ones with None.
             if None in row or None in row.values():
                 raise UserError(
-                    f"{path.name} row {number} has more or fewer cells (line {reader.line_num}) than the header, whose "
+                    f"{path.name} row {number} has more or fewer cells (line {blank_lines + reader.line_num}) than the header, whose "
                     f"columns are separated by {csv_form.delimiter!r}; check its quotes."
                 )
-            yield row
+            # Excel on Windows ends lines in a cell as it ends rows.
+            yield {column: cell.replace("\r\n", "\n") for column, cell in row.items()}
+
+
+def _skip_blank_lines(file: TextIO) -> int:
+    """Move to the first line that is not blank, and return the number of those before it."""
+    count, start = 0, file.tell()
+    while (line := file.readline(_HEADER)) and not line.strip():
+        count, start = count + 1, file.tell()
+    file.seek(start)
+    return count
 
 
 def require_distinct(columns: Sequence[str], name: str) -> None:
@@ -234,6 +261,42 @@ def _parquet(path: Path) -> list[Any]:
 
     try:
         require_distinct(pyarrow.parquet.read_schema(path).names, path.name)
-        return list(pyarrow.parquet.read_table(path).to_pylist())
+        return table_rows(pyarrow.parquet.read_table(path), path)
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} is no readable Parquet file: {error}") from error
+
+
+def table_rows(table: pyarrow.Table, name: object) -> list[dict[str, Any]]:
+    """Return the rows of an Arrow table, with the names of classes where `datasets` wrote their numbers.
+
+    Raises:
+        UserError: It holds a value that Python does not have, such as a year beyond 9999; `name` is that of the table.
+    """
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (OverflowError, ValueError) as error:
+        raise UserError(f"{name} holds a value out of range ({error}); leave its column out.") from error
+    for column, names in _class_names((table.schema.metadata or {}).get(b"huggingface", b"")).items():
+        if column in table.column_names and str(table.schema.field(column).type).startswith("int"):
+            for row in rows:
+                row[column] = class_name(row[column], names)
+    return rows
+
+
+@lru_cache(maxsize=64)
+def _class_names(features: bytes) -> dict[str, list[str]]:
+    """Return column -> names of its classes, from what `datasets` writes into the schema of a table."""
+    try:
+        columns = json.loads(features)["info"]["features"].items()
+        return {
+            column: feature["names"]
+            for column, feature in columns
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def class_name(number: int | None, names: Sequence[str]) -> str | None:
+    """Return the name of a class, or None without one, for which `datasets` writes -1."""
+    return names[number] if number is not None and 0 <= number < len(names) else None

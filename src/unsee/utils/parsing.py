@@ -18,6 +18,10 @@ LARGEST: Final = 64 * 2**20
 """Largest settings file (a config, a run file) that is read, in bytes."""
 _UNWRITABLE: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 """Control characters other than blanks (C0 and C1, some of which steer terminals), and halves of surrogate pairs."""
+BLANKS: Final = frozenset({"nan", "none", "null", "n/a", "<na>"})
+"""Words that programs write for an empty cell, casefolded."""
+_EXACT: Final = 2**53
+"""Floats below it are exact integers."""
 _POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -39,16 +43,16 @@ def require_fetched(path: Path) -> None:
         raise UserError(f"{path} {POINTER}.")
 
 
-def read_text(path: Path, largest: int = LARGEST) -> str:
-    """Read a UTF-8 text file of at most `largest` bytes. Endless devices are too large."""
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file of at most `LARGEST` bytes. Endless devices are too large."""
     require_fetched(path)
     try:
         with path.open("rb") as file:
-            data = file.read(largest + 1)
+            data = file.read(LARGEST + 1)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    if len(data) > largest:
-        raise UserError(f"{path} is larger than {largest // 2**20} MiB, so it is no such file. Give another one.")
+    if len(data) > LARGEST:
+        raise UserError(f"{path} is larger than {LARGEST // 2**20} MiB, so it is no such file. Give another one.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -79,6 +83,12 @@ def parse_json(text: str | bytes, where: str) -> Any:
     if text.count("{") + text.count("[") > DEEPEST:
         require_shallow(value, where)
     return value
+
+
+def decoded(value: Any, where: str) -> Any:
+    """Return a cell, parsed if it is the JSON text of a list or mapping."""
+    is_json = isinstance(value, str) and value.strip()[:1] in ("{", "[")
+    return parse_json(value, where) if is_json else value
 
 
 def value_fault(error: Exception) -> str:
@@ -120,6 +130,39 @@ def is_empty(value: Any) -> bool:
     if isinstance(value, str):
         return all(char.isspace() or unicodedata.category(char) == "Cf" for char in value)
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def as_text(value: Any) -> str | None:
+    """Return a cell as text without surrounding blanks, empty if it is, or None if it is neither text nor number.
+
+    Whole numbers have no ".0": pandas and Parquet hold integers as floats beside empty cells.
+
+    >>> as_text(" Ada "), as_text(1984.0), as_text(1.5), as_text(float("nan")), as_text(True)
+    ('Ada', '1984', '1.5', '', None)
+    """
+    if is_empty(value):
+        return ""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() and abs(value) < _EXACT else str(value)
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def as_texts(value: Any, separator: str = "") -> list[str] | None:
+    """Return a cell as texts, empty ones as "", or None if one is no text.
+
+    A single text is a list of one; with `separator`, of its parts.
+
+    >>> as_texts(["a", None, 2.0]), as_texts("a; b", ";"), as_texts([True])
+    (['a', '', '2'], ['a', 'b'], None)
+    """
+    if is_empty(value):
+        return []
+    items = value.split(separator) if separator and isinstance(value, str) else value
+    texts = [as_text(item) for item in (items if isinstance(items, list | tuple) else [items])]
+    known_texts = [text for text in texts if text is not None]
+    return known_texts if len(known_texts) == len(texts) else None
 
 
 def text_fault(text: str) -> str:
