@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText
 from helpers.families import save_family
 from helpers.folder import KEPT, folder, row, write
 from unsee.api import ImageFile
+from unsee.api.pictures import decode_image, size_of
 from unsee.cli import main
 from unsee.data.open import open_benchmark
 from unsee.inference.encoder import Encoder, answer_ids
@@ -337,3 +338,12 @@ def test_a_dry_run_for_a_gpu_takes_checkpoints_of_float16(folder, tmp_path, caps
     words = ["forget", "--model", model, "--data", folder, "--method", "ga", "--out", tmp_path / "o", "--dry-run"]
     assert main.main([*map(str, words), "--device", "cuda", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["device"] == "cuda"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_the_size_in_the_header_is_that_of_the_decoded_picture(tmp_path, suffix):
+    for turn in (1, 3, 6, 8):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        Image.new("RGB", (8, 4)).save(tmp_path / f"{turn}.{suffix}", exif=exif)
+        assert size_of(tmp_path / f"{turn}.{suffix}") == decode_image(tmp_path / f"{turn}.{suffix}").size

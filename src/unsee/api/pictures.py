@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """Accepted formats. Pillow supports more, but runs an external program for some (Ghostscript for PostScript)."""
 _ORIENTATION: Final = 0x0112
-"""EXIF tag."""
+_WIDTH: Final = 0x0100
+_HEIGHT: Final = 0x0101
+"""EXIF tags."""
 _LYING: Final = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 _WHITE_16: Final = 65535
@@ -44,8 +46,10 @@ def size_of(path: Path) -> tuple[int, int]:
     """Return width and height after decoding, read from the header only."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            return (height, width) if image.getexif().get(_ORIENTATION, 1) in _LYING else (width, height)
+            exif = image.getexif()
+            # Pillow turns the size of a lying TIFF itself, or not, by its version; the tags hold that of the file.
+            width, height = (exif[_WIDTH], exif[_HEIGHT]) if image.format == "TIFF" else image.size
+            return (height, width) if exif.get(_ORIENTATION, 1) in _LYING else (width, height)
     except Exception as error:  # as in `decode_image`
         raise UserError(f"The image {path} cannot be decoded ({error}).") from error
 
