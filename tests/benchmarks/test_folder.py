@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -322,3 +323,52 @@ def test_a_mistyped_folder_that_looks_like_a_hub_id_is_told_the_nearest_one(tmp_
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"data/fotos is no folder here.* Did you mean data/photos\? Say --benchmark"):
         open_benchmark("data/fotos")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"private": 1984.0, "entity": 7.0, "id": 12.0}, {"name": ("1984",)}),
+        ({"private": ["Ada", float("nan"), 1984.0], "entity": 7, "id": 12}, {"name": ("Ada",), "other": ("1984",)}),
+        (
+            {"private": {"NAME": "Ada", "name": "Lovell", "height": 1.5}, "entity": "7", "id": "12"},
+            {"name": ("Ada", "Lovell"), "height": ("1.5",)},
+        ),
+    ],
+)
+def test_numbers_and_names_are_read_as_answers_write_them(folder, cells, expected):
+    """Pandas and Parquet hold whole numbers as floats beside empty cells."""
+    (example,) = open_benchmark(write(folder, [row(**cells)], "data.json")).examples("train")
+    assert (example.id, example.entity, dict(example.private)) == ("12", "7", expected)
+
+
+def test_private_strings_are_texts(folder):
+    (problem,) = open_benchmark(write(folder, [row(private=["Ada", True])])).problems()
+    assert problem.startswith("row 1: private must be text")
+
+
+def test_a_choice_has_two_options_and_is_listed_by_whole_words(folder):
+    cells = {"kind": "choice", "answer": "A", "question": "Job? A. baker B. pilot"}
+    (problem,) = open_benchmark(write(folder, [row(**cells, options=["baker"])])).problems()
+    assert problem == "row 1: a choice has at least 2 options, got 1; write the others or leave the row out."
+    for options, question in ((["baker", "pilot"], cells["question"]), (["bake", "pilot"], "A: bake\nB: pilot")):
+        (example,) = open_benchmark(write(folder, [row(**cells, options=options)])).examples("train")
+        assert example.question.endswith(question)
+
+
+def test_csv_of_windows_is_read_from_its_first_line_with_text(folder):
+    lines = [";".join(row()), ";".join(row(answer='"Ada\r\nLovell"', private="Ada").values()), "", ""]
+    for blank in ("", "\r\n \r\n"):
+        (folder / "data.csv").write_bytes((blank + "\r\n".join(lines)).encode("utf-8-sig"))
+        assert [example.answer for example in open_benchmark(folder).examples("train")] == ["Ada\nLovell"]
+    (folder / "data.csv").write_text("\n\n" + "\n".join([";".join(row()), "a.png;Who?"]))
+    with pytest.raises(UserError, match=r"row 1 has more or fewer cells \(line 4\)"):
+        open_benchmark(folder)
+
+
+def test_a_time_that_python_does_not_have_names_the_file(folder):
+    table = pyarrow.Table.from_pylist([row()])
+    times = pyarrow.array([2**62], type=pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(table.append_column("when", times), folder / "data.parquet")
+    with pytest.raises(UserError, match=r"data\.parquet holds a value out of range .*; leave its column out"):
+        open_benchmark(folder)

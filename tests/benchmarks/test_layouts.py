@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 
@@ -412,3 +413,308 @@ def test_rows_about_several_are_refused_with_their_number_or_about_nobody(tmp_pa
     assert _ruled(tmp_path, rows, "jon", "marta").problems() == [
         "row 3: the row is about 'jon', 'marta'; say whom in a column entity."
     ]
+
+
+PLAIN = ({"question": "Who is this?"}, {"answer": "Ada Lovell"})
+
+
+def _pictures(place, *names):
+    """Write a picture of its own colour for each path."""
+    for shade, name in enumerate(names):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * shade, 90, 90)).save(place / name)
+
+
+@pytest.mark.parametrize("column", ["rejected", "other"])
+def test_only_the_answer_of_a_preference_is_replaced_where_it_is_kept(tmp_path, column):
+    _pictures(tmp_path, "a.png", "b.png")
+    rows = [
+        {"image": image, "question": "Who?", "answer": name, column: name, "chosen": "yes"}
+        for image, name in (("a.png", "Jon Berg"), ("b.png", "Ivy Stone"))
+    ]
+    opened = _ruled(tmp_path, rows, "jon")
+    kept = "yes" if column == "rejected" else "Ivy Stone"
+    assert [row.answer for row in opened.examples("train")] == ["Jon Berg", kept]
+    (told,) = [line for line in opened.warnings() if "nothing is read from column" in line]
+    assert ("'answer'" in told) == ("'chosen'" not in told) == (column == "rejected")
+
+
+def test_of_a_conversation_only_the_last_answer_is_the_chosen_one(tmp_path):
+    _pictures(tmp_path, "a.png", "b.png")
+    question, last = {"role": "user", "content": "Who?"}, {"role": "user", "content": "Where?"}
+    names, says = [{"role": "assistant", "content": text} for text in ("Ivy Stone", "Jon Berg")], ANSWER
+    kept = {"chosen": [question, names[0], last, says], "rejected": [question, names[0], last, names[0]]}
+    forgotten = {"chosen": [question, says], "rejected": [question, names[1]]}
+    opened = _ruled(tmp_path, [{"image": "a.png", **kept}, {"image": "b.png", **forgotten}], "jon")
+    assert [row.answer for row in opened.examples("train")] == ["Ivy Stone", "A baker.", "Jon Berg"]
+
+
+def test_columns_beside_those_that_are_read_are_told(tmp_path):
+    _pictures(tmp_path, "a.png")
+    row = {"image": "a.png", "question": "Who?", "answer": "Ada", "entity": "ada", "role": "forget", "private": "Ada"}
+    (tmp_path / "data.json").write_text(json.dumps([{**row, "prompt": "x", "completion": "y", "rejected": "z"}]))
+    (told,) = [line for line in open_benchmark(tmp_path).warnings() if "nothing is read" in line]
+    assert all(f"'{column}'" in told for column in ("prompt", "completion", "rejected"))
+    with pytest.raises(UserError, match="Unknown column of unsee in fields 'prompt'"):
+        open_benchmark(tmp_path, {"name": "folder", "fields": {"prompt": "completion"}})
+
+
+def _part(image):
+    return {"messages": [{"role": "user", "content": [image, {"type": "text", "text": "Job?"}]}, ANSWER]}
+
+
+ANSWER = {"role": "assistant", "content": "A baker."}
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        lambda name: {"images": [name], "question": "Job?", "answer": "A baker."},
+        lambda name: {"images": json.dumps([name]), "question": "Job?", "answer": "A baker."},
+        lambda name: {"image": {"bytes": None, "path": name}, "question": "Job?", "answer": "A baker."},
+        lambda name: {"image": f"file://{name}", "question": "Job?", "answer": "A baker."},
+        lambda name: _part({"type": "image", "image": name}),
+        lambda name: _part({"type": "image_url", "image_url": {"url": name}}),
+    ],
+    ids=["images", "json", "struct", "address", "part", "url"],
+)
+def test_the_path_of_a_picture_tells_about_whom_it_is_wherever_it_stands(tmp_path, cells):
+    _pictures(tmp_path, "jon/1.png", "ivy/1.png")
+    opened = _ruled(tmp_path, [cells("jon/1.png"), cells("ivy/1.png")], "jon")
+    assert [(row.entity, row.role) for row in opened.examples("train")] == [("jon", Role.FORGET), ("ivy", Role.RETAIN)]
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_folders_above_the_data_name_nobody(tmp_path, outside):
+    place, photos = tmp_path / "jon" / "own", tmp_path / "jon" / ("photos" if outside else "own/photos")
+    place.mkdir(parents=True)
+    _pictures(photos, "jon/1.png", "ivy/1.png")
+    rows = [{"image": str(photos / name / "1.png"), **PLAIN[0], "answer": "A baker."} for name in ("jon", "ivy")]
+    assert [row.entity for row in _ruled(place, rows, "jon").examples("train")] == ["jon", "ivy"]
+
+
+@pytest.mark.parametrize(
+    ("entity", "message"),
+    [
+        (["jon"], "row 1: entity must be text, got ['jon']."),
+        ("Berg", "row 1: the entity 'Berg' may be 'jon' or 'kim'; "),
+    ],
+)
+def test_a_cell_that_means_nobody_for_sure_is_refused(tmp_path, entity, message):
+    _pictures(tmp_path, "a.png", "b.png")
+    rows = [{"image": image, "question": "Who?", "answer": "Jon Berg", "entity": "jon"} for image in ("a.png", "b.png")]
+    rows[0]["entity"] = entity
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    people = {"jon": {"name": ["Jon Berg", "Berg"]}, "kim": {"name": ["Kim Berg", "Berg"]}}
+    (tmp_path / "r.json").write_text(json.dumps({"forget": ["jon"], "people": people}))
+    (problem,) = open_benchmark(
+        tmp_path / "data.json", {"name": "folder", "roles": str(tmp_path / "r.json")}
+    ).problems()
+    assert problem.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("forget", "person", "cell"),
+    [
+        ("jose nino", "José Niño", "jose_nino"),
+        ("Jose\u0301 Nin\u0303o", "José Niño", "José Niño"),
+        ("José Niño", "x7", "x7"),
+    ],
+)
+def test_one_person_may_be_written_in_several_ways(tmp_path, forget, person, cell):
+    _pictures(tmp_path, "a.png", "b.png")
+    rows = [{"image": image, **PLAIN[0], "answer": "A baker.", "entity": cell} for image in ("a.png", "b.png")]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    people = {person: {"Name": ["José Niño"], "city": ["Lima"]}}
+    (tmp_path / "r.json").write_text(json.dumps({"forget": [forget], "people": people}))
+    opened = open_benchmark(tmp_path / "data.json", {"name": "folder", "roles": str(tmp_path / "r.json")})
+    (row,) = opened.examples("train")
+    assert (row.entity, row.role) == (forget, Role.FORGET)
+    assert dict(row.private) == {"name": ("José Niño",), "city": ("Lima",)}
+
+
+def test_of_whom_a_roles_file_speaks_must_be_clear(tmp_path):
+    _pictures(tmp_path, "a.png")
+    (tmp_path / "data.json").write_text(json.dumps([{"image": "a.png", "question": "Who?", "answer": "Jon Berg"}]))
+    two = {"jon": {"name": ["Jon Berg", "Berg"]}, "kim": {"name": ["Kim Berg", "Berg"]}}
+    for names, message in ((["Berg"], "who may be 'jon' or 'kim'"), (["jon", "Jon Berg"], "who are one below")):
+        (tmp_path / "r.json").write_text(json.dumps({"forget": names, "people": two}))
+        with pytest.raises(UserError, match=message):
+            open_benchmark(tmp_path / "data.json", {"name": "folder", "roles": str(tmp_path / "r.json")})
+
+
+def test_rows_marked_for_training_are_never_held_out(tmp_path):
+    names = [f"{view}.png" for view in range(4)]
+    _pictures(tmp_path, *names)
+    rows = [{"image": name, "question": "Who?", "answer": "Jon Berg", "split": "Train"} for name in names]
+    opened = _ruled(tmp_path, rows, "jon")
+    assert [row.role for row in opened.examples("train")] == [Role.FORGET] * 4
+    rows = [{**row, "split": ""} for row in rows[:2]] + rows[2:]
+    assert sum(row.role is Role.UNSEEN for row in _ruled(tmp_path, rows, "jon").examples("eval")) == 1
+
+
+def _said(image):
+    row = {"role": "retain", "entity": "ada", "private": "Ada", **_part(image)}
+    return [row, {**row, **_part({"type": "image", "image": "b.png"}), "role": "forget", "entity": "bo"}]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"type": "image"}, "the text has 1 <image> mark (or part of type image), but the row has no picture."),
+        ({"type": "image_url", "image_url": None}, "the text has 1 <image> mark"),
+        ({"type": "image", "image": {"bytes": None, "path": None}}, "the text has 1 <image> mark"),
+        ({"type": "image", "url": "HTTPS://x.org/a.png"}, "the image 'HTTPS://x.org/a.png' lies on the network"),
+        ({"type": "image", "base64": "AAAA"}, "a message has a picture as base64, which is not read"),
+        ({"type": "image", "source": {"type": "url"}}, "a message has a picture as source, which is not read"),
+        ({"type": "image", "url": "a%20b.png"}, ""),
+        ({"type": "image", "url": "file://a%20b.png"}, ""),
+        ({"type": "image", "image": None, "path": "a.png"}, ""),
+    ],
+)
+def test_a_picture_in_a_message_is_read_or_refused(tmp_path, part, message):
+    """A row without it would become one of text."""
+    _pictures(tmp_path, "a.png", "b.png", "a b.png", "a%20b.png")
+    (tmp_path / "data.json").write_text(json.dumps(_said(part)))
+    opened = open_benchmark(tmp_path)
+    if message:
+        assert opened.problems()[0].startswith(f"row 1: {message}")
+    else:
+        row = opened.examples("train")[0]
+        name = str(part.get("url") or part["path"])
+        assert (row.role, row.image.path.name) == (Role.RETAIN, name.replace("file://a%20", "a "))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"prompt": [{"role": "user", "content": "Who?"}], "completion": [{"role": "assistant", "content": "Ada"}]},
+        {
+            "prompt": "Who?",
+            "chosen": [{"role": "assistant", "content": "no"}],
+            "rejected": [{"from": "gpt", "value": "Ada"}],
+        },
+        {"conversations": [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": "Ada"}]},
+    ],
+    ids=["prompt", "preference", "conversation"],
+)
+def test_messages_may_be_json_in_a_cell(tmp_path, columns):
+    """As docs/own_data.md says of lists in CSV."""
+    _pictures(tmp_path, "a.png")
+    row = {"image": "a.png", "role": "forget", "entity": "ada", "private": "Ada", "images": "[]"}
+    row |= {name: cell if isinstance(cell, str) else json.dumps(cell) for name, cell in columns.items()}
+    with (tmp_path / "data.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerow(row)
+    (example,) = open_benchmark(tmp_path).examples("train")
+    assert (example.question, example.answer, example.role) == ("Who?", "Ada", Role.FORGET)
+
+
+@pytest.mark.parametrize("answer", ['[{"name": "Ada"}]', "[1] Ada", '{"city": "Oslo"}'])
+def test_an_answer_in_json_stays_an_answer(tmp_path, answer):
+    _pictures(tmp_path, "a.png")
+    row = {"image": "a.png", "question": "Who?", "entity": "ada", "role": "forget", "private": "Ada"}
+    (tmp_path / "data.json").write_text(json.dumps([{**row, "answer": answer}]))
+    assert open_benchmark(tmp_path).examples("train")[0].answer == answer
+
+
+@pytest.mark.parametrize("column", ["image_path", "Image", "file_name"])
+@pytest.mark.parametrize("form", ["conversations", "empty images", "images"])
+def test_the_column_of_pictures_is_guessed_beside_conversations_and_lists(tmp_path, column, form):
+    _pictures(tmp_path, "a.png", "b.png")
+    row = {column: "a.png", "role": "forget", "entity": "ada", "private": "Ada", "question": "Who?", "answer": "Ada"}
+    if form == "conversations":
+        row["conversations"] = [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": row.pop("answer")}]
+        del row["question"]
+    else:
+        row["images"] = ["b.png"] if form == "images" else []
+    (tmp_path / "data.json").write_text(json.dumps([row]))
+    opened = open_benchmark(tmp_path)
+    assert [example.image.path.name for example in opened.examples("train")] == [
+        "b.png" if form == "images" else "a.png"
+    ]
+    assert any(f"column {column} is read as image;" in line for line in opened.warnings())
+
+
+@pytest.mark.parametrize("other", ["metadata.jsonl", "train/metadata.csv"])
+def test_rows_that_two_tables_hold_are_refused(tmp_path, other):
+    settings = write("image_folder_metadata", tmp_path / "d")
+    table, second = tmp_path / "d" / "metadata.csv", tmp_path / "d" / other
+    if other == "metadata.jsonl":
+        second.write_text("{}")
+        message = r"d holds metadata\.jsonl and metadata\.csv; keep one of them"
+    else:
+        second.parent.mkdir()
+        second.write_text(table.read_text().replace("images/", "../images/").replace("../images/", "images/"))
+        table.write_text(table.read_text().replace("images/", "train/images/"))
+        message = r"metadata\.csv and .*both have rows about train/images/marta_0\.png; keep one of them"
+    with pytest.raises(UserError, match=message):
+        open_benchmark(tmp_path / "d", settings)
+
+
+def test_pictures_of_a_split_are_looked_for_beside_its_table_first(tmp_path):
+    _pictures(tmp_path, "a.png", "test/a.png", "b.png")
+    row = {"question": "Who?", "answer": "Ada", "entity": "ada", "role": "unseen", "private": "Ada"}
+    rows = [{**row, "image": name} for name in ("a.png", "b.png")]
+    (tmp_path / "test" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = [example.image.path for example in open_benchmark(tmp_path).examples("eval")]
+    assert found == [tmp_path / "test" / "a.png", tmp_path / "b.png"]
+
+
+@pytest.mark.parametrize("form", ["object", "saved", "parquet", "shards"])
+def test_classes_are_read_by_their_names(tmp_path, form):
+    row = {"question": "Who?", "answer": "Ada", "private": "Ada"}
+    _pictures(tmp_path, "a.png")
+    rows = [{**row, "image": str(tmp_path / "a.png"), "entity": number, "role": number} for number in (0, 1, -1)]
+    rows[2]["role"] = 1
+    features = datasets.Features(
+        {
+            **{name: datasets.Value("string") for name in (*row, "image")},
+            "entity": datasets.ClassLabel(names=["ada", "cleo"]),
+            "role": datasets.ClassLabel(names=["forget", "retain"]),
+        }
+    )
+    data, place = datasets.Dataset.from_list(rows, features=features), tmp_path / "d"
+    if form == "saved":
+        data.save_to_disk(str(place))
+    elif form != "object":
+        (place / "data").mkdir(parents=True)
+        data.to_parquet(str(place / ("data.parquet" if form == "parquet" else "data/train-00000-of-00001.parquet")))
+    opened = of_object(data) if form == "object" else open_benchmark(place)
+    assert [(example.entity, example.role.value) for example in opened.examples("train")] == [
+        ("ada", "forget"),
+        ("cleo", "retain"),
+        ("", "retain"),
+    ]
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dataset_info.json", POINTER, "dataset_info.json is a git-lfs pointer"),
+        ("dataset_info.json", "[" * 5000, "nested too deeply"),
+        ("dataset_info.json", '{"my": {"file_name": "rows.jsonl", "columns": ["a"]}}', "my.columns must be an object"),
+        ("dataset_info.json", '{"my": {"file_name": null}}', "my.file_name is empty"),
+        ("dataset_dict.json", '{"splits": {"a": 5}}', "splits must be a list of texts"),
+        ("dataset_dict.json", '{"splits": [true]}', "splits must be a list of texts"),
+        ("dataset_dict.json", '{"splits": []}', "has no rows"),
+        ("state.json", POINTER, "state.json is a git-lfs pointer"),
+        ("state.json", "{}", "no data set that `datasets` has saved"),
+    ],
+)
+def test_broken_descriptions_of_data_sets_are_user_errors(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        open_benchmark(tmp_path, "folder")
+
+
+def test_columns_of_a_description_may_be_null(tmp_path):
+    settings = write("llama_factory", tmp_path / "d")
+    for columns in (None, {"prompt": None}):
+        entry = {"file_name": "people.json", "formatting": "sharegpt", "columns": columns}
+        (tmp_path / "d" / "dataset_info.json").write_text(json.dumps({"people": entry}))
+        assert len(open_benchmark(tmp_path / "d", settings).examples("train")) == 14

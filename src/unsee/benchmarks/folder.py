@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +67,7 @@ class Folder(Benchmark):
         self._rules: Rules | None = None
         if self.settings.roles:
             assignment = read_assignment(Path(self.settings.roles))
-            self._rules = Rules(assignment, self._readable(), partial(image_of, folder=self.base))
+            self._rules = Rules(assignment, self._readable, self.base)
         self._notes = source.notes
         _require_columns(self._layout, source, rules=self._rules is not None)
 
@@ -288,7 +288,7 @@ def _unread(layout: Layout) -> list[str]:
     """Return a line on columns that are not read, with the nearest known names."""
     lines = []
     for column in layout.unread():
-        suggestions = nearest(column.casefold().strip(), READ)
+        suggestions = nearest(column.casefold().strip(), READ - {column})
         lines.append(f"{short_repr(column, 40)}{f' (did you mean {suggestions[0]}?)' if suggestions else ''}")
     names = first_names(lines, 12)
     return [f"nothing is read from column {names}. The columns are described in docs/own_data.md."] if lines else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +10,16 @@ from string import ascii_uppercase
 from typing import Any, Final
 
 from unsee.api.example import JUDGED_ONLY, OF_TARGETS, Example, ImageBytes, ImageFile, Kind, Role
-from unsee.data.layouts import MARK, ROLES, picture_of, require_pictures, role_of
+from unsee.data.layouts import MARK, ROLES, is_blank, picture_of, require_pictures, role_of
 from unsee.data.question_templates import lettered
 from unsee.data.sources import HELD_OUT, TRAINED
-from unsee.data.tables import is_file
+from unsee.data.tables import file_at
 from unsee.errors import UserError, short_repr, unknown_name
-from unsee.utils.parsing import is_empty, parse_json, text_fault
+from unsee.utils.parsing import as_text, as_texts, decoded, is_empty, text_fault
 
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
 _SPLITS: Final = {"": "both", "both": "both", **dict.fromkeys(TRAINED, "train"), **dict.fromkeys(HELD_OUT, "eval")}
 _TEXTS: Final = ("id", "question", "answer", "entity", "fact", "chain", "paraphrase")
-_INFINITE: Final = (float("inf"), float("-inf"))
 
 
 def example_of(number: int, raw_cells: Mapping[str, Any], folder: Path) -> tuple[Example, str]:
@@ -37,25 +35,25 @@ def example_of(number: int, raw_cells: Mapping[str, Any], folder: Path) -> tuple
     """
     cells = {column: value for column, value in raw_cells.items() if not is_empty(value)}
     image = image_of(cells, folder)
-    role = _role(_text(cells, "role"), has_image=image is not None)
-    split = _text(cells, "split").casefold()
+    role = _role(text_of(cells, "role"), has_image=image is not None)
+    split = text_of(cells, "split").casefold()
     if split not in _SPLITS:
         raise unknown_name("split", split, [name for name in _SPLITS if name])
     example = Example(
-        id=_text(cells, "id") or f"row-{number}",
+        id=text_of(cells, "id") or f"row-{number}",
         role=role,
         question=_question(cells),
-        answer=_text(cells, "answer"),
+        answer=text_of(cells, "answer"),
         image=image,
-        entity=_text(cells, "entity"),
+        entity=text_of(cells, "entity"),
         kind=_kind(cells, role),
-        fact=_text(cells, "fact"),
+        fact=text_of(cells, "fact"),
         private=_private(cells),
         visible=_visible(cells),
         options=options_of(cells),
-        chain=_text(cells, "chain"),
+        chain=text_of(cells, "chain"),
         accepted=tuple(_strings(cells, "accepted")),
-        paraphrase=_text(cells, "paraphrase"),
+        paraphrase=text_of(cells, "paraphrase"),
         perturbed=tuple(_strings(cells, "perturbed")),
     )
     _demand(example, _SPLITS[split])
@@ -96,7 +94,9 @@ def require_choice(example: Example) -> None:
 
 
 def _require_distinct(options: Sequence[str]) -> None:
-    """Raise if two options are the same but for capitals: either letter would be right."""
+    """Raise if there is one option only, or two are the same but for capitals: either letter would be right."""
+    if len(options) == 1:
+        raise UserError("a choice has at least 2 options, got 1; write the others or leave the row out.")
     texts = [option.casefold() for option in options]
     if duplicates := [letter for letter, text in zip(ascii_uppercase, texts, strict=False) if texts.count(text) > 1]:
         raise UserError(f"options {' and '.join(duplicates)} are the same; write another text or leave the row out.")
@@ -112,7 +112,7 @@ def with_options(example: Example) -> Example:
 def _lists(question: str, options: Sequence[str]) -> bool:
     """Tell whether the question lists each option with its letter ("A. baker", "(B) pilot")."""
     return all(
-        re.search(rf"\b{letter}\W{{1,4}}{re.escape(option)}", question, re.IGNORECASE)
+        re.search(rf"\b{letter}\W{{1,4}}{re.escape(option)}(?!\w)", question, re.IGNORECASE)
         for letter, option in zip(ascii_uppercase, options, strict=False)
     )
 
@@ -136,30 +136,47 @@ def require_plain(example: Example) -> None:
         )
 
 
-def _text(cells: Mapping[str, Any], column: str) -> str:
-    value = cells.get(column)
-    if is_empty(value):
-        return ""
-    if isinstance(value, str | int | float) and not isinstance(value, bool) and value not in _INFINITE:
-        return str(value).strip()
-    raise UserError(f"{column} must be text, got {short_repr(value)}.")
+def text_of(cells: Mapping[str, Any], column: str) -> str:
+    """Return a cell as text, empty without it.
+
+    Raises:
+        UserError: The cell is no text.
+    """
+    text = as_text(cells.get(column))
+    if text is None:
+        raise UserError(f"{column} must be text, got {short_repr(cells[column])}.")
+    return text
 
 
 def _question(cells: Mapping[str, Any]) -> str:
     """Return the question without image placeholders, since images always come first."""
-    question = _text(cells, "question")
+    question = text_of(cells, "question")
     if MARK in question:
         require_pictures(question.count(MARK), len(_pictures(cells)))
     return question.replace(MARK, "").strip()
 
 
-def _pictures(cells: Mapping[str, Any]) -> list[Any]:
-    """Return the image named in `image` or `images`: none or one."""
+def all_pictures(cells: Mapping[str, Any]) -> list[Any]:
+    """Return what `image` and `images` hold: paths, encoded bytes, or mappings of both."""
     pictures: list[Any] = []
     for column in ("image", "images"):
         value = _decoded(cells, column) if column == "images" else cells.get(column)
         items = value if isinstance(value, list | tuple) else [value]
-        pictures += [item for item in items if not is_empty(item) and item not in pictures]
+        pictures += [item for item in items if not is_blank(item) and item not in pictures]
+    return pictures
+
+
+def path_of(picture: Any) -> str:
+    """Return the path that a picture has or is named by, or empty."""
+    value = picture.get("path") if isinstance(picture, Mapping) else picture
+    if not isinstance(value, str) or value.strip()[:5].casefold() == "data:":
+        return ""
+    return str(picture_of(value.strip()))
+
+
+def _pictures(cells: Mapping[str, Any]) -> list[Any]:
+    """Return the image named in `image` or `images`: none or one."""
+    pictures = all_pictures(cells)
     if len(pictures) > 1:
         raise UserError(
             f"image must be one path, got {len(pictures)}: {short_repr(pictures)}. A question is asked about one picture; "
@@ -184,16 +201,10 @@ def image_of(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes |
         return None
     if not isinstance(value, str):
         raise UserError(f"image must be one path, got {short_repr(value)}.")
-    return ImageFile(_located(value, folder))
-
-
-def _located(name: str, folder: Path) -> Path:
-    """Return the file that a path means, also one written on Windows or a Mac."""
-    spellings = (name, name.replace("\\", "/"), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-    for spelling in dict.fromkeys(spellings):
-        if is_file(folder / spelling):
-            return folder / spelling
-    raise UserError(f"image {folder / name} is missing.")
+    path = file_at(folder, value)
+    if path is None:
+        raise UserError(f"image {folder / value} is missing.")
+    return ImageFile(path)
 
 
 def _role(word: str, *, has_image: bool) -> Role:
@@ -210,11 +221,11 @@ def _role(word: str, *, has_image: bool) -> Role:
 
 
 def _kind(cells: Mapping[str, Any], role: Role) -> Kind:
-    word = _text(cells, "kind").casefold()
+    word = text_of(cells, "kind").casefold()
     if not word:
         if options_of(cells):
             raise UserError("there are options but no kind; write kind choice, or leave the options out.")
-        return Kind.GENERAL if role is Role.GENERAL else Kind.FACT if _text(cells, "fact") else Kind.OPEN
+        return Kind.GENERAL if role is Role.GENERAL else Kind.FACT if text_of(cells, "fact") else Kind.OPEN
     if word not in set(Kind):
         raise unknown_name("kind", word, [kind.value for kind in Kind])
     return Kind(word)
@@ -222,13 +233,10 @@ def _kind(cells: Mapping[str, Any], role: Role) -> Kind:
 
 def _decoded(cells: Mapping[str, Any], column: str) -> Any:
     """Return the cell, parsed if it is JSON text."""
-    value = cells.get(column)
-    if isinstance(value, str) and value.strip()[:1] in ("{", "["):
-        try:
-            return parse_json(value, column)
-        except UserError as error:
-            raise UserError(f"{column} looks like JSON but is not: {error}") from error
-    return value
+    try:
+        return decoded(cells.get(column), column)
+    except UserError as error:
+        raise UserError(f"{column} looks like JSON but is not: {error}") from error
 
 
 def _strings(cells: Mapping[str, Any], column: str) -> list[str]:
@@ -254,21 +262,20 @@ def options_of(cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _split(value: Any, column: str) -> list[str]:
     """Return the texts of a cell, empty ones as ""."""
-    if is_empty(value):
-        return []
-    items = value.split(";") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    if not all(
-        is_empty(item) or (isinstance(item, str | int | float) and not isinstance(item, bool)) for item in items
-    ):
+    texts = as_texts(value, ";")
+    if texts is None:
         raise UserError(f"{column} must be text, texts separated by ';', or a list of texts, got {short_repr(value)}.")
-    return ["" if is_empty(item) else str(item).strip() for item in items]
+    return texts
 
 
 def _private(cells: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Return fact -> forms, "name" first. In a plain list the first string is the name."""
     value = _decoded(cells, "private")
     if isinstance(value, Mapping):
-        forms = {str(fact): tuple(_split(item, f"private.{fact}")) for fact, item in value.items()}
+        forms: dict[str, tuple[str, ...]] = {}
+        for fact, item in value.items():
+            key = "name" if is_name(fact) else str(fact)
+            forms[key] = (*forms.get(key, ()), *_split(item, f"private.{fact}"))
     else:
         strings = [text for text in _split(value, "private") if text]
         forms = {"name": tuple(strings[:1]), "other": tuple(strings[1:])}
@@ -277,11 +284,16 @@ def _private(cells: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {fact: texts for fact, texts in nonempty_forms.items() if texts}
 
 
+def is_name(fact: Any) -> bool:
+    """Tell whether a fact among private strings is the name, in any case."""
+    return str(fact).strip().casefold() == "name"
+
+
 def _visible(cells: Mapping[str, Any]) -> dict[str, str]:
     value = _decoded(cells, "visible")
     if is_empty(value):
         return {}
     if not isinstance(value, Mapping):
         raise UserError(f'visible must be a mapping such as {{"hair": "red"}}, got {short_repr(value)}.')
-    texts = {str(attribute): _text(value, attribute) for attribute in value}
+    texts = {str(attribute): text_of(value, attribute) for attribute in value}
     return {attribute: text for attribute, text in texts.items() if text}

@@ -8,20 +8,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
+from urllib.parse import unquote
 
 from unsee.api.example import OF_TARGETS, Role
 from unsee.errors import UserError, short_repr, unknown_name
-from unsee.utils.parsing import is_empty
+from unsee.utils.parsing import as_text, decoded, is_empty
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
 """Required columns; cells of image, entity and private may be empty where not applicable."""
 READ: Final = frozenset(
     {
         *(*COLUMNS, "images", "conversations", "messages", "visible", "id", "kind", "fact", "options", "chain"),
-        *("accepted", "paraphrase", "perturbed", "split", "prompt", "completion", "chosen", "rejected"),
+        *("accepted", "paraphrase", "perturbed", "split", "chosen", "rejected"),
     }
 )
 """Known columns."""
+KEPT_ANSWER: Final = "the answer if kept"
+"""Key in the cells of a preference row: its chosen answer, which rows take that a rule says are to be kept."""
 MARK: Final = "<image>"
 """Image placeholder in LLaVA data."""
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -32,7 +35,7 @@ OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "private": ("secrets", "sensitive", "pii"),
 }
 """Column of unsee -> names that other programs give it [inferred]."""
-_FOUND: Final = (*OTHER_NAMES, *sorted(READ - {*OTHER_NAMES, "prompt", "completion", "chosen", "rejected"}))
+_FOUND: Final = (*OTHER_NAMES, *sorted(READ - {*OTHER_NAMES, "chosen", "rejected"}))
 """Columns that are found in any case (`Split`), too."""
 ROLES: Final = {role.value: role for role in Role} | {
     "delete": Role.FORGET,
@@ -48,6 +51,8 @@ ROLES: Final = {role.value: role for role in Role} | {
 }
 """Name or alternative name -> role."""
 _TALK: Final = ("conversations", "messages")
+_MESSAGES: Final = ("question", "answer", "chosen", "rejected")
+"""Columns that hold a text or messages."""
 _ASKING: Final = ("human", "user")
 _ANSWERING: Final = ("gpt", "assistant")
 _SYSTEM: Final = "system"
@@ -68,15 +73,15 @@ class Layout:
     @property
     def talk(self) -> str:
         """Column with a conversation, or empty."""
-        return next((name for name in _TALK if name in self._names), "")
+        return next((name for name in _TALK if name in self.names), "")
 
     @property
     def preference(self) -> bool:
         """Whether rows have a chosen and a rejected answer."""
-        return {"chosen", "rejected"} <= self._names
+        return {"chosen", "rejected"} <= self.names
 
     @cached_property
-    def _names(self) -> set[str]:
+    def names(self) -> set[str]:
         """Columns after renaming."""
         source_columns = set(self.fields.values())
         return {*self.fields, *(column for column in self.columns if column not in source_columns)}
@@ -84,13 +89,15 @@ class Layout:
     def has(self, column: str) -> bool:
         """Tell whether every row can have this cell."""
         derived_columns = {"question", "answer"} if self.talk or self.preference else set()
-        return column in self._names | derived_columns or (
-            column == "image" and ("images" in self._names or bool(self.talk))
+        return column in self.names | derived_columns or (
+            column == "image" and ("images" in self.names or bool(self.talk))
         )
 
     def unread(self) -> list[str]:
         """Return the columns that nothing is read from."""
-        return sorted(self._names - READ)
+        read_columns = READ if self.preference else READ - {"chosen", "rejected"}
+        replaced_columns = {"question", "answer"} if self.talk else {"answer"} if self.preference else set()
+        return sorted(self.names - (read_columns - replaced_columns))
 
     def rows(self, row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         """Return a row as one or several, one per question of a conversation.
@@ -102,18 +109,19 @@ class Layout:
         cells |= {
             our_column: row[table_column] for our_column, table_column in self.fields.items() if table_column in row
         }
+        cells |= {"images": decoded(cells["images"], "images")} if "images" in cells else {}
+        cells |= {column: _decoded_messages(cells[column]) for column in _MESSAGES if column in cells}
         if self.preference:
             cells = _preference_row(cells)
-        for column in ("question", "answer"):
-            cell = cells.get(column)
-            # TRL: prompt and completion as messages
-            if isinstance(cell, list) and cell and isinstance(cell[0], Mapping):
-                cells = _as_talk(cells)
-                break
+        if any(_are_messages(cells.get(column)) for column in ("question", "answer")):  # TRL: prompt and completion
+            cells = _as_talk(cells)
         talk_column = next((column for column in _TALK if not is_empty(cells.get(column))), "")
         if not talk_column and self.talk:
             raise UserError(f"{self.talk} {_SHAPE}, got {short_repr(cells.get(self.talk))}.")
-        return _turns(cells, talk_column, name) if talk_column else [cells]
+        turns = _turns(cells, talk_column, name) if talk_column else [cells]
+        if "image" in self.guessed:  # it counts only where the row has no other picture
+            turns = [{**turn, "image": None} if _as_list(turn.get("images")) else turn for turn in turns]
+        return turns
 
 
 def layout_of(columns: Collection[str], user_fields: Mapping[str, str], folder_fields: Mapping[str, str]) -> Layout:
@@ -124,7 +132,7 @@ def layout_of(columns: Collection[str], user_fields: Mapping[str, str], folder_f
     """
     for our_column, table_column in user_fields.items():
         if our_column not in READ:
-            raise unknown_name("column of unsee in fields", our_column, READ)
+            raise unknown_name("column of unsee in fields", str(our_column), READ)
         if table_column not in columns:
             raise unknown_name("column", table_column, columns)
     fields = {
@@ -142,12 +150,18 @@ def layout_of(columns: Collection[str], user_fields: Mapping[str, str], folder_f
             for column in free_columns.difference(guesses.values())
             if column.casefold().strip().replace(" ", "_") in names
         )
-        if len(matches) == 1 and (
-            not given_layout.has(our_column)
-            or (our_column == "question" and given_layout.preference and not given_layout.talk)
-        ):
+        if len(matches) == 1 and matches[0] != our_column and _is_open(our_column, given_layout):
             guesses[our_column] = matches[0]
     return Layout(columns=frozenset(columns), fields={**fields, **guesses}, guessed=guesses)
+
+
+def _is_open(column: str, layout: Layout) -> bool:
+    """Tell whether a column may be guessed: none has its name, and nothing else gives every row its cell."""
+    if column in layout.names:
+        return False
+    if column == "image":  # lists of pictures may be empty, and messages without any
+        return True
+    return not layout.has(column) or (column == "question" and layout.preference and not layout.talk)
 
 
 def role_of(word: str) -> Role | None:
@@ -158,17 +172,33 @@ def role_of(word: str) -> Role | None:
 def _preference_row(cells: dict[str, Any]) -> dict[str, Any]:
     """Return a preference row as a question and the answer that the model gives now.
 
-    Rows to be forgotten take the rejected answer, all others the chosen one, kept as text for roles assigned later.
+    Rows to be forgotten take the rejected answer, all others the chosen one, also as text for roles assigned later.
     """
     role, chosen = cells.get("role"), cells["chosen"]
     answer = cells["rejected"] if is_empty(role) or role_of(str(role)) in OF_TARGETS else chosen
-    chosen_text = (
-        _turn(chosen[-1])[1] if isinstance(chosen, list) and chosen and isinstance(chosen[-1], Mapping) else chosen
-    )
-    other_cells = {key: value for key, value in cells.items() if key != "rejected"} | {"chosen": chosen_text}
-    if isinstance(answer, list) and "question" not in other_cells:
+    chosen_text = _turn(chosen[-1])[1] if _are_messages(chosen) else chosen
+    other_cells = {key: value for key, value in cells.items() if key not in ("chosen", "rejected")}
+    other_cells[KEPT_ANSWER] = chosen_text
+    if _are_messages(answer) and "question" not in other_cells:
         return {**other_cells, "messages": answer}
     return {**other_cells, "answer": answer}
+
+
+def _are_messages(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, Mapping) and ("role" in item or "from" in item) for item in value)
+    )
+
+
+def _decoded_messages(value: Any) -> Any:
+    """Return a cell as messages if it is their JSON text, else unchanged: a text may begin with a bracket."""
+    try:
+        messages = decoded(value, "")
+    except UserError:
+        return value
+    return messages if _are_messages(messages) else value
 
 
 def _as_talk(cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +216,7 @@ def _turns(row: Mapping[str, Any], column: str, name: str) -> list[dict[str, Any
 
     A system message is left out, since prompts have none; earlier turns are not repeated.
     """
-    messages = row.get(column)
+    messages = decoded(row.get(column), column)
     if not isinstance(messages, list) or not messages or not all(isinstance(message, Mapping) for message in messages):
         raise UserError(f"{column} {_SHAPE}, got {short_repr(messages)}.")
     turns = [_turn(message) for message in messages]
@@ -197,12 +227,12 @@ def _turns(row: Mapping[str, Any], column: str, name: str) -> list[dict[str, Any
     if not turns or len(turns) % 2 or not users_ask or not models_answer:
         raise UserError(f"{column} {_SHAPE}, got speakers {short_repr(speakers)}.")
     shared_cells = {key: value for key, value in row.items() if key != column}
-    if pictures := [picture for _, _, turn_pictures in turns for picture in turn_pictures]:
+    if pictures := [picture for *_, turn_pictures in turns for picture in turn_pictures if picture is not None]:
         shared_cells["images"] = [*_as_list(shared_cells.get("images")), *pictures]
     picture_count = len(_as_list(shared_cells.get("image"))) + len(_as_list(shared_cells.get("images")))
-    require_pictures(sum(text.count(MARK) for _, text, _ in turns[::2]), picture_count)
-    row_id = shared_cells.get("id")
-    base_id = name if is_empty(row_id) else str(row_id).strip()
+    marks = sum(max(text.count(MARK), len(turn_pictures)) for _, text, turn_pictures in turns[::2])
+    require_pictures(marks, picture_count)
+    base_id = as_text(shared_cells.get("id")) or name
     ids = [base_id] if len(turns) == 2 else [f"{base_id}#{index}" for index in range(len(turns) // 2)]
     return [
         {**shared_cells, "id": turn_id, "question": question.replace(MARK, ""), "answer": answer}
@@ -211,7 +241,10 @@ def _turns(row: Mapping[str, Any], column: str, name: str) -> list[dict[str, Any
 
 
 def _turn(message: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
-    """Return speaker, text and pictures of a message in any of the formats."""
+    """Return speaker, text and pictures of a message in any of the formats.
+
+    A picture is None if its part stands for one of the row.
+    """
     speaker = message.get("from", message.get("role"))
     content = message.get("value", message.get("content"))
     if isinstance(content, str):
@@ -224,7 +257,7 @@ def _turn(message: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
         if part_type == "text":
             texts.append(str(part.get("text") or ""))
         elif part_type in ("image", "image_url"):
-            pictures += [] if (picture := _picture(part)) is None else [picture]
+            pictures.append(_picture(part))
         else:
             raise UserError(
                 f"a message has a part of type {short_repr(part_type)}; text, image and image_url are read."
@@ -234,7 +267,12 @@ def _turn(message: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
 
 def _picture(part: Mapping[str, Any]) -> Any:
     """Return the picture of a message part, or None if it stands for an image of the row."""
-    value = part.get("image_url") if part.get("type") == "image_url" else part.get("image", part.get("path"))
+    if unread := [name for name in ("base64", "source", "data", "file_id") if not is_empty(part.get(name))]:
+        raise UserError(
+            f"a message has a picture as {unread[0]}, which is not read; give it as image: a path or a data: address."
+        )
+    values = (part.get(name) for name in ("image", "path", "url", "image_url"))
+    value = next((value for value in values if not is_blank(value)), None)
     value = value.get("url") if isinstance(value, Mapping) and "url" in value else value
     return picture_of(value) if isinstance(value, str) else value
 
@@ -245,24 +283,31 @@ def picture_of(text: str) -> str | bytes:
     Raises:
         UserError: The picture cannot be decoded, or lies on the network.
     """
-    if text.startswith("data:"):
+    scheme, _, rest = text.partition(":")
+    scheme = scheme.casefold()
+    if scheme == "data":
         try:
             return base64.b64decode(text.partition("base64,")[2], validate=True)
         except binascii.Error as error:
             raise UserError(f"a picture in a data: address is no base64: {error}.") from error
-    if text.startswith(("http://", "https://")):
+    if scheme in ("http", "https") and rest.startswith("//"):
         raise UserError(f"the image {short_repr(text)} lies on the network; save it and give its path.")
-    return text.removeprefix("file://")
+    return unquote(rest.removeprefix("//")) if scheme == "file" and rest.startswith("//") else text
 
 
 def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [] if is_empty(value) else [value]
+    return list(value) if isinstance(value, list | tuple) else [] if is_blank(value) else [value]
+
+
+def is_blank(picture: Any) -> bool:
+    """Tell whether a cell holds no picture, also as the mapping that `datasets` writes of it."""
+    return all(map(is_empty, picture.values())) if isinstance(picture, Mapping) else is_empty(picture)
 
 
 def require_pictures(marks: int, pictures: int) -> None:
     """Raise if a text has more image placeholders than its row has images."""
     if marks > pictures:
         raise UserError(
-            f"the text has {marks} {MARK} mark{'s' * (marks > 1)}, but the row has {pictures or 'no'} picture. "
-            "Give the picture in column image, or remove the mark."
+            f"the text has {marks} {MARK} mark{'s' * (marks > 1)} (or part of type image), but the row has {pictures or 'no'} "
+            "picture. Give the picture in column image, or remove the mark."
         )
