@@ -524,6 +524,6 @@ def test_only_what_a_biography_says_in_words_or_numbers_is_private(name):
 
 
 def test_an_option_is_a_text():
-    assert require_options({"A": 3.0, "B": "x"}, "A") == ("3", "x")
+    assert require_options({"A": 3.0, "B": "x"}, "A") == (("3", "x"), "A")
     with pytest.raises(UserError, match=r"option B must be text, got \['x'\]"):
         require_options({"A": "y", "B": ["x"]}, "A")
