@@ -356,7 +356,7 @@ def test_names_below_people_that_are_no_texts_are_refused(tmp_path, names):
     ("content", "message"),
     [
         ("forget: ['']", "names nobody below `forget`"),
-        ("{forget: [eve], people: {7: Ada}}", "the names below `people` as text, got 7. Put it in quotes"),
+        ("{forget: [eve], people: {7: Ada}}", "people must have texts as names, got 7. Put it in quotes"),
         (
             "{forget: [eve], people: {eve: {born: 1990-02-03}}}",
             "'eve' below `people` born as text .* dates .* in quotes",

@@ -43,10 +43,6 @@ class Assignment:
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out must be at least 0 and below 1, got {self.held_out}.")
         for entity, private in self.people.items():
-            if not isinstance(entity, str):
-                raise UserError(
-                    f"The roles file must give the names below `people` as text, got {short_repr(entity)}. Put it in quotes."
-                )
             for fact, strings in (private if isinstance(private, Mapping) else {"name": private}).items():
                 _texts(strings, entity, "names" if is_name(fact) else str(fact))
 
