@@ -169,6 +169,33 @@ def test_whole_interfaces_pass_in_every_family(name, tmp_path, trials, capsys):
     assert len(trials) == count
 
 
+def likelihoods_first(session, targets):
+    asked = [(Prompt.of(replace(targets[0].example, question=text)), "Red") for text in ("Who?", "Who is this?")]
+    expected = likelihood.likelihoods(replace(session.vlm, engine=PLAIN), asked)
+    return [
+        torch.tensor([one.mean for one in scores]) for scores in (likelihood.likelihoods(session.vlm, asked), expected)
+    ]
+
+
+def packed_rows_first(session, targets):
+    batch = collate(session, [targets[0], replace(targets[0], text="Some other answer")])
+    made, labels_ba = answer_logits(session.model, batch)
+    expected, _ = answer_logits(session.model, replace(batch, engine=PLAIN))
+    return made[labels_ba != -100], expected[labels_ba != -100]
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", pytest.param("qwen3_vl_moe", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("first", "path"), [(likelihoods_first, "packed_likelihoods"), (packed_rows_first, "packed_rows")]
+)
+def test_image_features_are_tried_on_rows_of_several_questions(name, first, path, tmp_path, trials):
+    """Such rows bring positions instead of token types, from which the plain way has to compute its own."""
+    session = session_for(name, tmp_path)
+    made, expected = first(session, forget_targets(session))
+    assert torch.allclose(made, expected, atol=1e-5)
+    assert {states()[path], states()["vision_features"]} == {"on"}
+
+
 def raising(*_, **__):
     raise AttributeError("no such attribute")
 

@@ -32,7 +32,7 @@ from unsee.compat.tensors import raw, version
 from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.models import auto
-from unsee.models.padding import merge
+from unsee.models.padding import is_sequence, merge
 from unsee.utils.files import atomic_writer
 from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note_once
@@ -115,9 +115,9 @@ def _proven(
 ) -> bool:
     """Tell whether features of up to two images give the same hidden states as their pixels."""
     indices = list({image: index for index, image in enumerate(images) if image}.values())[:2]
-    trial_rows = [{key: value for key, value in rows[index].items() if key != "labels"} for index in indices]
 
     def states(*, by_features: bool) -> Tensor:
+        trial_rows = [_trial_row(cache, rows[index]) for index in indices]
         inputs: dict[str, Any] = {key: value.to(device) for key, value in merge(trial_rows, 0).items()}
         real_bt = inputs["attention_mask"].bool()
         if by_features:
@@ -126,6 +126,16 @@ def _proven(
         return states_btd[real_bt]
 
     return probes.proven("vision_features", model, lambda: states(by_features=True), lambda: states(by_features=False))
+
+
+def _trial_row(cache: FeatureCache, row: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the inputs of a row by itself. Rows of several questions lack token types, since they come with positions."""
+    trial_row = {key: value for key, value in row.items() if key != "labels"}
+    image_token = auto.image_token_id(cache.module)
+    needed = "image_grid_thw" in row and "mm_token_type_ids" in inspect.signature(cache.module.forward).parameters
+    if image_token is not None and needed and not is_sequence(row, "mm_token_type_ids"):
+        trial_row["mm_token_type_ids"] = row["input_ids"].eq(image_token).long()
+    return trial_row
 
 
 def feature_cache(model: Module) -> FeatureCache | None:
