@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from unsee.api import Training
 from unsee.api.request import Completion
@@ -86,6 +87,20 @@ def test_the_last_weights_are_looked_at_too(check_every, tmp_path, fluent, monke
     assert all(torch.equal(weight, last[name]) for name, weight in trainable(session.model).items())
 
 
+@pytest.mark.parametrize("event", ["on_step_end", "on_epoch_end"])
+def test_the_weights_at_which_a_callback_ends_the_run_are_looked_at_too(event, tmp_path, fluent, monkeypatch):
+    def end(_self, _args, state, control, **_):
+        control.should_training_stop |= state.global_step >= 2
+
+    steps = 2  # an epoch, after which no check is due
+    session, seen = make(tmp_path, epochs=3, batch_size=5, check_every=5), []
+    session.callbacks = [type("End", (TrainerCallback,), {event: end})()]
+    monkeypatch.setattr(collapse_guard.CollapseGuard, "_why", lambda _: "planted")
+    descend(session, seen=seen)
+    assert session.notes["stop_reason"] == f"collapsed at step {steps} (planted); weights of the check before"
+    assert all(torch.equal(weight, seen[0][name]) for name, weight in trainable(session.model).items())
+
+
 def test_a_full_disk_at_a_check_is_named(tmp_path, fluent, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -107,10 +122,21 @@ def test_a_sound_run_goes_to_its_end(tmp_path, fluent):
     assert len(asked) == min(16, roles[0]) + min(16, roles[1])
 
 
-@pytest.mark.parametrize(("bad", "ends"), [("", True), ("no no no no no no no no no no", True), ("yes", False)])
-def test_answers_that_are_no_language(bad, ends, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("start", "bad", "ends"),
+    [
+        ("a sound answer", "", True),
+        ("a sound answer", "no no no no no no no no no no", True),
+        ("a sound answer", "yes", False),
+        ("", "", False),  # as the original model does
+    ],
+)
+def test_answers_that_are_no_language(start, bad, ends, tmp_path, monkeypatch):
+    said = iter([start])
+
     def answer(vlm, requests, **_):
-        texts = [bad if place % 4 == 0 else "a sound answer" for place in range(len(requests))]
+        often = next(said, bad)
+        texts = [often if place % 4 == 0 else "a sound answer" for place in range(len(requests))]
         return [Completion(text, (1,), ended=True) for text in texts]
 
     monkeypatch.setattr(collapse_guard, "generate", answer)
@@ -120,7 +146,8 @@ def test_answers_that_are_no_language(bad, ends, tmp_path, monkeypatch):
     assert ("answers empty or repeating" in session.notes["stop_reason"]) is ends
 
 
-def test_the_start_is_not_measured_anew_on_resuming(tmp_path, fluent):
+@pytest.mark.parametrize("share_kept", [True, False])
+def test_the_start_is_not_measured_anew_on_resuming(share_kept, tmp_path, fluent):
     session = make(tmp_path, epochs=1, checkpoint_every=1)
     calls = []
 
@@ -133,6 +160,10 @@ def test_the_start_is_not_measured_anew_on_resuming(tmp_path, fluent):
     with pytest.raises(KeyboardInterrupt):
         minimise(session, killed, forget=forget_targets(session), retain=retain_targets(session))
     start = json.loads((tmp_path / "work" / "guard.json").read_text())
+    assert start["start_degenerate"] == 0
+    if not share_kept:  # as earlier versions wrote it
+        del start["start_degenerate"]
+        (tmp_path / "work" / "guard.json").write_text(json.dumps(start))
     again = replace(make(tmp_path, epochs=1, checkpoint_every=1), resume=True)
     descend(again)
     assert json.loads((tmp_path / "work" / "guard.json").read_text()) == start

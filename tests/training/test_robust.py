@@ -6,20 +6,22 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers.training import make, nll, run
-from unsee.errors import UserError
+from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll
 from unsee.methods.finetune import Finetune
 from unsee.models.steering.hooks import decoder_layers
 from unsee.training.batch_plan import Plan
+from unsee.training.callbacks import TrainingMonitor
 from unsee.training.latent import Latent
 from unsee.training.loop import Loop
 from unsee.training.robust import Average, noise, sam_shift, shifted
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.training.trainable import trainable
+from unsee.training.trainable import WEIGHTS, trainable
 from unsee.training.trainer import minimise
 from unsee.utils.seeds import seed_of
 
@@ -193,6 +195,34 @@ def test_lat_takes_the_forget_gradient_under_the_attack_and_the_retain_gradient_
     require_close(found, summed((-1, there), (2, by_hand(session, retain))))
     plain = by_hand(session, forget)
     assert max(float((a - b).abs().max()) for a, b in zip(there, plain, strict=True) if a is not None) > 1e-3
+
+
+@pytest.mark.parametrize("robust", ["sam", "smoothing"])
+def test_the_weights_kept_after_a_broken_loss_are_not_the_shifted_ones(robust, tmp_path):
+    session = make(tmp_path, robust=robust, robust_rho=0.5, robust_sigma=0.1, **ONE)
+    before = {name: weight.detach().clone() for name, weight in trainable(session.model).items()}
+
+    def objective(forget, retain):
+        loss = answer_nll(*answer_logits(session.model, forget))
+        changed = any(not torch.equal(before[name], weight) for name, weight in trainable(session.model).items())
+        yield {"loss": loss * (float("nan") if changed else 1.0), "forget_nll": loss}
+
+    with pytest.raises(TrainingError, match="weights before this step are in"):
+        run(session, objective)
+    kept = load_file(tmp_path / "last_good" / WEIGHTS)
+    assert all(torch.equal(kept[name], weight) for name, weight in before.items())
+
+
+def test_the_mean_is_applied_for_checks_alone(tmp_path, monkeypatch):
+    applied, checked = [], []
+    enter, check = Average.applied, TrainingMonitor.check
+    monkeypatch.setattr(Average, "applied", lambda average: applied.append(1) or enter(average))
+    monkeypatch.setattr(TrainingMonitor, "check", lambda monitor, step: checked.append(step) or check(monitor, step))
+    session = make(tmp_path, robust="averaging", batch_size=2, max_steps=5, stop="forgotten", check_every=2)
+    monkeypatch.setattr("unsee.training.callbacks.unlearning_success", lambda *_: 0.5)
+    run(session)
+    assert checked == [2, 4]
+    assert len(applied) == 2
 
 
 def test_average_is_the_mean_of_the_weights_after_each_step():

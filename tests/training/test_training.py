@@ -217,17 +217,19 @@ def test_a_term_is_backpropagated_when_yielded(tmp_path, name, separate, apart):
 def test_nan_stops_before_the_step_names_it_and_keeps_the_weights(tmp_path):
     session = make(tmp_path, batch_size=2)
     start = {name: weight.detach().clone() for name, weight in trainable(session.model).items()}
-    good = {}
+    good, met = {}, []
 
     def objective(forget, retain):
         parts = nll(session)(forget, retain)
         if forget.index == 1:
             good.update({name: weight.detach().clone() for name, weight in trainable(session.model).items()})
+            met.extend([*forget.examples, *retain.examples])
             return {"loss": parts["loss"] * float("nan")}
         return parts
 
-    with pytest.raises(TrainingError, match=r"loss is not a finite number at step 2 \(examples .*-.*\)"):
+    with pytest.raises(TrainingError, match=r"loss is not a finite number at step 2 \(examples .*-.*\)") as told:
         run(session, objective)
+    assert all(example.id in str(told.value) for example in met)
     assert any(not torch.equal(start[name], good[name]) for name in start)
     assert all(torch.equal(weight, good[name]) for name, weight in trainable(session.model).items())
     from safetensors.torch import load_file
@@ -248,9 +250,22 @@ def test_infinite_gradient_stops_the_run(tmp_path):
 
 
 def test_loss_without_gradient_is_refused(tmp_path):
-    session = make(tmp_path)
+    session = make(tmp_path, batch_size=4)
     with pytest.raises(TrainingError, match="no gradient"):
         run(session, lambda forget, retain: {"loss": nll(session)(forget, retain)["loss"] * 0.0})
+
+
+def test_samples_beyond_the_floor_of_the_first_batch_do_not_end_the_run(tmp_path):
+    session = make(tmp_path, batch_size=4)
+
+    def objective(forget, retain):
+        loss = nll(session)(forget, None)["loss"]
+        return {"loss": loss.detach() + (loss - loss.detach()) * forget.index}
+
+    minimise(session, objective, forget=forget_targets(session))
+    norms = [row["grad_norm"] for row in session.history]
+    assert norms[0] == 0
+    assert norms[1] > 0
 
 
 class Stepped:

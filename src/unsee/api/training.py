@@ -73,8 +73,8 @@ class Training:
     stop: Literal["forgotten", "never"] = "forgotten"
     """`forgotten`: stop at the first check with USR = 1 on the seen forget images (PUBG, arXiv 2506.02541); `never`: run all steps."""
     guard: Literal["none", "collapse"] = "none"
-    """`collapse`: stop at the first check at which the loss on 32 retain answers has doubled, or a fifth of 32 responses
-    is empty or repetitive, and restore the weights of the check before (MMUnlearner, arXiv 2502.11051)."""
+    """`collapse`: stop at the first check at which the loss on 32 retain answers has doubled, or a fifth more of 32 responses
+    than at the start is empty or repetitive, and restore the weights of the check before (MMUnlearner, arXiv 2502.11051)."""
     robust: Literal["none", "sam", "smoothing", "averaging", "lat"] = "none"
     """Wrapper around the loss, against relearning (arXiv 2502.05374): `sam` takes the gradient of the forget terms where they
     are worst nearby, `smoothing` at noisy weights, `averaging` ends with the mean of the weights of all steps. `lat` takes it

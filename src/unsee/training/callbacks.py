@@ -50,12 +50,15 @@ class TrainingMonitor:
         self.sums: dict[str, float] = {}
         self.micro = 0
         self.usr: float | None = None
+        self.has_learnt = False
+        """Whether any step had a gradient, now or before the run was resumed."""
         self.progress = Bar("training", plan.steps, shown=processes.is_main())
 
     def begin(self, step: int) -> None:
         """Start the progress bar and the guard's baseline."""
         if self.guard is not None:
             self.guard.begin(resumed=step > 0)
+        self.has_learnt = step > 0
         self.progress.start(step)
 
     def saw(self, batch: Batch) -> None:
@@ -79,13 +82,15 @@ class TrainingMonitor:
             raise self.broken("loss", step)
 
     def require_gradient(self, norm: float, step: int) -> None:
-        """Raise if a gradient is not finite or, at the first step, zero."""
+        """Raise if a gradient is not finite, or if the steps of the first epoch had none."""
         if not math.isfinite(norm):
             raise self.broken("gradient", step)
-        if step == 1 and norm == 0:
+        self.has_learnt |= norm > 0
+        if not self.has_learnt and step >= min(self.plan.steps, self.plan.steps_per_epoch):
             raise TrainingError(
-                "The first step has no gradient: the loss does not depend on any trainable weight. "
-                "Check training.parts and, for a method's objective, that it uses session.model with gradients."
+                "The steps of the first epoch have no gradient: the loss does not depend on any trainable weight, or all samples "
+                "are beyond method.ga_floor. Check training.parts, the weights of the method's terms and, for an objective of "
+                "your own, that it uses session.model with gradients."
             )
 
     def require_weights(self, step: int) -> None:
@@ -98,17 +103,17 @@ class TrainingMonitor:
         if not finite_output(self.session, self.sample):
             raise self._not_finite_error(f"The output of the model is not finite after step {step}")
 
-    def check(self, step: int) -> bool:
-        """Apply guard and stop rule if due, and tell whether training ends.
+    def due(self, step: int) -> bool:
+        """Tell whether guard or stop rule look at the model after this step. The guard does after the last one, too."""
+        regular = step % self.check_every == 0
+        guarded = self.guard is not None and (regular or step == self.plan.steps)
+        return guarded or (regular and bool(self.probes))
 
-        The guard also runs after the last step.
-        """
-        due = step % self.check_every == 0
-        reason = self.guard.collapse_reason() if self.guard is not None and (due or step == self.plan.steps) else ""
-        if reason:
-            self.stop_reason = f"collapsed at step {step} ({reason}); weights of the check before"
+    def check(self, step: int) -> bool:
+        """Apply guard and stop rule after a step at which they are due, and tell whether training ends."""
+        if self._has_collapsed(step):
             return True
-        if not due or not self.probes:
+        if not self.probes or step % self.check_every:
             return False
         self.require_output(step)
         try:
@@ -118,6 +123,16 @@ class TrainingMonitor:
         if self.usr == 1.0:
             self.stop_reason = f"forgotten at step {step} (USR 1.0 on {len(self.probes)} seen questions)"
         return self.usr == 1.0
+
+    def check_end(self, step: int) -> bool:
+        """Apply the guard where a callback ended the run at a step without it, and tell whether training has collapsed."""
+        return not self.due(step) and self._has_collapsed(step)
+
+    def _has_collapsed(self, step: int) -> bool:
+        reason = "" if self.guard is None else self.guard.collapse_reason()
+        if reason:
+            self.stop_reason = f"collapsed at step {step} ({reason}); weights of the check before"
+        return bool(reason)
 
     def log(self, step: int, norm: float, rate: float) -> dict[str, float]:
         """Write the log row of a step, and return the numbers for trackers."""

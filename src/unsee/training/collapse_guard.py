@@ -38,7 +38,7 @@ TIMES: Final = 2.0
 LEAST: Final = 0.5
 """... and this minimum increase in nats, since the initial loss can be near zero [inferred]."""
 SHARE: Final = 0.2
-"""Collapse: more than this share of responses is empty or repetitive."""
+"""Collapse: the share of empty or repetitive responses exceeds the initial one by more than this."""
 _SPEECH: Final = Limits(min_tokens=1)
 """Thresholds of degeneration here: one word is an answer."""
 
@@ -52,7 +52,7 @@ class CollapseGuard:
         retain_targets = plan.retain or own_answers(session.of(*STAYS))
         self.retain = spread(retain_targets, PROBES)
         self.probes = [*spread(plan.forget, PROBES // 2), *spread(retain_targets, PROBES // 2)]
-        self.start = 0.0
+        self.start, self.start_share = 0.0, 0.0
         self.last_results: dict[str, float] = {}
         """Results of the last check, for the log."""
 
@@ -60,16 +60,19 @@ class CollapseGuard:
         """Measure the original model, or read its earlier measurement, and save the weights."""
         file = self.session.out / "work" / "guard.json"
         if resumed and file.is_file():
-            self.start = json.loads(file.read_text(encoding="utf-8"))["start_retain_ce"]
+            measured = json.loads(file.read_text(encoding="utf-8"))
+            self.start = measured["start_retain_ce"]
+            self.start_share = measured.get("start_degenerate", 0.0)  # files of earlier versions lack it
             return
         self.start = self._retain_ce()
         if not math.isfinite(self.start):
             raise TrainingError(
                 "The loss of the original model on the retain answers is not finite; nothing can be trained."
             )
+        self.start_share = self._degenerate()
         if processes.is_main():
             file.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_json(file, {"start_retain_ce": self.start})
+            atomic_write_json(file, {"start_retain_ce": self.start, "start_degenerate": self.start_share})
         self._keep()
 
     def collapse_reason(self) -> str:
@@ -88,8 +91,8 @@ class CollapseGuard:
             return f"loss on {len(self.retain)} retain answers is not finite"
         if loss > max(TIMES * self.start, self.start + LEAST):
             return f"loss on {len(self.retain)} retain answers {loss:.2f}, at the start {self.start:.2f}"
-        if share > SHARE:
-            return f"{share:.0%} of {len(self.probes)} answers empty or repeating"
+        if share > self.start_share + SHARE:
+            return f"{share:.0%} of {len(self.probes)} answers empty or repeating, at the start {self.start_share:.0%}"
         return ""
 
     def _keep(self) -> None:

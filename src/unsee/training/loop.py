@@ -69,6 +69,10 @@ _UNDECAYED: Final = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_no
 """Names of weights without weight decay, beside those of LayerNorm modules."""
 
 
+class _LossNotFiniteError(Exception):
+    """A loss is NaN or infinite."""
+
+
 class _Batches:
     """Batches of the plan as tensors, built on access."""
 
@@ -206,6 +210,7 @@ class Loop:
         start = time.perf_counter()
         while self._goes_on():
             self._epoch()
+        self.ended |= self.monitor.check_end(self.state.global_step)
         if self.average is not None:
             self.average.apply()
         self.monitor.require_output(self.state.global_step)
@@ -266,13 +271,22 @@ class Loop:
     def backpropagate(self, forget: Batch, retain: Batch | None, share: int) -> None:
         """Backpropagate the objective on a batch, by terms or as one sum, divided by `share`."""
         self.session.model.train()
-        self.monitor.saw(forget)
+        for batch in (forget, retain):
+            if batch is not None:
+                self.monitor.saw(batch)
+        try:
+            parts = self._backpropagated(forget, retain, share)
+        except _LossNotFiniteError:  # `broken` saves the weights, which are no longer shifted here
+            raise self.monitor.broken("loss", self.state.global_step + 1) from None
+        self.monitor.note(parts)
+
+    def _backpropagated(self, forget: Batch, retain: Batch | None, share: int) -> Parts:
+        """Add the gradients of a batch, and return the values of the terms."""
         if self.perturbed is not None:
             make_terms = partial(self._terms, forget, retain)
-            self.monitor.note(self.perturbed.backpropagate(make_terms, self._each, forget, share))
-            return
+            return self.perturbed.backpropagate(make_terms, self._each, forget, share)
         terms = self._terms(forget, retain)
-        self.monitor.note(self._each(terms, share) if self.apart else self._sum(terms, share))
+        return self._each(terms, share) if self.apart else self._sum(terms, share)
 
     def _terms(self, forget: Batch, retain: Batch | None) -> Iterator[Parts]:
         """Yield the objective's terms. Only their forward passes run under autocast."""
@@ -312,7 +326,7 @@ class Loop:
 
     def _backward(self, loss: Tensor, share: int) -> None:
         if processes.world() == 1 and not torch.isfinite(loss):
-            raise self.monitor.broken("loss", self.state.global_step + 1)
+            raise _LossNotFiniteError
         backward: Any = (loss / share).backward if self.zero is None else partial(self.zero.backward, loss / share)
         backward()
 
@@ -333,8 +347,9 @@ class Loop:
         """Run checks and callbacks, write log and checkpoint."""
         if self.average is not None:
             self.average.update(step)
-        with nullcontext() if self.average is None else self.average.applied():
-            self.ended = self.monitor.check(step)
+        if self.monitor.due(step):
+            with nullcontext() if self.average is None else self.average.applied():
+                self.ended = self.monitor.check(step)
         control = self.events.control
         control.should_log = True
         control.should_training_stop |= self.ended or step == self.plan.steps
