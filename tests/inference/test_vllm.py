@@ -147,6 +147,35 @@ def test_all_adapters_of_a_chain_count(folder, tmp_path):
     assert before[1] < after[1]
 
 
+def test_a_model_card_is_no_weight(folder, tmp_path):
+    place = save_tiny(tmp_path / "model")
+    before = backend.VLLMBackend(place).weights, backend._modification_time(place)
+    (place / "README.md").write_text("scores")
+    os.utime(place / "README.md", (2e9, 2e9))
+    assert (backend.VLLMBackend(place).weights, backend._modification_time(place)) == before
+
+
+@pytest.mark.parametrize("own_processor", [True, False])
+def test_adapters_without_sidecar_and_processor_have_those_of_the_next_base_that_has_them(
+    own_processor, folder, tmp_path
+):
+    processor = tiny_processor()
+    if own_processor:
+        processor.chat_template = processor.chat_template.replace("USER: ", "HUMAN: ")
+    for name, base in (("first", folder), ("second", tmp_path / "first")):
+        adapted = get_peft_model(tiny_model(), LoraConfig(target_modules=["q_proj"], r=2))
+        save_model(adapted, processor, tmp_path / name, instruction="Be brief.", base=base)
+    for file in ("unsee.json", "processor_config.json", "chat_template.jinja"):
+        (tmp_path / "second" / file).unlink()
+        if not own_processor and file != "unsee.json":
+            (tmp_path / "first" / file).unlink()
+    opened, served = open_model(tmp_path / "second"), backend.VLLMBackend(tmp_path / "second")
+    assert served.instruction == opened.instruction == "Be brief."
+    texts = [one.family.prompt(one.processor, "Who?", has_image=False) for one in (opened, served)]
+    assert texts[0] == texts[1]
+    assert ("HUMAN" in texts[1]) is own_processor
+
+
 def test_an_adapter_on_itself_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
     with pytest.raises(UserError, match="stands on itself"):

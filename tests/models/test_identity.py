@@ -9,6 +9,7 @@ import pytest
 
 from unsee.errors import UserError
 from unsee.models.identity import bases, lineage_hash, model_hash
+from unsee.models.location import folder_of
 
 
 def adapter(place: Path, base: Path | str, **facts: str) -> Path:
@@ -41,6 +42,15 @@ def test_a_model_is_all_that_it_stands_on(base: Path, tmp_path: Path) -> None:
     (base / "config.json").write_text("{ }")
     assert lineage_hash(second) != before
     assert [found.made_from == found.hash for found in bases(second)] == [True, False]
+
+
+def test_a_folder_with_a_config_is_the_model_whatever_lies_in_it(base: Path) -> None:
+    (base / "model").mkdir()
+    (base / "model" / "config.json").write_text("{}")
+    before = model_hash(base)
+    (base / "config.json").write_text("{ }")
+    assert folder_of(base) == base
+    assert model_hash(base) != before
 
 
 def test_what_is_not_here_has_no_bases(tmp_path: Path) -> None:

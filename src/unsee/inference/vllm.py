@@ -22,10 +22,10 @@ from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
 from unsee.inference.generation import NEUTRAL, completion_of, stop_ids
-from unsee.models import auto
+from unsee.models import auto, model_card
 from unsee.models.checkpoint import family_of, open_model, require_whole, save_model
+from unsee.models.identity import lineage_hash
 from unsee.models.location import ADAPTER, adapter_chain, folder_of, is_steered, read_sidecar
-from unsee.utils.files import hash_folder
 from unsee.utils.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -47,33 +47,42 @@ class VLLMBackend:
         return folder_of(self.path)
 
     @cached_property
+    def chain(self) -> list[Path | str]:
+        """The folder, and the folders or ids of an adapter's bases."""
+        return list(adapter_chain(self.folder))
+
+    @cached_property
     def family(self) -> Family:
         """Model family."""
-        return family_of(_base(self.folder))
+        return family_of(self.chain[-1])
+
+    @cached_property
+    def processor_source(self) -> int:
+        """Index of the first model of the chain that has a processor."""
+        own = (index for index, source in enumerate(self.chain) if (Path(source) / "processor_config.json").exists())
+        return next(own, len(self.chain) - 1)
 
     @cached_property
     def processor(self) -> Any:
         """Processor."""
-        has_processor = (Path(self.folder) / "processor_config.json").exists()
-        return auto.load_processor(self.folder if has_processor else _base(self.folder))
+        return auto.load_processor(self.chain[self.processor_source])
 
     @cached_property
     def instruction(self) -> str:
-        """Text that precedes every question."""
-        return str(read_sidecar(self.folder).get("instruction", ""))
+        """Text that precedes every question, that of the base where an adapter has none."""
+        sidecars = map(read_sidecar, self.chain)
+        return next((str(sidecar["instruction"]) for sidecar in sidecars if "instruction" in sidecar), "")
 
     @cached_property
     def weights(self) -> str:
-        """Hashes of the folder and of an adapter's bases, with hub ids unchanged."""
-        return " ".join(
-            hash_folder(source) if isinstance(source, Path) else str(source) for source in adapter_chain(self.folder)
-        )
+        """Hash of the model and of an adapter's bases."""
+        return lineage_hash(self.folder)
 
     @cached_property
     def setup(self) -> str:
         """Generation settings. The hashes in `weights` cover everything else."""
         decoding = _decoding(self.folder)
-        return f"{decoding.eos_token_id} {decoding.repetition_penalty or 1.0}"
+        return f"{decoding.eos_token_id} {decoding.repetition_penalty or 1.0} {self.processor_source}"
 
     def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:  # noqa: ARG002 - vLLM has its own line
         """Generate responses."""
@@ -166,7 +175,7 @@ def _engine(folder: str, modified: float) -> Any:
 def _modification_time(folder: Path | str) -> float:
     """Return the modification time of the newest file in a folder and its bases."""
     files = [file for source in adapter_chain(folder) if isinstance(source, Path) for file in source.glob("*")]
-    return max((file.stat().st_mtime for file in files), default=0.0)
+    return max((file.stat().st_mtime for file in files if file.name != model_card.CARD), default=0.0)
 
 
 @contextmanager

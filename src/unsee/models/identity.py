@@ -11,14 +11,14 @@ from pathlib import Path
 
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
-from unsee.models.location import adapter_base, adapter_chain, read_sidecar
+from unsee.models.location import adapter_base, adapter_chain, read_sidecar, weights_folder
 from unsee.utils.files import hash_folder
 
 
 def model_hash(model: Path | str) -> str:
     """Return the hash of a model's files without its card, or its hub id."""
     folder = Path(builtin.resolve(model))
-    weights = folder / "model" if (folder / "model").is_dir() else folder
+    weights = weights_folder(folder) or folder
     return hash_folder(weights, without=(model_card.CARD,)) if weights.is_dir() else str(model)
 
 

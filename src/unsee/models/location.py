@@ -30,16 +30,24 @@ def folder_of(path: Path | str) -> Path | str:
                 f"{', '.join(builtin.PACKAGED)}.{paths.near(path, builtin.PACKAGED)}"
             )
         return str(path)
-    for candidate in (folder, folder / "model"):
-        if candidate != folder:
-            config.require_ended(folder)
-        if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
-            return candidate
+    found = weights_folder(folder)
+    if found != folder:
+        config.require_ended(folder)
+    if found is not None:
+        return found
     if _weights_purged(folder):
         raise UserError(
             f"No model in {path}: its weights were purged (see {folder / paths.PURGES}). Unlearn again, in another --out."
         )
     raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
+
+
+def weights_folder(folder: Path) -> Path | None:
+    """Return the folder itself if it holds a model, else its `model` if that does."""
+    candidates = (folder, folder / "model")
+    return next(
+        (place for place in candidates if any((place / name).exists() for name in ("config.json", ADAPTER))), None
+    )
 
 
 def _weights_purged(folder: Path) -> bool:
