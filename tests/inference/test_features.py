@@ -15,10 +15,11 @@ from unsee.inference import vision_cache
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate, group_by_length
 from unsee.inference.vision_cache import with_features
+from unsee.losses import answer_nll
 from unsee.models.padding import merge
 from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.training.trainer import prepare
+from unsee.training.trainer import minimise, prepare
 
 
 def rows_of(name):
@@ -132,6 +133,24 @@ def test_autocast_has_features_of_its_own(tmp_path, monkeypatch):
     assert torch.allclose(fast, plain, atol=1e-2)
 
 
+def test_adapters_on_and_off_have_features_of_their_own(tmp_path):
+    session = lora(tmp_path, ("vision",))
+    with torch.no_grad():
+        for name, weight in session.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=5.0)
+    session.model.requires_grad_(False)
+    batch = collate(session, forget_targets(session)[:2])
+    plain = replace(batch, engine=replace(FAST, vision_features=False))
+    fast_on, plain_on = (answer_logits(session.model, one)[0] for one in (batch, plain))
+    with session.model.disable_adapter():
+        session.model.requires_grad_(False)
+        fast_off, plain_off = (answer_logits(session.model, one)[0] for one in (batch, plain))
+    assert torch.allclose(fast_on, plain_on, atol=1e-5)
+    assert torch.allclose(fast_off, plain_off, atol=1e-5)
+    assert not torch.allclose(fast_on, fast_off, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("lengths", "groups"),
     [
@@ -211,3 +230,28 @@ def test_features_are_shared_by_runs(tmp_path, monkeypatch):
     with vision_cache.shared_features(changed):
         answer_logits(changed.model, collate(changed, targets))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_trainings_share_features_in_their_precision(precision, tmp_path, monkeypatch):
+    for name, is_first in (("a", True), ("b", False)):
+        session = lora(tmp_path / name, precision=precision, stop="never", max_steps=1)
+        calls = vision_calls(session, monkeypatch)
+
+        def objective(forget, _, model=session.model):
+            return {"loss": answer_nll(*answer_logits(model, forget))}
+
+        minimise(session, objective, forget=forget_targets(session))
+        assert bool(calls) is is_first
+
+
+def test_features_of_another_layer_are_not_shared(tmp_path, monkeypatch):
+    for name, layer in (("a", -1), ("b", -2)):
+        session = lora(tmp_path / name)
+        session.model.get_base_model().config.vision_feature_layer = layer
+        session.model.get_base_model().model.config.vision_feature_layer = layer
+        calls = vision_calls(session, monkeypatch)
+        with vision_cache.shared_features(session):
+            answer_logits(session.model, collate(session, forget_targets(session)[:2]))
+        assert calls
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 2

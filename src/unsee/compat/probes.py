@@ -25,7 +25,7 @@ from torch.nn import Module
 
 from unsee.compat.fake_tensors import is_fake
 from unsee.compat.fast_paths import PATHS, RECORD, FastPath, Status
-from unsee.compat.models import unwrapped
+from unsee.compat.models import config_facts, unwrapped
 from unsee.errors import UnseeError
 from unsee.utils.terminal import err
 
@@ -152,10 +152,8 @@ def _key(model: Module) -> str:
     """Return what a trial is valid for: versions, class, config, precision and device."""
     if model not in _KEYS:
         inner = unwrapped(model)
-        config = inner.config.to_dict() if hasattr(inner, "config") else {}
-        config = {name: value for name, value in config.items() if not name.endswith("name_or_path")}
         libraries = {name: _version(name) for name in ("unsee", "torch", "transformers", "peft")}
-        facts = [libraries, type(model).__qualname__, type(inner).__qualname__, config]
+        facts = [libraries, type(model).__qualname__, type(inner).__qualname__, config_facts(model)]
         facts += [str(getattr(getattr(inner, "config", None), "_attn_implementation", "")), _device(model)]
         text = json.dumps(facts, sort_keys=True, default=str)
         _KEYS[model] = hashlib.sha256(text.encode()).hexdigest()[:24]

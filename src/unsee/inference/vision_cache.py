@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from unsee.api import Session
 from unsee.api.fast_paths import Engine
 from unsee.compat import probes
-from unsee.compat.models import unwrapped
+from unsee.compat.models import active_adapters, adapter_layers, config_facts, unwrapped
 from unsee.compat.tensors import raw, version
 from unsee.data import shared_cache
 from unsee.distributed import processes
@@ -56,8 +57,10 @@ class FeatureCache:
     """Arguments of `get_image_features`."""
     before_language: list[Parameter]
     """All weights that the features depend on."""
+    adapters: list[Any]
+    """Modules with adapters among those that the features depend on."""
     state: tuple[Any, ...] = ()
-    """Weight versions and precision of the cached features."""
+    """Weight versions, precision and active adapters of the cached features."""
     by_image: dict[str, Fields] = field(default_factory=dict)
     bytes: int = 0
     on_disk: dict[str, tuple[Any, list[str]]] = field(default_factory=dict)
@@ -157,29 +160,41 @@ def forget(model: Module) -> None:
 
 
 @contextmanager
-def shared_features(session: Session) -> Iterator[None]:
+def shared_features(
+    session: Session, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Iterator[None]:
     """Share features with other runs on disk: read existing ones, write new ones at the end.
 
-    One folder per vision tower, projector and image preprocessing; one file per run.
+    One folder per vision tower, projector, config and image preprocessing; one file per run.
+
+    Args:
+        session: Session whose model looks at the images.
+        precision: Makes the context of its forward passes, which features of another precision do not serve.
     """
     folder = shared_cache.shared_folder(session.out, session.engine)
-    cache = feature_cache(session.model) if folder and session.engine.vision_features else None
+    with precision():
+        cache = feature_cache(session.model) if folder and session.engine.vision_features else None
     if cache is None or folder is None:
         yield
         return
-    features_folder = folder / "features" / _fingerprint(cache, session.processor)
+    features_folder = folder / "features" / _fingerprint(cache, session)
     _open(cache, features_folder)
     yield
-    if feature_cache(session.model) is cache and processes.is_main():
+    with precision():
+        is_valid = feature_cache(session.model) is cache
+    if is_valid and processes.is_main():
         try:
             _save(cache, features_folder)
         except (OSError, SafetensorError) as error:  # an optional cache, and the run is done
             note_once(f"the image features are not shared with other runs: {error}.")
 
 
-def _fingerprint(cache: FeatureCache, processor: Any) -> str:
+def _fingerprint(cache: FeatureCache, session: Session) -> str:
     """Return a hash of everything but the image that its features depend on."""
-    digest = hashlib.sha256(f"{processor.image_processor.to_json_string()} {cache.state[1]}".encode())
+    config = json.dumps(config_facts(session.model), sort_keys=True, default=str)
+    classes = f"{type(cache.module).__qualname__} {type(session.family).__qualname__}"
+    facts = [session.processor.image_processor.to_json_string(), *map(str, cache.state[1::2]), classes, config]
+    digest = hashlib.sha256(" ".join(facts).encode())
     weights: Sequence[Any] = cache.before_language
     for weight in weights:
         for values in raw(weight):
@@ -231,31 +246,33 @@ def _examine(model: Module) -> FeatureCache | None:
     if not weights:
         return None
     arguments = frozenset(inspect.signature(inner.base_model.get_image_features).parameters) - {"kwargs"}
-    return FeatureCache(module=inner.base_model, arguments=arguments, before_language=weights)
+    adapters = adapter_layers(_modules_before_language(inner))
+    return FeatureCache(module=inner.base_model, arguments=arguments, before_language=weights, adapters=adapters)
 
 
 def before_language(inner: Module) -> list[Parameter]:
     """Return the weights that image features depend on, or none if parts are unknown."""
+    return [weight for module in _modules_before_language(inner) for weight in module.parameters(recurse=False)]
+
+
+def _modules_before_language(inner: Module) -> list[Module]:
+    """Return the modules that image features depend on, or none if parts are unknown."""
     parts = auto.parts(inner)
     if "vision" not in parts or "language" not in parts:
         return []
-    return [
-        weight
-        for name, module in inner.named_modules()
-        if not re.fullmatch(parts["language"], name)
-        for weight in module.parameters(recurse=False)
-    ]
+    return [module for name, module in inner.named_modules() if not re.fullmatch(parts["language"], name)]
 
 
 def _state(cache: FeatureCache) -> tuple[Any, ...]:
-    """Return the identity of weight versions and precision."""
+    """Return the identity of weight versions, precision and active adapters."""
     first_weight = cache.before_language[0]
     dtype = (
         torch.get_autocast_dtype(first_weight.device.type)
         if torch.is_autocast_enabled(first_weight.device.type)
         else first_weight.dtype
     )
-    return (sum(version(weight) for weight in cache.before_language), dtype, first_weight.device)
+    versions = sum(version(weight) for weight in cache.before_language)
+    return versions, dtype, first_weight.device, active_adapters(cache.adapters)
 
 
 def _vision_output(

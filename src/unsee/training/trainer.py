@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from unsee.api import Session, Training
@@ -22,6 +23,7 @@ from unsee.inference.batching import Batch
 from unsee.losses import answer_nll
 from unsee.training.batch_plan import Plan
 from unsee.training.loop import Loop, Objective, Parts
+from unsee.training.precision import autocast
 from unsee.training.recompute import recomputing
 from unsee.training.recording import record_call
 from unsee.training.trainable import prepare, summary, trainable
@@ -83,7 +85,8 @@ def minimise(
     reset_peak()
     start = time.perf_counter()
     apart = separate or (session.engine.separate_terms and processes.sharding() != "zero3")
-    with vision_cache.shared_features(session), _spread(session, plan):
+    precision = partial(autocast, session.model, session.training)
+    with vision_cache.shared_features(session, precision), _spread(session, plan):
         checkpointing = session.training.gradient_checkpointing
         if checkpointing:
             checkpoint_activations(session.model)
