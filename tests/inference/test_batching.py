@@ -7,16 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers.families import family, processor_of
 from unsee.api import Role
 from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.inference.batching import collate, target_ids
-from unsee.inference.encoder import answer_ids
+from unsee.inference.encoder import answer_context, answer_ids
 from unsee.inference.generation import generate
+from unsee.inference.token_offsets import answer_offsets
 from unsee.models.auto import eos_id
 from unsee.models.padding import merge
 from unsee.testing.tiny import INSTRUCTION, person, tiny_examples, tiny_session
+
+TURNS = (("user", "?"), ("assistant", "Ada Lovell"))
 
 
 def everything():
@@ -62,6 +66,19 @@ def test_text_keeps_its_case_and_round_trips(tmp_path):
     text = "McARTHUR lives in Lisbon, é"
     ids = answer_ids(session.processor, session.family, text)
     assert session.processor.tokenizer.decode(ids).strip() == text
+
+
+@pytest.mark.parametrize(
+    "name", ["llava", "llava_next_mistral", "llava_onevision", "qwen2_vl", "idefics3", "aya_vision"]
+)
+def test_answers_follow_the_prompt_as_the_chat_template_writes_them(name):
+    processor, kind = processor_of(name), family(name)
+    turns = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in TURNS]
+    prompt, blank = answer_context(processor, kind, TURNS[1][1])
+    assert processor.apply_chat_template(turns, tokenize=False).startswith(f"{prompt}{blank}{TURNS[1][1]}")
+    ids = answer_ids(processor, kind, TURNS[1][1])
+    assert processor.tokenizer.decode(ids) == f"{blank}{TURNS[1][1]}"
+    assert answer_offsets(processor, kind, TURNS[1][1], ids)[-1][1] == len(TURNS[1][1])
 
 
 def test_instruction_precedes_the_question_in_the_same_turn(tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unsee.api import Family
 from unsee.api.request import Prompt
-from unsee.models.auto import own_span, plain_ids, starts_with_bos
+from unsee.models.auto import answer_start, own_span, plain_ids, starts_with_bos
 
 CACHE_BYTES = 512 * 2**20
 """Memory for encoded prompts and pixels before the cache is cleared."""
@@ -98,9 +98,14 @@ def answer_ids(processor: Any, family: Family, text: str) -> tuple[int, ...]:
 
     The answer is tokenised in context if the prompt ends at a token border, else on its own.
     """
-    context = family.prompt(processor, "?", has_image=False)
-    separator = "" if context[-1:].isspace() or text[:1].isspace() else " "
-    prompt_ids, whole_ids = plain_ids(processor, context), plain_ids(processor, context + separator + text)
+    prompt, blank = answer_context(processor, family, text)
+    prompt_ids, whole_ids = plain_ids(processor, prompt), plain_ids(processor, prompt + blank + text)
     if whole_ids[: len(prompt_ids)] == prompt_ids:
         return tuple(whole_ids[len(prompt_ids) :])
     return tuple(plain_ids(processor, text))
+
+
+def answer_context(processor: Any, family: Family, text: str) -> tuple[str, str]:
+    """Return a prompt without image, and the blank between it and the answer, none if the answer begins with one."""
+    prompt = family.prompt(processor, "?", has_image=False)
+    return prompt, "" if text[:1].isspace() else answer_start(processor, prompt)

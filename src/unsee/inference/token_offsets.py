@@ -7,7 +7,7 @@ from typing import Any
 
 from unsee.api import Family
 from unsee.errors import TrainingError, UserError
-from unsee.inference.encoder import encoder
+from unsee.inference.encoder import answer_context, encoder
 
 Span = tuple[int, int]
 """First character of a piece of text, and the one after its last."""
@@ -50,9 +50,7 @@ def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]
             "Finding words among the tokens of an answer needs a fast tokenizer (tokenizer.json): only those say which "
             "characters a token stands for. Give a checkpoint with one."
         )
-    context = family.prompt(processor, "?", has_image=False)
-    separator = "" if context[-1:].isspace() or text[:1].isspace() else " "
-    for prefix in (context + separator, ""):
+    for prefix in ("".join(answer_context(processor, family, text)), ""):
         encoding = tokenizer(prefix + text, add_special_tokens=False, return_offsets_mapping=True)
         start = max(0, len(encoding["input_ids"]) - len(ids))
         if tuple(encoding["input_ids"][start:]) == tuple(ids):

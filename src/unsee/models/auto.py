@@ -299,6 +299,18 @@ def eos_id(processor: Any) -> int:
     return _ENDS[processor]
 
 
+def answer_start(processor: Any, prompt: str) -> str:
+    """Return the blank between a prompt and its answer, as the chat template writes it.
+
+    Where the template does not render the two together, or not from this prompt: a space after anything but a blank.
+    """
+    before, marker, _ = _rendered_turns(processor).rpartition(ANSWER)
+    written = before.removeprefix(prompt)
+    if marker and before.startswith(prompt) and not written.strip():
+        return written
+    return "" if prompt[-1:].isspace() else " "
+
+
 def _turn_end(processor: Any) -> int:
     tokenizer = processor.tokenizer
     if tokenizer.eos_token_id is None:
