@@ -19,6 +19,7 @@ from unsee.api import ImageFile
 from unsee.api.pictures import decode_image, size_of
 from unsee.cli import main
 from unsee.data.open import open_benchmark
+from unsee.errors import UserError
 from unsee.inference.encoder import Encoder, answer_ids
 from unsee.inference.preflight import Preflight, of_model
 from unsee.models.auto import encode_one
@@ -88,6 +89,11 @@ def test_rows_that_fit_pass_and_others_are_named(folder):
     assert "tokens with its image and answer" in lines[0]
     assert len(lines[0]) < 400
     assert "the answer holds '</s>'" in lines[1]
+
+
+def test_an_instruction_with_a_special_token_is_refused():
+    with pytest.raises(UserError, match="the instruction holds '<image>', a special token"):
+        Preflight(replace(tiny_vlm(), instruction="Look at <image> first."))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from unsee.workflows.continual.judging import Judge
 from unsee.workflows.continual.settings import Course
 from unsee.workflows.continual.tasks import Task, Tasks, tasks_of
 from unsee.workflows.continual.work import Work, folder_name
+from unsee.workflows.forget import _require_same_base
 
 SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-2, "max_new_tokens": 4, "checkpoint_every": 1, "rank": 2, "alpha": 4}
 COURSE = {"tasks": 2, "max_new_tokens": 4, "kinds": ["name", "fact", "general"]}
@@ -345,6 +346,8 @@ def test_an_adapter_of_another_scale_or_base_cannot_be_gone_on_from(whole, place
     alpha = read(whole / "t-001" / "run.yaml").training["alpha"]
     with pytest.raises(UserError, match="scales its update by .* alpha / rank"):
         forget(place / "model", place / "people", "ga", tmp_path / "x", training={**training, "alpha": 2 * alpha})
+    with pytest.raises(UserError, match="trained with training.quantization=none .* and this run has int8"):
+        _require_same_base(Training(adapter=str(whole / "t-001"), quantization="int8"), "")
     with pytest.raises(UserError, match="was trained on another model"):
         forget(save_tiny(tmp_path / "other", seed=1), place / "people", "ga", tmp_path / "x", training=training)
 

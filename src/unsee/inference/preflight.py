@@ -37,10 +37,16 @@ class Preflight:
     """Check of what one model can encode."""
 
     def __init__(self, vlm: VLM | ModelBackend) -> None:
-        """Store processor and limits. The maximum length is known for a model in this process."""
+        """Store processor and limits. The maximum length is known for a model in this process.
+
+        Raises:
+            UserError: The instruction holds a special token.
+        """
         self.processor, self.family, self.instruction = vlm.processor, vlm.family, vlm.instruction
         self._room = room(vlm.model) if isinstance(vlm, VLM) else None
         self._marks = _marks(self.processor)
+        if fault := self._special("instruction", self.instruction):
+            raise UserError(f"Rows cannot be encoded for this model: {fault}.")
         self._around = {has_image: self._tokens(_QUESTION, has_image) for has_image in (False, True)}
         self._size_of = lru_cache(_REMEMBERED)(size_of)
         self._expanded: dict[tuple[int, int], int] = {}
@@ -66,13 +72,22 @@ class Preflight:
     def fault(self, example: Example) -> str:
         """Return why the row cannot be encoded, or empty if it can."""
         for name, text in (("question", example.question), *_encoded_answers(example)):
-            if match := self._marks.search(text):
-                return f"the {name} holds {short_repr(match[0])}, a special token of this model; remove it or write it otherwise"
+            if fault := self._special(name, text):
+                return fault
         try:
             image_tokens = self._picture(example.image) if example.image else 0
         except UserError as error:
             return str(error).removesuffix(".")
         return self._length(example, image_tokens)
+
+    def _special(self, name: str, text: str) -> str:
+        """Return which special token a text holds, or empty if none."""
+        match = self._marks.search(text)
+        return (
+            f"the {name} holds {short_repr(match[0])}, a special token of this model; remove it or write it otherwise"
+            if match
+            else ""
+        )
 
     def _length(self, example: Example, image_tokens: int) -> str:
         """Return whether the row is too long."""

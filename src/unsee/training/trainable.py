@@ -29,7 +29,7 @@ CONFIG = "adapter_config.json"
 _SCALE = ("r", "lora_alpha", "use_rslora", "alpha_pattern")
 """Entries of an adapter's configuration that its update is scaled by."""
 HEAD = "lm_head"
-"""Output head: part of language, but frozen and without an adapter (PUBG, arXiv 2506.02541)."""
+"""Output head: part of language, but without an adapter (PUBG, arXiv 2506.02541)."""
 
 
 def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:

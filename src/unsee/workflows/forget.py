@@ -161,7 +161,7 @@ def _forget(
     record = _record(run, checked_run.survey.fingerprint)
     done = resume and _already_done(out, checked_run, record)
     if not done:
-        _require_same_base(checked_run.training.adapter, record["model_hash"])
+        _require_same_base(checked_run.training, record["model_hash"])
     session = None if done else _open(checked_run, resume=resume)
     if session is not None:
         session.callbacks = callbacks
@@ -265,20 +265,29 @@ def _spelled_out(earlier: Run, checked_run: Checked, path: Path) -> Run:
     return earlier
 
 
-def _require_same_base(adapter: str, model_hash: str) -> None:
-    """Raise if the adapter to continue from was trained on another model.
+def _require_same_base(training: Training, model_hash: str) -> None:
+    """Raise if the adapter to continue from was trained on another model, or on its weights in another number of bits.
 
     An adapter that does not name its base is accepted.
     """
+    adapter = training.adapter
     if not adapter:
         return
     sidecars = (Path(adapter) / "unsee.json", Path(adapter) / "model" / "unsee.json")
     file = next((sidecar for sidecar in sidecars if sidecar.is_file()), None)
-    base_hash = read_object(file).get("base_hash") if file else None
+    if file is None:
+        return
+    sidecar = read_object(file)
+    base_hash, quantization = sidecar.get("base_hash"), sidecar.get("quantization", "none")
     if base_hash and model_hash and base_hash != model_hash:
         raise UserError(
             f"training.adapter: {adapter} was trained on another model than this run's (base_hash in {file}). "
             "Give the model that it was trained on, or another adapter."
+        )
+    if quantization != training.quantization:
+        raise UserError(
+            f"training.adapter: {adapter} was trained with training.quantization={quantization} ({file}), and this run has "
+            f"{training.quantization}. Set it as it was, or give another adapter."
         )
 
 
