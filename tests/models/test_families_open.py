@@ -165,7 +165,7 @@ def test_a_template_that_writes_a_date_writes_the_same_one_every_day():
     assert registry.load("models", "mllama")().prompt(processor, "Who?", has_image=False) == "26 Jul 2024 Who?"
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next_vicuna"])
+@pytest.mark.parametrize("name", ["llava", "llava_next_vicuna", "vipllava"])
 def test_an_older_processor_is_told_how_many_tokens_an_image_takes(name, tmp_path):
     folder = save_family(name, tmp_path)
     settings = json.loads((folder / "processor_config.json").read_text())

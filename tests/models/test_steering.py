@@ -227,10 +227,12 @@ def test_text_and_image_requests_have_their_own_directions():
     assert answers[0][6:] != answers[1][6:]
 
 
-def test_all_tokens_can_be_steered_only_without_a_gate():
+@pytest.mark.parametrize("update", ["slerp", "additive"])
+def test_all_tokens_can_be_steered_only_without_a_gate(update):
     with pytest.raises(UserError, match="gate=always"):
         artefact(apply_to="all", gate="below")
-    model = steered(apply_to="all")
+    model = steered(apply_to="all", update=update)
+    assert not model.get_input_embeddings().weight[0].any()  # padding, which is steered too
     together = [one.token_ids for one in said(model)]
     assert [one.token_ids for one in said(model, engine=PLAIN)] == together
 

@@ -29,5 +29,6 @@ class Llava(AutoFamily):
             processor.patch_size = config.vision_config.patch_size
             processor.num_additional_image_tokens = 1
         if processor.vision_feature_select_strategy is None:
-            processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+            strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA's config has none
+            processor.vision_feature_select_strategy = strategy
         return model, processor

@@ -178,11 +178,11 @@ def steer(states: Tensor, frame: Frame, kind: int | Tensor, rule: Rule) -> tuple
     if rule.update == "additive":
         moved_bcd = states_bcd + rule.strength * (states_bcd @ pair) * towards
     else:
-        unit_bcd = states_bcd / norm_bc1.clamp(min=BORDER)  # padding may have none
+        unit_bcd = states_bcd / norm_bc1.clamp(min=BORDER)
         cosines_bcp = unit_bcd @ pair
         angle_bc1 = arc(cosines_bcp).amin(-1, keepdim=True).clamp(max=math.radians(rule.max_rotation_deg))
         moved_bcd = turned(unit_bcd, towards, cosines_bcp[..., :1], angle_bc1)
-    scale_bc1 = norm_bc1 / vector_norm(moved_bcd, dim=-1, keepdim=True)
+    scale_bc1 = norm_bc1 / vector_norm(moved_bcd, dim=-1, keepdim=True).clamp(min=BORDER)  # padding may have none
     return (moved_bcd * scale_bc1).to(states.dtype), angle_bc1
 
 
