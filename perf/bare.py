@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from unsee.api import Session
 from unsee.api.request import Target
 from unsee.inference.batching import collate
-from unsee.models.padding import IGNORE
+from unsee.losses import IGNORE
 from unsee.training.precision import autocast
 
 

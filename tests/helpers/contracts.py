@@ -23,11 +23,10 @@ from unsee.inference.batching import collate
 from unsee.inference.generation import generate
 from unsee.inference.likelihood import likelihoods, likelihoods_and_choices
 from unsee.inference.vision_cache import with_features
-from unsee.losses import answer_nll
+from unsee.losses import IGNORE, answer_nll
 from unsee.methods.common.reference_model import as_start
 from unsee.models.auto import eos_id
 from unsee.models.checkpoint import open_model, save_model
-from unsee.models.padding import IGNORE
 from unsee.testing.families import pixels_matter, same_answers_in_batches, same_loss_in_batches
 from unsee.testing.methods import watched_images
 from unsee.training.targets import forget_targets, retain_targets

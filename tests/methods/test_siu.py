@@ -22,7 +22,7 @@ from unsee.inference.encoder import encoder
 from unsee.inference.token_offsets import answer_offsets
 from unsee.lab.world import examples as lab_examples
 from unsee.lab.world.world import World
-from unsee.losses import answer_nll, dual_masked_kl, released_masked_cross, token_kl
+from unsee.losses import IGNORE, answer_nll, dual_masked_kl, released_masked_cross, token_kl
 from unsee.methods.common.reference_model import StartLogits
 from unsee.methods.siu import targets as siu_targets
 from unsee.methods.siu.method import SIU, _matches, _unexpanded
@@ -30,7 +30,6 @@ from unsee.methods.siu.names import FIRST, name_tokens
 from unsee.methods.siu.targets import KeptTokens, Row, build_siu_rows
 from unsee.metrics.matching import leaked_facts
 from unsee.models.families.llava import Llava
-from unsee.models.padding import IGNORE
 from unsee.testing.tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee.training.recording import recording
 from unsee.training.trainer import prepare

@@ -17,8 +17,7 @@ from unsee.inference import batching
 from unsee.inference.batching import Batch
 from unsee.inference.packing import keeps_logits, packable, saving
 from unsee.inference.vision_cache import with_features
-from unsee.losses import per_sample, token_logprobs
-from unsee.models.padding import IGNORE
+from unsee.losses import IGNORE, per_sample, token_logprobs
 
 
 def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,9 @@ from unsee.compat.models import unwrapped
 from unsee.errors import UserError, short_repr
 from unsee.inference.encoder import encoder
 from unsee.inference.packing import Packed, pack
+from unsee.losses import IGNORE
 from unsee.models.auto import eos_id, pad_id
-from unsee.models.padding import IGNORE, batchable_groups, merge
+from unsee.models.padding import batchable_groups, merge
 
 WORTH_SPLITTING = 256
 """Padded tokens that cost more than a second forward pass."""
@@ -112,10 +113,6 @@ class Batch:
     def plain(self, indices: Sequence[int]) -> Batch:
         """Return the sub-batch of these rows, without fast paths: what trials of fast paths compare with."""
         return replace(self.only(indices), engine=PLAIN)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
-        """Return the batch for another device. Tensors are moved on access."""
-        return self if torch.device(device) == self.device else replace(self, device=torch.device(device))
 
     def _to_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key: value.to(self.device, non_blocking=True) for key, value in tensors.items()}

@@ -29,8 +29,9 @@ from torch.nn import Module
 from torch.nn.functional import pad
 
 from unsee.compat.models import attention, unwrapped
+from unsee.losses import IGNORE
 from unsee.models.auto import image_token_id
-from unsee.models.padding import IGNORE, is_sequence, merge
+from unsee.models.padding import is_sequence, merge
 from unsee.models.positions import KEYS, THREE, alike, positions
 from unsee.utils.grouping import by_key
 

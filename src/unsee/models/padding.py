@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unsee.errors import UserError
+from unsee.losses import IGNORE
 
-IGNORE = -100
-"""Label of positions without a target."""
 CROSS = "cross_attention_mask"
 """Attention from tokens to images, in models with cross-attention (Mllama)."""
 

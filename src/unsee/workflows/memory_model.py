@@ -25,8 +25,8 @@ from unsee.inference.batching import WORTH_SPLITTING, Batch
 from unsee.inference.decoding import LIKELY
 from unsee.inference.packing import pack, packable, saving
 from unsee.inference.prefix_cache import POOL_BYTES, PREFILL_TOKENS
-from unsee.losses import answer_nll, kl_loss
-from unsee.models.padding import IGNORE, merge
+from unsee.losses import IGNORE, answer_nll, kl_loss
+from unsee.models.padding import merge
 from unsee.training.recompute import recomputing
 
 WAVE: Final = 64

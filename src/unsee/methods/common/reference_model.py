@@ -32,8 +32,8 @@ from unsee.distributed import processes
 from unsee.errors import TrainingError
 from unsee.inference.answer_logits import answer_logits, answer_logprob, in_order
 from unsee.inference.batching import Batch, collate
+from unsee.losses import IGNORE
 from unsee.models.auto import evaluating
-from unsee.models.padding import IGNORE
 from unsee.models.steering.hooks import hashes
 from unsee.training.precision import autocast, half
 

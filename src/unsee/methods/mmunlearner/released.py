@@ -25,9 +25,9 @@ from unsee.api.request import Target
 from unsee.compat.checkpointing import checkpoint_activations, keep_activations
 from unsee.errors import TrainingError, UserError
 from unsee.inference.batching import Batch, collate
+from unsee.losses import IGNORE
 from unsee.methods.mmunlearner.masks import Entry, Mask, count, pack, unpack
 from unsee.models.auto import eos_id
-from unsee.models.padding import IGNORE
 from unsee.training.trainable import summary, trainable
 from unsee.utils.files import atomic_write_jsonl
 from unsee.utils.memory import peak_gib, reset_peak

@@ -20,12 +20,11 @@ from unsee.api.training import Tune
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
-from unsee.losses import dual_masked_kl, released_masked_cross, token_logprobs
+from unsee.losses import IGNORE, dual_masked_kl, released_masked_cross, token_logprobs
 from unsee.methods.common.published import require_unset
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start
 from unsee.methods.siu.names import NameTokens, name_tokens
 from unsee.methods.siu.targets import Concept, KeptTokens, Recipe, Row, build_siu_rows
-from unsee.models.padding import IGNORE
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Objective, Parts, minimise, plan_batches, retain_term
 from unsee.utils.terminal import note_once

@@ -21,11 +21,11 @@ from unsee.api.request import Target
 from unsee.errors import TrainingError, UserError, unknown_name
 from unsee.inference.batching import target_ids
 from unsee.inference.token_offsets import Span, tokens_within
+from unsee.losses import IGNORE
 from unsee.methods.siu.names import Choice, substitutes
 from unsee.metrics._words import sentences
 from unsee.metrics.matching import contains
 from unsee.metrics.scripts import whole_matches
-from unsee.models.padding import IGNORE
 from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
