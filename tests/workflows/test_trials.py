@@ -56,16 +56,27 @@ def test_a_rate_that_is_no_number_is_refused(rate):
 def test_without_a_method_the_suggestion_and_unsee_are_tried():
     found = [(run.method, run.training["lr"], run.settings.get("shrink")) for run, _ in candidates(LAB)]
     expected = [
-        ("unsee", 5e-4, 0.0),
         ("pubg", 2e-3, None),
         ("unsee", 5e-4, 0.2),
-        ("unsee", 1e-3, 0.0),
+        ("unsee", 5e-4, 0.0),
         ("pubg", 1e-3, None),
+        ("unsee", 1e-3, 0.0),
     ]
     assert found == expected
-    unsee_run, pubg_run = (next(run for run, _ in candidates(LAB) if run.method == name) for name in ("unsee", "pubg"))
-    assert {**unsee_run.training, "lr": 0.0} == {**pubg_run.training, "lr": 0.0}
-    assert pubg_run.settings["retain_weight"] == 2.0
+    kept = {run.method: {**run.training, "lr": 0.0} for run, _ in candidates(LAB)}
+    assert kept["unsee"] == {"lr": 0.0, "tune": "full", "epochs": 7, "max_steps": 250}
+    assert kept["pubg"] == {"lr": 0.0, "epochs": 5, "max_steps": 80, "stop": "never"}
+
+
+def test_what_the_user_sets_holds_for_every_try():
+    given = replace(LAB, seed=4, training={"max_steps": 7})
+    assert {(run.seed, run.training["max_steps"]) for run, _ in candidates(given)} == {(4, 7)}
+
+
+def test_of_a_model_that_is_not_tiny_unsee_trains_adapters(monkeypatch):
+    monkeypatch.setattr("unsee.workflows.suggest.parameters", lambda _: 7_000_000_000)
+    found = [(run.method, run.training["lr"], "tune" in run.training) for run, _ in candidates(LAB)][:3]
+    assert found == [("pubg", 1e-4, False), ("unsee", 5e-5, False), ("unsee", 5e-5, False)]
 
 
 def test_a_named_method_tries_its_rate_a_third_and_three_times_of_it():
@@ -100,14 +111,14 @@ def test_what_the_search_varies_is_not_taken(fields, message):
 
 def test_the_best_is_taken_and_its_tries_stay_without_weights(asked, tmp_path, capsys):
     run = best_within(run_in(tmp_path, eval={"split": "report", "max_new_tokens": 8}), 60)
-    assert (run.method, run.settings, run.training["lr"]) == ("unsee", {"shrink": 0.0}, 5e-4)
+    assert (run.method, run.settings, run.training["lr"]) == ("unsee", {"shrink": 0.2}, 5e-4)
     assert run.eval == {"split": "report", "max_new_tokens": 8}
-    assert [one.method for one in asked] == ["", "unsee", "pubg", "unsee", "unsee", "pubg"]
+    assert [one.method for one in asked] == ["", "pubg", "unsee", "unsee", "pubg", "unsee"]
     assert {str(one.eval) for one in asked} == {"{'max_new_tokens': 8, 'split': 'selection'}"}
     place = folder_of_trials(run.out)
     assert not list(place.glob("cells/*/model"))
     assert len(json.loads((place / CHOICE).read_text())["tried"]) == 5
-    assert "Chosen of 5 tries: unsee lr=0.0005 shrink=0.0." in capsys.readouterr().err
+    assert "Chosen of 5 tries: unsee lr=0.0005 shrink=0.2." in capsys.readouterr().err
 
 
 def test_the_same_call_goes_on_and_an_ended_search_is_not_repeated(asked, tmp_path, monkeypatch):
@@ -188,4 +199,4 @@ def test_the_command_runs_what_was_chosen(tmp_path, monkeypatch):
         "0",
     ]
     assert main(words) == 0
-    assert [(run.method, run.settings) for run in begun] == [("unsee", {"shrink": 0.0})]
+    assert [(run.method, run.settings) for run in begun] == [("unsee", {"shrink": 0.2})]

@@ -57,8 +57,8 @@ VARIANTS: Mapping[str, Variant] = {
     },
 }
 """Rows beside the methods. With a retain term a run must go on after the first success, until the retained people are back;
-`pubg_retain` needs a floor under the unbounded ascent meanwhile. The settings of the other two are those that the search of
-`configs/leaderboard_lab.yaml` chose (docs/leaderboard.md): without them they lose everybody."""
+`pubg_retain` needs a floor under the unbounded ascent meanwhile. The settings of the other two are those that a search of six
+chose on the selection questions: without them they lose everybody."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,11 @@ RATES: Final = ((20_000_000, 2e-3), (500_000_000, 1e-3), (2_000_000_000, 3e-4))
 """Most parameters -> learning rate of LoRA; above: 1e-4, the default [inferred: measured on the lab (4 million) only]."""
 STEPS: Final = 80
 """Fewest steps of a run with a retain term, as in configs/lab_pubg.yaml [inferred]."""
+UNSEE_STEPS: Final = 250
+"""The same for `unsee`, as in configs/leaderboard_lab.yaml [inferred]."""
+TINY: Final = 20_000_000
+"""Most parameters of a model whose weights `unsee` trains all, at a quarter of the rate, as on the lab (configs/leaderboard_lab.yaml). Of
+larger ones it trains adapters, at half of it (configs/leaderboard_smol.yaml) [inferred]."""
 PASSES: Final = 3
 """Fewest passes over the forget rows [inferred: docs/deletion_requests.md has figures of ten people with half, 1 and 2.5]."""
 RETAINING: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -80,7 +85,7 @@ def suggest(
     require_usable(opened_data, str(data), decoded=False)
     counts = _counts(opened_data)
     size = parameters(model) if model else math.inf
-    rate = next((rate for limit, rate in RATES if size <= limit), Training().lr)
+    rate = _rate_of(size)
     size_reason = (
         f"the model has {size / 1e6:,.0f} million parameters"
         if model
@@ -91,13 +96,7 @@ def suggest(
     training: dict[str, Any] = {"lr": rate}
     if retain_count:
         settings = {"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2}
-        probe_count = sum(row.role is Role.FORGET and row.kind in PROBES for row in opened_data.examples("train"))
-        steps = max(STEPS, math.ceil(PASSES * probe_count / Training().batch_size))
-        training |= {
-            "epochs": math.ceil(steps * Training().batch_size / max(1, probe_count)),
-            "max_steps": steps,
-            "stop": "never",
-        }
+        training |= {**_steps(opened_data, "pubg", STEPS), "stop": "never"}
         method, why = "pubg", "there are retain rows, so a retain term and a floor under the ascent keep the rest alive"
     else:
         method, settings = "npo", {}
@@ -119,6 +118,14 @@ def suggest(
             f"LoRA with training.lr {rate:g}: {size_reason}; lower it if others suffer, raise it if it still leaks",
         ),
     )
+
+
+def unsee_in_place_of(run: Run) -> Run:
+    """Return a run on data with retain rows with `unsee`, unshrunk, in place of its method."""
+    size = parameters(run.model)
+    trained = {"tune": "full", "lr": _rate_of(size) / 4} if size <= TINY else {"lr": _rate_of(size) / 2}
+    steps = _steps(open_benchmark(run.data, run.benchmark), "unsee", UNSEE_STEPS)
+    return replace(run, method="unsee", settings={"shrink": 0.0}, training={**trained, **steps})
 
 
 def beside_retain_rows(run: Run) -> tuple[Run, str]:
@@ -159,6 +166,19 @@ def parameters(model: Path | str) -> int:
     with without_weights("cpu"):
         meta_model = open_config(str(model)).model
     return sum(weight.numel() for weight in meta_model.parameters())
+
+
+def _rate_of(size: float) -> float:
+    """Return the learning rate of adapters on a model of this many parameters."""
+    return next((rate for limit, rate in RATES if size <= limit), Training().lr)
+
+
+def _steps(benchmark: Benchmark, method: str, fewest: int) -> dict[str, int]:
+    """Return how long a method trains on the forget set. Only rows with a picture and one of these kinds of question count."""
+    probe_count = sum(row.role is Role.FORGET and row.kind in PROBES for row in benchmark.examples("train"))
+    batch_size = int(benchmark.suggested(method).get("batch_size", Training().batch_size))
+    steps = max(fewest, math.ceil(PASSES * probe_count / batch_size))
+    return {"epochs": math.ceil(steps * batch_size / max(1, probe_count)), "max_steps": steps}
 
 
 def _counts(benchmark: Benchmark) -> dict[Role, int]:

@@ -25,15 +25,15 @@ from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note
 from unsee.workflows import sweep
 from unsee.workflows.grid import Cell, checked_cell, make_cell
-from unsee.workflows.suggest import suggest
+from unsee.workflows.suggest import suggest, unsee_in_place_of
 from unsee.workflows.validate import require_locations, require_place
 
 CHOICE: Final = "tried.json"
 """What was tried, and which try was chosen."""
 FACTORS: Final = (1.0, 1 / 3, 3.0)
 """Learning rates that a named method tries, relative to that of the run, in this order [inferred]."""
-UNSEE_RATE: Final = 0.25
-"""Learning rate of `unsee`, relative to that which `suggest` gives `pubg`: best on the selection questions of the lab [inferred]."""
+SHRUNK: Final = {"shrink": 0.2}
+"""Settings of `unsee` nearest to gold on the lab [inferred]."""
 _OWN_EVAL: Final = ("split", "gold", "clip")
 """Settings of the evaluation that the search sets itself, or does not need."""
 
@@ -104,8 +104,7 @@ def candidates(run: Run) -> Iterator[tuple[Run, Mapping[str, Any]]]:
     """Yield the runs to try, with what distinguishes them.
 
     A named method tries its learning rate (the user's, else that which suits the data), a third and three times of it. Else the
-    suggested run comes with `unsee`, unshrunk and slightly shrunk, and with lower rates, by the selection questions of the lab
-    [inferred].
+    suggested run comes first, then `unsee`, slightly shrunk and not, then the first at half and `unsee` at twice the rate [inferred].
 
     Raises:
         UserError: Settings are given that the search varies, or that belong to no method.
@@ -128,15 +127,18 @@ def candidates(run: Run) -> Iterator[tuple[Run, Mapping[str, Any]]]:
     if suggested.method != "pubg":
         yield from _rates(base, rate, FACTORS)
         return
-    unshrunk, shrunk = (replace(base, method="unsee", settings={"shrink": share}) for share in (0.0, 0.2))
-    for tried, factor in (
-        (unshrunk, UNSEE_RATE),
-        (base, 1.0),
-        (shrunk, UNSEE_RATE),
-        (unshrunk, 2 * UNSEE_RATE),
-        (base, 0.5),
+    unshrunk = unsee_in_place_of(base)
+    unsee_rate = float(unshrunk.training["lr"])
+    unshrunk = replace(unshrunk, training={**unshrunk.training, **run.training})
+    shrunk = replace(unshrunk, settings=SHRUNK)
+    for tried, tried_rate in (
+        (base, rate),
+        (shrunk, unsee_rate),
+        (unshrunk, unsee_rate),
+        (base, rate / 2),
+        (unshrunk, 2 * unsee_rate),
     ):
-        for run_at_rate, axes in _rates(tried, rate, (factor,)):
+        for run_at_rate, axes in _rates(tried, tried_rate, (1.0,)):
             yield run_at_rate, {**axes, **({} if tried is base else {"method.shrink": tried.settings["shrink"]})}
 
 

@@ -16,7 +16,7 @@ _COMMON: Mapping[str, Any] = {
 }
 SUGGESTED: Mapping[str, Mapping[str, Any]] = {
     "default": _COMMON,
-    "unsee": {**_COMMON, "tune": "full", "lr": 2e-3, "batch_size": 8, "epochs": 40, "max_steps": 250, "by_image": True},
+    "unsee": {**_COMMON, "tune": "full", "lr": 5e-4, "batch_size": 8, "epochs": 40, "max_steps": 250, "by_image": True},
     "random": {**_COMMON, "max_steps": 80},  # some wrong answers are right by chance, so the stop rule never fires
 }
 """Method -> fields of `Training`."""
