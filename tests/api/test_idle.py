@@ -55,7 +55,7 @@ METHODS = [
     ("siu", {"beta": 0.0}, "reduction", "sum"),
     ("siu", {"beta": 0.0}, "teacher", "live"),
     *(("unsee", {"retain_weight": 0.0}, name, value) for name, value in
-      {"shrink": 0.2, "retain_ratio": 1, "forms": ["cloze"], "kept": 0.1, "noise": 0.2, "located": "mlp"}.items()),
+      {"shrink": 0.3, "retain_ratio": 1, "forms": ["cloze"], "kept": 0.1, "noise": 0.2, "located": "mlp"}.items()),
     ("unsee", {"shrink": 0.0}, "noise", 0.2),
     ("unsee", {"shrink": 0.0}, "located", "mlp"),
     ("unsee", {"scope": "picture"}, "name_share", 0.5),
