@@ -36,7 +36,8 @@ WARNINGS: Final[Mapping[str, str]] = {
     "name_of_kept": "a part of the name is also the name of somebody who is to be kept",
     "common_words": "a part of the name is an everyday word, which is not searched for by itself",
     "repeats": "there is an earlier request about the same person",
-    "self_made": "no data to keep were given: questions about made-up people, general ones and drawn pictures stand in",
+    "self_made": "no data to keep were given: questions about made-up people, general ones and drawn pictures stand in, and other people "
+    "whose pictures the model knows are likely lost",
 }
 _NEXT: Final[Mapping[bool | None, str]] = {
     True: "the model knows the person; next: approve the rows, then run",
