@@ -27,7 +27,7 @@ TINY: Final = 20_000_000
 """Most parameters of a model whose weights `unsee` trains all, at a quarter of the rate, as on the lab (configs/leaderboard_lab.yaml). Of
 larger ones it trains adapters, at half of it (configs/leaderboard_smol.yaml) [inferred]."""
 PASSES: Final = 3
-"""Fewest passes over the forget rows [inferred: docs/deletion_requests.md has figures of ten people with half, 1 and 2.5]."""
+"""Fewest passes over the forget rows [inferred: docs/deletion_requests.md has figures of ten people]."""
 RETAINING: Final[Mapping[str, Mapping[str, Any]]] = {
     **{name: {"retain_weight": 1.0} for name in ("npo", "pubg", "bg_only", "reject", "random")},
     "grad_diff": {"ga_floor": -1.0},
