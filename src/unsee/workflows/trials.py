@@ -111,7 +111,7 @@ def candidates(run: Run) -> Iterator[tuple[Run, Mapping[str, Any]]]:
     """
     if run.method:
         training = {**open_benchmark(run.data, run.benchmark).suggested(run.method), **run.training}
-        yield from _rates(run, config.build(Training, training, where="training").lr, FACTORS)
+        yield from _rates(run, config.build(Training, training, where="training").lr)
         return
     if run.settings:
         raise UserError("--budget without --method tries several methods, so method.* cannot be set. Name a --method.")
@@ -125,7 +125,7 @@ def candidates(run: Run) -> Iterator[tuple[Run, Mapping[str, Any]]]:
         run, method=suggested.method, settings=suggested.settings, training={**suggested.training, **run.training}
     )
     if suggested.method != "pubg":
-        yield from _rates(base, rate, FACTORS)
+        yield from _rates(base, rate)
         return
     unshrunk = unsee_in_place_of(base)
     unsee_rate = float(unshrunk.training["lr"])
@@ -138,15 +138,19 @@ def candidates(run: Run) -> Iterator[tuple[Run, Mapping[str, Any]]]:
         (base, rate / 2),
         (unshrunk, 2 * unsee_rate),
     ):
-        for run_at_rate, axes in _rates(tried, tried_rate, (1.0,)):
-            yield run_at_rate, {**axes, **({} if tried is base else {"method.shrink": tried.settings["shrink"]})}
+        run_at_rate, axes = _at_rate(tried, tried_rate)
+        yield run_at_rate, axes if tried is base else {**axes, "method.shrink": tried.settings["shrink"]}
 
 
-def _rates(run: Run, rate: float, factors: Sequence[float]) -> Iterator[tuple[Run, Mapping[str, Any]]]:
-    """Yield the run with multiples of a learning rate."""
-    for factor in factors:
-        tried_rate = float(f"{factor * rate:.3g}")
-        yield replace(run, training={**run.training, "lr": tried_rate}), {"training.lr": tried_rate}
+def _rates(run: Run, rate: float) -> Iterator[tuple[Run, Mapping[str, Any]]]:
+    """Return the run with multiples of a learning rate."""
+    return (_at_rate(run, factor * rate) for factor in FACTORS)
+
+
+def _at_rate(run: Run, rate: float) -> tuple[Run, Mapping[str, Any]]:
+    """Return the run with this learning rate, and what distinguishes it."""
+    rounded = float(f"{rate:.3g}")
+    return replace(run, training={**run.training, "lr": rounded}), {"training.lr": rounded}
 
 
 def _searched(run: Run) -> Run:
