@@ -41,6 +41,18 @@ def test_supervised_ids_are_exactly_answer_and_eos(tmp_path, image_tokens):
         assert expanded == (image_tokens if target.example.image else 0)
 
 
+def test_rows_have_the_instruction_of_the_session_unless_they_have_their_own(tmp_path):
+    session = tiny_session(tmp_path)
+    target = everything()[0]
+    instructed = replace(target, instruction=INSTRUCTION)
+    wanted = collate(session, [replace(target, instruction="Hush."), instructed]).inputs["input_ids"]
+    plain = collate(session, [target, instructed]).inputs["input_ids"]
+    session.instruction = "Hush."
+    given = collate(session, [target, instructed]).inputs["input_ids"]
+    assert torch.equal(given, wanted)
+    assert not torch.equal(given, plain)
+
+
 def test_answer_word_in_the_question_is_not_supervised(tmp_path):
     session = tiny_session(tmp_path)
     example = replace(person("ada", Role.FORGET), question="Is this Ada Lovell ?", answer="Ada Lovell")

@@ -9,21 +9,25 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unsee.api import Kind, Role, Training
-from unsee.api.request import Target
+from unsee.api import Kind, Role, Training, registry
+from unsee.api.request import Completion, Target
 from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.inference.batching import collate, target_ids
 from unsee.losses import answer_nll, ga_loss, npo_loss
 from unsee.methods.bg_only import BGOnly
-from unsee.methods.common.guidance import Draws, Guide, draw, forget_questions, undesired_targets
+from unsee.methods.common.guidance import Draws, Guide, draw, forget_questions, forget_rows, undesired_targets
 from unsee.methods.common.reference_model import StartLogits, as_start, start_logprobs
 from unsee.methods.pubg import PUBG
 from unsee.testing.tiny import INSTRUCTION, QUESTION, person, tiny_session
+from unsee.training.recording import recording
 from unsee.training.stop_rule import seen_probes, unlearning_success
 from unsee.training.targets import forget_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import minimise, prepare
+from unsee.utils import terminal
+
+PRIVATE_OF_BO = person("bo", Role.FORGET).private
 
 
 def session_at(out, prepared=True, image_tokens=16, **settings):
@@ -196,8 +200,6 @@ def test_rollout_of_a_batch_depends_on_the_batch_number(tmp_path):
 
 
 def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
-    from unsee.api.request import Completion
-
     session = session_at(tmp_path)
     count = itertools.count()
 
@@ -215,7 +217,6 @@ def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
 
 def test_answers_in_another_script_than_the_private_strings_are_told(tmp_path, monkeypatch):
     """They are dropped because nothing would be found in them, not because the model ignores its instruction."""
-    from unsee.api.request import Completion
     from unsee.methods.unsee.teacher import lessons
 
     def fake(vlm, requests, **settings):
@@ -235,8 +236,6 @@ def test_answers_in_another_script_than_the_private_strings_are_told(tmp_path, m
 
 
 def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
-    from unsee.api.request import Completion
-
     def fake(vlm, requests, *, sampling, **settings):
         return [Completion("Ada Lovell", (7 if sampling else 5,), True) for _ in requests]
 
@@ -266,6 +265,94 @@ def test_open_queries_only(tmp_path):
     session.examples = {Role.FORGET: [replace(example, private={}) for example in names_only]}
     with pytest.raises(UserError, match=r"with private strings\. Add some\.$"):
         forget_questions(session, "all")
+
+
+def says(monkeypatch, text):
+    """Let the original model say text(request), and return the requests that it gets."""
+    asked = []
+
+    def fake(vlm, requests, **settings):
+        asked.extend(requests)
+        return [Completion(text(request), (40, 41), True) for request in requests]
+
+    monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
+    return asked
+
+
+def test_an_answer_about_a_picture_of_two_people_must_name_neither(tmp_path, monkeypatch):
+    session = session_at(tmp_path)
+    ada, cleo = person("ada", Role.FORGET), person("cleo", Role.FORGET)
+    session.examples[Role.FORGET] = [ada, replace(cleo, image=ada.image), person("bo", Role.FORGET)]
+    both = {fact: (*ada.private[fact], *cleo.private[fact]) for fact in ada.private}
+    for questions in (forget_questions(session, "all"), seen_probes(forget_targets(session))):
+        assert [(row.id, row.private) for row in questions] == [("ada-0-open", both), ("bo-0-open", PRIVATE_OF_BO)]
+    says(monkeypatch, lambda _: "Cleo Marsh in red")
+    found = draw(session, questions, Draws(name="rollouts", count=1, sampling=None, revealing=False))
+    assert [len(found[row.id].kept) for row in questions] == [0, 1]
+
+
+def several_answers(session):
+    """Give a session three answers to one forget question, one of them twice."""
+    row = person("ada", Role.FORGET)
+    answers = ("Ada Lovell", "a baker", "from Lisbon", "a baker")
+    session.examples[Role.FORGET] = [
+        replace(row, id=f"ada-{number}", answer=answer) for number, answer in enumerate(answers)
+    ]
+    return session
+
+
+def test_all_answers_that_the_data_give_to_a_question_are_unlearned(tmp_path, monkeypatch):
+    session = several_answers(session_at(tmp_path))
+    asked = says(monkeypatch, lambda _: "red hair")
+    with recording() as calls:
+        PUBG(undesired="dataset", rollouts=1).unlearn(session)
+        assert len(asked) == 1
+        registry.load("methods", "altpo")(alternates=1, retain_weight=0.0, instruction="Not {answer}").unlearn(session)
+    for call in calls:
+        assert [target.example.answer for target in call.forget] == ["Ada Lovell", "a baker", "from Lisbon"]
+    assert {request.instruction for request in asked[1:]} == {"Not Ada Lovell", "Not a baker", "Not from Lisbon"}
+    guide = Guide(session, forget_questions(session, "all"), guidance(rollouts=1))
+    assert len(guide.pick(collate(session, calls[0].forget))) == 3
+    assert len(undesired_targets(session, forget_rows(session, "all")[:1], "dataset", 1)) == 1
+
+
+@pytest.mark.parametrize("name", ["pubg", "bg_only", "altpo", "vgid"])
+def test_questions_without_a_drawn_answer_are_told_and_still_asked_by_the_stop_rule(
+    name, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    says(monkeypatch, lambda request: "red hair" if request.question == QUESTION else "Ada Lovell or Bo Winter")
+    session = session_at(tmp_path, max_steps=1, check_every=1, stop="forgotten")
+    registry.load("methods", name)(temperature=0.0, retain_weight=0.0).unlearn(session)
+    assert session.notes["stop_reason"] == "forgotten at step 1 (USR 1.0 on 8 seen questions)"
+    told = capsys.readouterr().err
+    assert "For 4 of 8 forget questions no answer of the original model could be taken" in told
+    assert "a higher method.temperature." in told
+    assert ("method.undesired=dataset unlearns" in told) == (name == "pubg")
+
+
+def test_without_guidance_no_rollout_is_drawn(tmp_path, monkeypatch):
+    asked = says(monkeypatch, lambda _: "red hair")
+    session = session_at(tmp_path, max_steps=1)
+    settings = PUBG(undesired="dataset", guidance_weight=0.0)
+    settings.unlearn(session)
+    assert not asked
+    assert session.history[0]["loss"] == pytest.approx(session.history[0]["forget_log_p"])
+    assert (settings.needs().rows, settings.needs().teacher, settings.needs().generates) == (1, False, False)
+
+
+def test_the_teacher_is_asked_under_the_instruction_that_the_model_has(tmp_path, monkeypatch):
+    session = session_at(tmp_path)
+    session.instruction = "Hush."
+    asked = says(monkeypatch, lambda _: "red hair")
+    assert abs(guidance_loss(session, Guide(session, session.of(Role.FORGET), guidance())).item()) <= 1e-6
+    guide = Guide(session, session.of(Role.FORGET), guidance(instruction=INSTRUCTION))
+    assert guidance_loss(session, guide).item() > 1e-6
+    assert {request.instruction for request in asked} == {"Hush.", f"Hush. {INSTRUCTION}"}
+    assert len(list((tmp_path / "work").glob("rollouts-*.jsonl"))) == 2
+    session.instruction = ""
+    Guide(session, session.of(Role.FORGET), guidance())
+    assert len(list((tmp_path / "work").glob("rollouts-*.jsonl"))) == 3
 
 
 def taught_session(out):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,6 +16,8 @@ from unsee.losses import answer_nll
 from unsee.methods.mmunlearner.masks import agreement, load_mask, unpack
 from unsee.methods.mmunlearner.saliency import (
     Sweep,
+    _content,
+    _loss,
     accumulate,
     maskable,
     preserve_targets,
@@ -50,6 +54,16 @@ def fisher(session, names, targets, size=1):
 def sides(session):
     sweep = Sweep()
     return saliency_targets(session, sweep), preserve_targets(session, sweep)
+
+
+def test_the_mask_is_made_under_the_instruction_that_the_model_has(tmp_path):
+    session = session_at(tmp_path)
+    targets = saliency_targets(session, Sweep())[:2]
+    plain, content = _loss(session, targets), _content(session, targets)
+    wanted = _loss(session, [replace(target, instruction="Hush.") for target in targets])
+    session.instruction = "Hush."
+    assert float(_loss(session, targets)) == float(wanted) != float(plain)
+    assert _content(session, targets) != content
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])

@@ -154,6 +154,8 @@ def collate(
 ) -> Batch:
     """Return the left-padded batch of these targets, with labels on answers (and EOS) only.
 
+    Targets without an instruction get that of the session: a model is trained as it is asked.
+
     Args:
         session: Session or model that the batch is for.
         targets: Prompts with their answers; one row each.
@@ -164,10 +166,12 @@ def collate(
         UserError: A row is longer than the model's maximum sequence length.
     """
     encode = encoder(session.processor, session.family)
+    instruction = session.instruction if isinstance(session, Session) else ""
     rows = []
     for target in targets:
         ids = target_ids(session.processor, session.family, target)
-        row = session.family.extend(encode.row(target.prompt), ids)
+        prompt = replace(target.prompt, instruction=target.instruction or instruction)
+        row = session.family.extend(encode.row(prompt), ids)
         require_room(session.model, row["input_ids"].shape[1], target.example.question)
         labels = torch.full_like(row["input_ids"], IGNORE)
         labels[0, -len(ids) :] = torch.tensor(ids)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal
 
-from unsee.api import Method, Needs, Session, Training, Trial
+from unsee.api import Example, Method, Needs, Session, Training, Trial
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import Batch, collate
 from unsee.losses import dpo_loss
-from unsee.methods.common.guidance import ANSWER, all_drawn, forget_questions, idle_draws, without_private
+from unsee.methods.common.guidance import ANSWER, all_drawn, forget_rows, idle_draws, without_private
 from unsee.methods.common.reference_model import StartLogprobs
 from unsee.training.targets import own_answers, retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
@@ -32,7 +32,7 @@ class AltPO(Method):
     beta: float = 0.1
     """Inverse temperature; searched in {0.05, 0.1, 0.5} [code]."""
     alternates: int = 5
-    """Alternate answers per image and question; a pass over the data meets each of them once [inferred]."""
+    """Alternate answers per forget answer; a pass over the data meets each of them once [inferred]."""
     instruction: str = INSTRUCTION
     """Request for an alternate, before the question; `{answer}` stands for the forget answer [inferred]."""
     temperature: float = 1.0
@@ -62,7 +62,8 @@ class AltPO(Method):
     def unlearn(self, session: Session) -> None:
         """Minimise the DPO loss on pairs of alternate and forget answer."""
         retain_answers = retain_targets(session, self.retain_weight)
-        alternates = self._alternates(session)
+        rows = forget_rows(session, self.queries)
+        alternates = self._alternates(session, rows)
         start = StartLogprobs(session, [*alternates, *own_answers([target.example for target in alternates])])
 
         def objective(alternate: Batch, retain: Batch | None) -> Iterator[Parts]:
@@ -73,14 +74,13 @@ class AltPO(Method):
             yield {"loss": altpo, "altpo": altpo, "margin": (chosen_b - rejected_b).mean()}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=alternates, retain=retain_answers)
+        minimise(session, objective, forget=alternates, retain=retain_answers, questions=rows)
 
-    def _alternates(self, session: Session) -> list[Target]:
-        """Return alternates of all forget questions.
+    def _alternates(self, session: Session, examples: Sequence[Example]) -> list[Target]:
+        """Return alternates of all forget answers.
 
         Those that give a private string away are drawn again [inferred].
         """
-        examples = forget_questions(session, self.queries)
         draws = without_private("alternates", self.alternates, self.temperature, self.instruction)
         message = (
             "Every alternate answer of the original model has a private term of the forget example. Try another wording "

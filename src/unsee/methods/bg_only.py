@@ -33,4 +33,4 @@ class BGOnly(Guided):
             yield {"loss": self.guidance_weight * guidance_kl, "guidance_kl": guidance_kl}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=own_answers(guided_examples), retain=retain_answers)
+        minimise(session, objective, forget=own_answers(guided_examples), retain=retain_answers, questions=examples)

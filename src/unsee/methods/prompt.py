@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from unsee.api import Group, Method, Needs, Session
 from unsee.errors import UserError
-from unsee.methods.common.guidance import INSTRUCTION, joined
+from unsee.methods.common.guidance import INSTRUCTION
+from unsee.methods.common.instructions import joined
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch, collate
 from unsee.losses import ga_loss
-from unsee.methods.common.guidance import Guide, Guided, forget_questions, undesired_targets
+from unsee.methods.common.guidance import Guide, Guided, forget_questions, forget_rows, undesired_targets
+from unsee.methods.common.idle import idle_term
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
 
@@ -42,31 +43,35 @@ class PUBG(Guided):
 
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
-        return replace(super().needs(), rows=2)
+        guided = bool(self.guidance_weight)
+        return replace(super().needs(), rows=1 + guided, teacher=guided, generates=guided or self.undesired == "self")
 
     def idle(self, training: Training) -> Iterator[tuple[str, str]]:
         """Yield the settings without effect beside the others."""
         yield from super().idle(training)
         if self.undesired == "dataset":
             yield "method.responses", "with method.undesired=self"
-        if not self.forget_weight:
-            yield "method.ga_floor", "with method.forget_weight above 0"
+        yield from idle_term(self.forget_weight, "forget_weight", ("ga_floor",))
 
     def unlearn(self, session: Session) -> None:
         """Minimise the joint loss."""
         retain_answers = retain_targets(session, self.retain_weight)
-        examples = forget_questions(session, self.queries)
-        targets = undesired_targets(session, examples, self.undesired, self.responses)
-        guide = Guide(session, examples, self)
+        questions, rows = forget_questions(session, self.queries), forget_rows(session, self.queries)
+        targets = undesired_targets(session, rows, self.undesired, self.responses)
+        guide = Guide(session, questions, self) if self.guidance_weight else None
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            joint_batch = collate(session, [*forget.targets, *guide.pick(forget)], forget.index)
+            rollouts = guide.pick(forget) if guide else []
+            joint_batch = collate(session, [*forget.targets, *rollouts], forget.index)
             logits_bav, labels_ba = answer_logits(session.model, joint_batch)
             size = len(forget.targets)
             forget_log_p = ga_loss(logits_bav[:size], labels_ba[:size], self.reduction, self.ga_floor)
-            guidance_kl = guide.loss(joint_batch.targets[size:], logits_bav[size:], labels_ba[size:])
-            loss = self.forget_weight * forget_log_p + self.guidance_weight * guidance_kl
-            yield {"loss": loss, "forget_log_p": forget_log_p, "guidance_kl": guidance_kl}
+            parts = {"loss": self.forget_weight * forget_log_p, "forget_log_p": forget_log_p}
+            if guide:
+                guidance_kl = guide.loss(joint_batch.targets[size:], logits_bav[size:], labels_ba[size:])
+                parts["loss"] = parts["loss"] + self.guidance_weight * guidance_kl
+                parts["guidance_kl"] = guidance_kl
+            yield parts
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=retain_answers)
+        minimise(session, objective, forget=targets, retain=retain_answers, questions=questions)

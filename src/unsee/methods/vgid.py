@@ -23,6 +23,7 @@ from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import kl_loss
 from unsee.methods.common.guidance import INSTRUCTION, all_drawn, forget_questions, idle_draws, without_private
+from unsee.methods.common.idle import idle_term
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.models.wrapper import Wrapper
 from unsee.training.targets import retain_targets
@@ -73,13 +74,15 @@ class VGID(Method):
     def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
         """Yield the settings without effect beside the others."""
         yield from idle_draws("method.rollouts", self.rollouts, self.temperature)
+        yield from idle_term(self.forget_weight, "forget_weight", ("noise", "instruction"))
 
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""
         retain_answers = retain_targets(session, self.retain_weight)
         guided_session = self._guided_session(session)
         noised_targets = self._teacher_targets(guided_session)
-        examples_by_id = {example.id: example for example in forget_questions(session, self.queries)}
+        questions = forget_questions(session, self.queries)
+        examples_by_id = {example.id: example for example in questions}
         targets = [replace(target, example=examples_by_id[target.example.id]) for target in noised_targets]
         noised_by_key = {
             target.key: noised_target for target, noised_target in zip(targets, noised_targets, strict=True)
@@ -101,7 +104,7 @@ class VGID(Method):
                 retain_kl = kl_loss(start(retain.targets, labels_ba), logits_bav, labels_ba)
                 yield {"loss": self.retain_weight * retain_kl, "retain_kl": retain_kl}
 
-        minimise(session, objective, forget=targets, retain=retain_answers)
+        minimise(session, objective, forget=targets, retain=retain_answers, questions=questions)
 
     def _teacher_targets(self, guided_session: Session) -> list[Target]:
         """Return the teacher's answers to the forget questions with noised images.

@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from unsee.api import Session
+from unsee.api import PROBES, Example, Session
 from unsee.distributed import processes
 from unsee.errors import NotFiniteError, TrainingError
 from unsee.inference.batching import Batch
 from unsee.training.batch_plan import Plan
 from unsee.training.collapse_guard import CollapseGuard, spread
 from unsee.training.resume import full_disk_explained, last_checkpoint, step_of
-from unsee.training.stop_rule import finite_output, seen_probes, unlearning_success
+from unsee.training.stop_rule import finite_output, private_questions, seen_probes, unlearning_success
 from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable_bytes
 from unsee.utils.files import atomic_write_text
 from unsee.utils.progress import Bar
@@ -33,10 +33,13 @@ _ROW = 4096
 class TrainingMonitor:
     """Logs every step, rejects NaN and infinity, applies collapse guard and stop rule."""
 
-    def __init__(self, session: Session, plan: Plan) -> None:
+    def __init__(self, session: Session, plan: Plan, questions: Sequence[Example] | None = None) -> None:
+        """Choose what the stop rule asks: `questions`, or by default those of the forget targets."""
         self.session = session
         self.plan = plan
-        self.probes = seen_probes(plan.forget) if session.training.stop == "forgotten" else []
+        self.probes: list[Example] = []
+        if session.training.stop == "forgotten":
+            self.probes = seen_probes(plan.forget) if questions is None else private_questions(questions, PROBES)
         if session.training.stop == "forgotten" and not self.probes:
             note_once(
                 "training.stop=forgotten has no effect: no forget row has a private string that an answer could give away."

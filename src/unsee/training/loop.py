@@ -24,7 +24,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import TrainerState, get_scheduler, set_seed
 
-from unsee.api import Session, Training
+from unsee.api import Example, Session, Training
 from unsee.api.request import Target
 from unsee.compat.callbacks import Callbacks, arguments, instantiate, tracker_callbacks
 from unsee.distributed import processes
@@ -108,13 +108,22 @@ class _Batches:
 class Loop:
     """Runs the optimizer steps of a plan and fires the events of transformers' callbacks."""
 
-    def __init__(self, session: Session, plan: Plan, objective: Objective, *, apart: bool, forward: Forward) -> None:
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        objective: Objective,
+        *,
+        apart: bool,
+        forward: Forward,
+        questions: Sequence[Example] | None = None,
+    ) -> None:
         self.session = session
         self.plan = plan
         self.objective = objective
         self.apart = apart
         self.forward = forward
-        self.monitor = TrainingMonitor(session, plan)
+        self.monitor = TrainingMonitor(session, plan, questions)
         self.batches = _Batches(session, plan)
         self.save_every = session.training.checkpoint_every or plan.steps_per_epoch
         robust = session.training.robust

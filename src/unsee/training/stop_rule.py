@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -17,6 +18,7 @@ from unsee.inference.generation import generate
 from unsee.metrics.matching import leaked_facts, unreadable
 from unsee.models.auto import evaluating
 from unsee.training.precision import autocast
+from unsee.utils.grouping import by_key, merged_forms
 
 
 def seen_probes(targets: Sequence[Target]) -> list[Example]:
@@ -26,11 +28,33 @@ def seen_probes(targets: Sequence[Target]) -> list[Example]:
 
 def private_questions(examples: Iterable[Example], kinds: Collection[Kind]) -> list[Example]:
     """Return the distinct (image, question) pairs of these kinds that ask for private information."""
-    questions: dict[tuple[str, str], Example] = {}
-    for example in examples:
-        if example.kind in kinds and example.private:
-            questions.setdefault((example.image.key if example.image else "", example.question), example)
-    return list(questions.values())
+    return first_of_each(private_rows(examples, kinds), question_key)
+
+
+def private_rows(examples: Iterable[Example], kinds: Collection[Kind]) -> list[Example]:
+    """Return the rows of these kinds that ask for private information.
+
+    Rows with the same image and question have each other's private strings: an answer about a picture of two people must name
+    neither.
+    """
+    rows = [example for example in examples if example.kind in kinds and example.private]
+    groups = by_key((question_key(row), row) for row in rows)
+    united = {
+        key: merged_forms(forms for row in group for forms in row.private.items())
+        for key, group in groups.items()
+        if any(row.private != group[0].private for row in group)
+    }
+    return [replace(row, private=united[key]) if (key := question_key(row)) in united else row for row in rows]
+
+
+def first_of_each(rows: Iterable[Example], key: Callable[[Example], object]) -> list[Example]:
+    """Return the first row of each key."""
+    return [group[0] for group in by_key((key(row), row) for row in rows).values()]
+
+
+def question_key(example: Example) -> tuple[str, str]:
+    """Return what a model is asked: the key of the image ("" for none) and the question."""
+    return (example.image.key if example.image else "", example.question)
 
 
 def finite_output(session: Session, targets: Sequence[Target]) -> bool:
@@ -59,10 +83,10 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
         fault = local_probes[error.place].id
     if faults := [example_id for example_id in processes.all_gather(fault) if example_id]:
         raise NotFiniteError(f"example {faults[0]!r}")
-    successes = [_is_leak_free(answer.text, example) for answer, example in zip(answers, local_probes, strict=True)]
+    successes = [is_leak_free(answer.text, example) for answer, example in zip(answers, local_probes, strict=True)]
     return sum(successes if lockstep else processes.gather(successes)) / len(probes)
 
 
-def _is_leak_free(text: str, example: Example) -> bool:
+def is_leak_free(text: str, example: Example) -> bool:
     """Tell whether a response contains no private term."""
     return not leaked_facts(text, example.private, example.question) and not unreadable(text, example.private)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from unsee.api import Session, Training
+from unsee.api import Example, Session, Training
 from unsee.api.request import Target
 from unsee.compat.checkpointing import checkpoint_activations, keep_activations
 from unsee.distributed import processes
@@ -49,6 +49,7 @@ def minimise(
     retain: Sequence[Target] = (),
     separate: bool = False,
     retain_ratio: int = 1,
+    questions: Sequence[Example] | None = None,
 ) -> None:
     """Minimise the objective over the forget targets, paired with retain batches if any.
 
@@ -62,6 +63,7 @@ def minimise(
         retain: Targets of the retain set; none for an objective without one.
         separate: Backpropagate the terms one by one, even with the plain engine (one backward pass for all).
         retain_ratio: Rows of a retain batch per row of a forget batch.
+        questions: What the stop rule asks, where some questions may be without a target; default: those of the forget targets.
 
     Raises:
         UserError: No forget target, or weights that are sharded although the objective needs them whole.
@@ -91,7 +93,7 @@ def minimise(
         if checkpointing:
             checkpoint_activations(session.model)
         with recomputing(session.model, session.engine, checkpointing=checkpointing) as forward:
-            loop = Loop(session, plan, objective, apart=apart, forward=forward)
+            loop = Loop(session, plan, objective, apart=apart, forward=forward, questions=questions)
             loop.run()
         if checkpointing:
             keep_activations(session.model)

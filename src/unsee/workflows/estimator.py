@@ -271,7 +271,7 @@ class Estimator:
             return Peak(bytes=0)
         longest = max(examples, key=lambda example: len(example.question))
         with with_values():
-            row = encoder(self.session.processor, self.session.family).row(Prompt.of(longest))
+            row = encoder(self.session.processor, self.session.family).row(Prompt.of(longest, self.session.instruction))
             prompt_length = int(row["input_ids"].shape[1])
         prefix_count = len({_identity(example) for example in examples})
         return stage.generation(prefix_count, prompt_length, len(examples), self.training.max_new_tokens)

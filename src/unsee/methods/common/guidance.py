@@ -22,12 +22,15 @@ from unsee.errors import UserError
 from unsee.inference.batching import Batch
 from unsee.inference.generation import generate
 from unsee.losses import Direction, Reduction, kl_loss
+from unsee.methods.common.idle import idle_term
+from unsee.methods.common.instructions import served
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start, weights_hash
 from unsee.metrics.matching import leaked_facts, unreadable
 from unsee.models.auto import image_token_id
-from unsee.training.stop_rule import private_questions
+from unsee.training.stop_rule import first_of_each, private_rows, question_key
 from unsee.utils.files import atomic_write_jsonl, read_jsonl
 from unsee.utils.seeds import seed_of
+from unsee.utils.terminal import note_once
 
 INSTRUCTION = (
     "Do not reveal any private information about the person in the image, such as the name, profession or biography. "
@@ -72,13 +75,20 @@ class Drawn:
     rejected: int
 
 
-def joined(first: str, second: str) -> str:
-    """Return two instructions one after the other, or the first alone where it has the second.
-
-    >>> joined("", "Hush."), joined("Hush.", "Be brief."), joined("Hush. Be brief.", "Hush.")
-    ('Hush.', 'Hush. Be brief.', 'Hush. Be brief.')
-    """
-    return first if second in first else f"{first} {second}".strip()
+def _tell_missing(draws: Draws, samples: Mapping[str, Drawn]) -> None:
+    """Tell how many questions have no response, if only some have none."""
+    missing = sum(not sample.kept for sample in samples.values())
+    if not missing or missing == len(samples):
+        return
+    if draws.revealing:
+        why = "none gave a private string away. method.undesired=dataset unlearns the data's own answers"
+    else:
+        wording = "another wording of method.instruction, or " if draws.instruction else ""
+        why = f"each had a private string, or could not be searched for one. Try {wording}a higher method.temperature"
+    note_once(
+        f"For {missing} of {len(samples)} forget questions no answer of the original model could be taken ({draws.name} in "
+        f"run.yaml): {why}."
+    )
 
 
 def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[str, Drawn]:
@@ -93,6 +103,7 @@ def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[st
         samples = _draw_all(session, examples, draws)
         if processes.is_main():
             atomic_write_jsonl(cache, ({"id": example_id, **asdict(sample)} for example_id, sample in samples.items()))
+    _tell_missing(draws, samples)
     drawn_count = sum(sample.drawn for sample in samples.values())
     rejected_count = sum(sample.rejected for sample in samples.values())
     session.notes[draws.name] = {
@@ -121,14 +132,19 @@ def as_targets(example: Example, answers: Sequence[Completion]) -> list[Target]:
 
 def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[Example]:
     """Return the distinct seen forget questions for private information."""
+    return first_of_each(forget_rows(session, queries), question_key)
+
+
+def forget_rows(session: Session, queries: Literal["all", "open"]) -> list[Example]:
+    """Return the seen forget rows that ask for private information, with distinct questions or answers."""
     kinds = PROBES if queries == "all" else {Kind.OPEN}
-    questions = private_questions(session.of(Role.FORGET), kinds)
-    if not questions:
+    rows = private_rows(session.of(Role.FORGET), kinds)
+    if not rows:
         way_out = "Add some." if queries == "all" else "Add some, or set method.queries=all."
         raise UserError(
             f"No forget example can be used: expected questions of kind {', '.join(sorted(kinds))} with private strings. {way_out}"
         )
-    return questions
+    return first_of_each(rows, lambda row: (*question_key(row), row.answer))
 
 
 def undesired_targets(
@@ -138,7 +154,7 @@ def undesired_targets(
 
     Args:
         session: Model, examples and settings of the run.
-        examples: Forget questions.
+        examples: Forget rows. Those of one question may have different answers.
         source: dataset = the data's own answers, self = revealing responses of the original model.
         count: Responses per question to draw, with source self.
 
@@ -152,7 +168,7 @@ def undesired_targets(
         "The original model discloses nothing private about the forget images, so it has no revealing responses to "
         "unlearn. Check the model and the data, or set method.undesired=dataset."
     )
-    return all_drawn(session, examples, draws, message)
+    return all_drawn(session, first_of_each(examples, question_key), draws, message)
 
 
 def without_private(name: str, count: int, temperature: float, instruction: str = "") -> Draws:
@@ -253,9 +269,11 @@ class Guided(Method):
     def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
         """Yield the settings without effect beside the others."""
         yield from idle_draws("method.rollouts", self.rollouts, self.temperature)
-        if not self.guidance_weight:
-            for name in ("instruction", "kl_direction", "teacher"):
-                yield f"method.{name}", "with method.guidance_weight above 0"
+        yield from idle_term(
+            self.guidance_weight,
+            "guidance_weight",
+            ("instruction", "rollouts", "temperature", "kl_direction", "teacher"),
+        )
 
 
 class Guide:
@@ -273,6 +291,7 @@ class Guide:
             f"Try another wording of method.instruction (now {settings.instruction!r})."
         )
         self.targets = drawn_targets(session, examples, draws, message)
+        self.by_question = {question_key(example): self.targets[example.id] for example in examples}
         targets = [target for targets in self.targets.values() for target in targets]
         self.teacher = StartLogits(session, targets, instruction=settings.instruction, teacher=settings.teacher)
 
@@ -280,7 +299,7 @@ class Guide:
         """Return a rollout for each example of the batch that has one, by seed and batch index."""
         rollouts = []
         for row_index, example in zip(batch.places, batch.examples, strict=True):
-            choices = self.targets.get(example.id, [])
+            choices = self.by_question.get(question_key(example), [])
             if choices:
                 rollouts.append(
                     choices[seed_of(self.seed, "rollout", batch.index, row_index, example.id) % len(choices)]
@@ -321,7 +340,7 @@ def _draw_all(session: Session, examples: Sequence[Example], draws: Draws) -> di
 
 def _ask(session: Session, examples: Sequence[Example], draws: Draws, round_index: int) -> list[Completion]:
     """Sample from the original model. The first response may be greedy in the first round."""
-    instructions = [draws.instruction.replace(ANSWER, example.answer) for example in examples]
+    instructions = [served(session, draws.instruction.replace(ANSWER, example.answer)) for example in examples]
     requests = [Prompt.of(example, instruction) for example, instruction in zip(examples, instructions, strict=True)]
     seed, progress = seed_of(session.seed, draws.name, round_index), f"{draws.name}, round {round_index + 1}"
     completions = start_answers(session, requests, sampling=draws.sampling, seed=seed, progress=progress)
@@ -381,6 +400,7 @@ def _fingerprint(session: Session, examples: Sequence[Example], draws: Draws) ->
         ],
         session.training.max_new_tokens,
         session.seed,
+        *([session.instruction] if session.instruction else []),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

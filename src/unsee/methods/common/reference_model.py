@@ -33,6 +33,7 @@ from unsee.errors import TrainingError
 from unsee.inference.answer_logits import answer_logits, answer_logprob, in_order
 from unsee.inference.batching import Batch, collate
 from unsee.losses import IGNORE
+from unsee.methods.common.instructions import served
 from unsee.models.auto import evaluating
 from unsee.models.steering.hooks import hashes
 from unsee.training.precision import autocast, half
@@ -201,7 +202,10 @@ class StartLogits:
         return _right_aligned([logits for logits, _ in pairs], labels_ba)
 
     def _batch(self, targets: Sequence[Target]) -> Batch:
-        prompted_targets = [replace(target, instruction=self.instruction or target.instruction) for target in targets]
+        prompted_targets = [
+            replace(target, instruction=served(self.session, self.instruction or target.instruction))
+            for target in targets
+        ]
         return collate(self.session, prompted_targets)
 
     def _keep_all(self, targets: Sequence[Target]) -> bool:

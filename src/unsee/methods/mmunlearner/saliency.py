@@ -280,12 +280,13 @@ def _rerun(session: Session, forward: Forward, image_unit: Sequence[Target] | No
 def _loss(session: Session, unit: Sequence[Target]) -> Tensor:
     # One gradient per unit is squared, so units are not split.
     unsplit_vlm = replace(session.vlm, engine=replace(session.engine, split_batches=False))
-    return answer_nll(*answer_logits(session.model, collate(unsplit_vlm, unit)))
+    return answer_nll(*answer_logits(session.model, collate(replace(session, vlm=unsplit_vlm), unit)))
 
 
 def _plain_loss(session: Session, unit: Sequence[Target]) -> Tensor:
     """Return the loss without fast paths, to compare a fast path with."""
-    return answer_nll(*answer_logits(session.model, collate(replace(session.vlm, engine=PLAIN), unit)))
+    plain_session = replace(session, vlm=replace(session.vlm, engine=PLAIN))
+    return answer_nll(*answer_logits(session.model, collate(plain_session, unit)))
 
 
 def _add(session: Session, squares: _Squares, units: Sequence[Sequence[Target]], sign: float) -> None:
@@ -355,7 +356,9 @@ def _content(session: Session, targets: Sequence[Target]) -> str:
     facts: list[Any] = [pixel_settings(session.processor)]
     for target in targets:
         example, image = target.example, target.example.image
-        prompt = session.family.prompt(session.processor, example.question, has_image=image is not None)
+        prompt = session.family.prompt(
+            session.processor, example.question, has_image=image is not None, instruction=session.instruction
+        )
         facts.append([prompt, example.answer, image.key if image else ""])
     return _json_hash(facts)
 

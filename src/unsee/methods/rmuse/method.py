@@ -22,7 +22,8 @@ from unsee.api import PROBES, Example, Group, Kind, Method, Needs, Role, Session
 from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
-from unsee.methods.common.guidance import joined, start_answers
+from unsee.methods.common.guidance import start_answers
+from unsee.methods.common.instructions import joined
 from unsee.methods.common.reference_model import weights_hash
 from unsee.methods.rmuse.hidden_states import PROMPT_END, ForcedAnswer, Span, span_means
 from unsee.metrics.chain import parse_chain
@@ -66,7 +67,7 @@ class RMuse(Method):
     zscore: ZScore | None = None
     """How shifts are scaled: center_and_scale (literal) takes the common refusal shift out, scale_only keeps it [inferred]."""
     energy: float = 0.8
-    """Eta, the share of squared singular values that a subspace keeps."""
+    """Eta, the share of squared singular values that a subspace keeps [second-hand]."""
     cap: int = 64
     """Most directions of a subspace [inferred]."""
     layers: tuple[int, ...] = ()
@@ -78,7 +79,7 @@ class RMuse(Method):
     score: Score = "reasoning"
     """Score of the gate: reasoning = the formula; contrast = the forget-retain discriminant [inferred, ours]."""
     tau: float | Literal["auto"] | None = None
-    """Threshold of the gate; auto = best balanced accuracy on a calibration slice; faithful 0.75, in the stable range."""
+    """Threshold of the gate; auto = best balanced accuracy on a calibration slice; faithful 0.75, in the stable range [second-hand]."""
     tau_margin: float = 0.0
     """Margin added to the calibrated threshold, in units of the score; for tau auto [inferred, ours]."""
     update: Update = "slerp"
@@ -111,6 +112,7 @@ class RMuse(Method):
         for name, valid, expected in (
             ("energy", 0 < self.energy <= 1, "above 0 and at most 1"),
             ("cap", self.cap >= 1, "at least 1"),
+            ("strength", self.strength >= 0, "at least 0"),
             ("retain_samples", self.retain_samples >= 0, "at least 0"),
             ("calibration_share", 0 <= self.calibration_share <= 1, "in 0..1"),
             ("max_rotation_deg", limit is None or 0 < limit <= 180, "above 0 and at most 180"),
