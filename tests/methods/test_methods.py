@@ -81,8 +81,48 @@ def test_random_targets_are_the_start_models_answers_about_retain_images(tmp_pat
 
 def test_random_never_takes_answers_about_the_same_person(tmp_path):
     forget = tiny_session(tmp_path).of(Role.FORGET)
-    for asked, donor in zip(forget, _choose(forget, forget, 0), strict=True):
-        assert asked.entity != donor.entity
+    for asked, donors in zip(forget, _choose(forget, forget, 0), strict=True):
+        assert [donor.entity for donor in donors] == [{"ada": "bo", "bo": "ada"}[asked.entity]]
+
+
+def test_random_passes_over_people_about_whom_the_secret_is_said(tmp_path, monkeypatch):
+    def say(about_cleo, about_dan):
+        def fake(vlm, prompts, **settings):
+            texts = [about_cleo if prompt.image.color == "green" else about_dan for prompt in prompts]
+            return [Completion(text, (40 if text == about_cleo else 41,), True) for text in texts]
+
+        monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
+
+    session = session_at(tmp_path)
+    first_donors = [donors[0] for donors in _choose(session.of(Role.FORGET), session.of(Role.RETAIN), 0)]
+    say("a baker or a diver", "a chemist")
+    assert {target.token_ids for target in targets_of("random", session)["forget"]} == {(41,)}
+    met_cleo = sum(donor.entity == "cleo" for donor in first_donors)
+    assert session.notes["other_answers"] == {"questions": 8, "passed_over": met_cleo, "left_out": 0}
+    assert met_cleo
+    say("a pilot", "a chemist")
+    told = [target.token_ids for target in targets_of("random", session)["forget"]]
+    assert told == [(40,) if donor.entity == "cleo" else (41,) for donor in first_donors]
+    say("a baker", "from Lisbon")
+    assert {target.example.entity for target in targets_of("random", session)["forget"]} == {"bo"}
+    assert session.notes["other_answers"] == {"questions": 8, "passed_over": 8, "left_out": 4}
+    say("a baker or a diver", "from Lisbon or Oslo")
+    with pytest.raises(UserError, match=r"has a private string of the forget row.* give the strings in the script"):
+        targets_of("random", session)
+
+
+def test_random_asks_under_the_instruction_that_the_model_has(tmp_path, monkeypatch):
+    asked = []
+
+    def fake(vlm, prompts, **settings):
+        asked.extend(prompts)
+        return [Completion("red hair", (40,), True) for _ in prompts]
+
+    monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
+    session = session_at(tmp_path)
+    session.instruction = "Hush."
+    targets_of("random", session)
+    assert {prompt.instruction for prompt in asked} == {"Hush."}
 
 
 def test_random_needs_retain_images_of_other_people(tmp_path):
@@ -166,6 +206,11 @@ def test_a_missing_retain_set_is_found_before_the_model_is_asked(name, settings,
         ("rmuse", {"retain_samples": -1}, "method.retain_samples must be at least 0, got -1"),
         ("rmuse", {"max_rotation_deg": 0.0}, "method.max_rotation_deg must be above 0 and at most 180, got 0.0"),
         ("rmuse", {"apply_to": "all"}, "set method.gate=always"),
+        ("rmuse", {"update": "additive", "strength": -3.0}, "method.strength must be at least 0, got -3.0"),
+        ("undial", {"gamma": -10.0}, "method.gamma must not be negative, got -10.0"),
+        ("wga", {"beta": -1.0}, "method.beta must not be negative, got -1.0"),
+        ("satimp", {"beta1": -1.0}, "method.beta1 must not be negative, got -1.0"),
+        ("satimp", {"beta2": -1.0}, "method.beta2 must not be negative, got -1.0"),
         ("siu", {"beta": -1.0}, "method.beta must be at least 0, got -1.0"),
         ("siu", {"mode": "as_released", "reduction": "sum"}, "knows no method.reduction: expected 'mean', got 'sum'"),
         ("siu", {"mode": "as_released", "alpha": 0.5}, "knows no method.alpha"),

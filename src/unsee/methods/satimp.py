@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unsee.api import Method, Session
+from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import weighted_ga_loss
@@ -24,6 +25,16 @@ class SatImp(Method):
     retain_weight: float = 1.0
     """Weight of the cross-entropy on the retain answers; 0 = none. Ours [inferred]: open-unlearning has 1 : .1 (forget : retain)
     in its class and .1 : 1 in its settings file [code]."""
+
+    def __post_init__(self) -> None:
+        """Reject exponents by which the weights have no bound."""
+        super().__post_init__()
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) < 0:
+                raise UserError(
+                    f"method.{name} must not be negative, got {getattr(self, name)}: the weight of a token would grow without "
+                    "bound. Set 0 to leave the factor out."
+                )
 
     def unlearn(self, session: Session) -> None:
         """Minimise the weighted log-likelihood of the forget answers."""

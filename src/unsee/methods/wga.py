@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unsee.api import Method, Session
+from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import weighted_ga_loss
@@ -21,6 +22,15 @@ class WGA(Method):
     """Exponent of the token probability in the weight; 0 = gradient ascent."""
     retain_weight: float = 1.0
     """Weight of the cross-entropy on the retain answers; 0 = none."""
+
+    def __post_init__(self) -> None:
+        """Reject a beta by which the weights have no bound."""
+        super().__post_init__()
+        if self.beta < 0:
+            raise UserError(
+                f"method.beta must not be negative, got {self.beta}: the weight of a token would grow without bound as it gets "
+                "unlikely. Set 0 for gradient ascent."
+            )
 
     def unlearn(self, session: Session) -> None:
         """Minimise the weighted log-likelihood of the forget answers."""
