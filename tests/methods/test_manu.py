@@ -17,6 +17,7 @@ from unsee.methods.manu import released
 from unsee.methods.manu.activity import Activity, importance, neuron_activity
 from unsee.methods.manu.method import Manu
 from unsee.testing.methods import session_at
+from unsee.utils import terminal
 
 CPU = torch.device("cpu")
 RESTS = (Role.FORGET, Role.RETAIN)
@@ -119,6 +120,13 @@ def test_what_cannot_be_pruned_is_refused(tmp_path):
         Manu().unlearn(session)
     with pytest.raises(UserError, match="above 0 and below 1"):
         Manu(share=1.0)
+
+
+@pytest.mark.parametrize("mode", ["paper", "as_released"])
+def test_a_projector_that_is_not_pruned_is_told(mode, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    Manu(mode=mode).unlearn(session_at(tmp_path, "full", parts=("language", "projector")))
+    assert "training.parts=projector is not pruned" in capsys.readouterr().err
 
 
 def by_hand_released(forget_tn, retain_tn):

@@ -287,6 +287,12 @@ def test_task_vector_refuses_to_go_on_from_an_adapter(session):
         registry.load("methods", "task_vector")().unlearn(session)
 
 
+def test_task_vector_refuses_a_guard_that_would_look_at_the_learner(session):
+    session.training = replace(session.training, guard="collapse")
+    with pytest.raises(UserError, match=r"training\.guard looks at the model while task_vector learns"):
+        registry.load("methods", "task_vector")().unlearn(session)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "above", "below"),
     [("wga", {"beta": 0.7}, 0.7, 0), ("satimp", {"beta1": 2.0, "beta2": 0.5}, 2.0, 0.5)],
@@ -437,6 +443,14 @@ def test_smfa_learns_refusals_beside_few_retain_rows_and_the_anchor_those_alone(
     parts = [float(part["loss"].detach()) for part in first.objective(*batches)]
     rows = [-mean(said(session, target).mean() for target in batch.targets) for batch in batches]
     assert parts == pytest.approx(rows, rel=1e-4)
+
+
+def test_smfa_says_that_its_stop_rule_looked_at_the_adapter_before_the_mask(tmp_path):
+    session = session_at(tmp_path, "full", stop="forgotten", check_every=1)
+    SMFA(few=3).unlearn(session)
+    assert session.notes["stop_reason"] == (
+        "refusal adapter, before its mask: forgotten at step 1 (USR 1.0 on 8 seen questions)"
+    )
 
 
 def test_smfa_refuses_adapters(tmp_path):

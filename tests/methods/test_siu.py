@@ -451,6 +451,15 @@ def test_steps_that_end_later_than_the_training_are_told(tmp_path, capsys, monke
     assert ("method.steps=20 has no effect: training.max_steps=3 ends before its 40" in capsys.readouterr().err) == told
 
 
+@pytest.mark.parametrize(("steps", "most", "told"), [(6, 50, True), (6, 3, False), (6, -1, False), (0, 50, False)])
+def test_a_training_that_is_cut_to_the_steps_of_the_method_is_told(tmp_path, capsys, monkeypatch, steps, most, told):
+    monkeypatch.setattr(terminal, "_NOTED", set())
+    with recording():
+        SIU(steps=steps).unlearn(session_at(tmp_path, max_steps=most))
+    message = "training.max_steps=50 has no effect: method.steps=6 ends after 12 steps. Set method.steps=0"
+    assert (message in capsys.readouterr().err) == told
+
+
 def test_a_training_with_fewer_steps_is_not_told_of_a_limit_that_nobody_gave(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(terminal, "_NOTED", set())
     with recording() as calls:

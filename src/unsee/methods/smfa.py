@@ -70,6 +70,8 @@ class SMFA(Method):
         _require_usable(session)
         retain_answers = list(evenly(retain_targets(session), self.few))
         refusal_updates = _learn_updates(session, refusal_targets(session, self.refusals), retain_answers)
+        if "stop_reason" in session.notes:  # of weights that are not the result
+            session.notes["stop_reason"] = f"refusal adapter, before its mask: {session.notes['stop_reason']}"
         anchor_updates = _learn_updates(_aside(session), retain_answers, ())
         if processes.is_main():
             remove_folder(session.out / "work" / "anchor")

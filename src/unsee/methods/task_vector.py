@@ -53,6 +53,11 @@ class TaskVector(Method):
                 "task_vector negates a whole adapter, so it cannot go on from another one. Leave training.adapter out, and "
                 "give the earlier run as the model."
             )
+        if session.training.guard != "none":
+            raise UserError(
+                "training.guard looks at the model while task_vector learns the forget set, not at the one that is left when it is "
+                "subtracted. Leave training.guard out; a smaller method.scale harms less."
+            )
         start_weights = {} if isinstance(session.model, PeftModel) else _weight_copies(session.model)
         learner = replace(session, training=replace(session.training, stop="never"))
 

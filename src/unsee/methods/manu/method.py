@@ -22,6 +22,7 @@ from unsee.methods.common.down_projections import down_projections
 from unsee.methods.manu import released
 from unsee.methods.manu.activity import EPS, importance, neuron_activity
 from unsee.utils.grouping import evenly
+from unsee.utils.terminal import note_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class Manu(Method):
     mode: Literal["paper", "as_released"] = "paper"
     """paper = the formulas; as_released = the published code, another algorithm, with its layers told apart [code]."""
     share: float = 0.02
-    """Share of the neurons that is zeroed, of each trained part or (as_released) of all; 0.01 to 0.05 are best in the paper."""
+    """Share of the neurons that is zeroed, of each trained part [inferred] or (as_released) of all; 0.01 to 0.05 are best in the paper
+    [second-hand]."""
     threshold: float = 0.1
     """Tau: a neuron is active where its absolute activation is above it [code]; as_released ignores it, as published."""
     samples: int = 300
@@ -116,6 +118,10 @@ def _chosen(
 ) -> tuple[dict[Part, dict[str, Linear]], dict[str, Linear]]:
     """Return the matrices of each of `training.parts`, and of all together."""
     patterns = session.family.parts(session.model)
+    if "projector" in session.training.parts and len(session.training.parts) > 1:
+        note_once(
+            "training.parts=projector is not pruned: manu scores neurons of the vision tower and the language model."
+        )
     by_part: dict[Part, dict[str, Linear]] = {
         part: find(session.model, patterns[part]) for part in session.training.parts if part != "projector"
     }

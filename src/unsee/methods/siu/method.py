@@ -87,6 +87,11 @@ class SIU(Recipe, Method):
         session.notes["siu"] = _facts(concepts, rows, name_mask)
         targets, limit = [row.target for row in rows], self.steps * len(concepts)
         if 0 < limit < plan_batches(session, targets, retain, self.retain_ratio).steps:
+            if limit < session.training.max_steps:
+                note_once(
+                    f"training.max_steps={session.training.max_steps} has no effect: method.steps={self.steps} ends after {limit} steps. "
+                    "Set method.steps=0 to train as long as training says."
+                )
             session.training = replace(session.training, max_steps=limit)
         if self.steps != SIU.steps and 0 <= session.training.max_steps < limit:
             note_once(
