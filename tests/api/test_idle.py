@@ -72,6 +72,19 @@ METHODS = [
     ("pdu", {"dual_step": 0.0}, "retain_bound", 0.5),
     ("pdu", {"dual_step": 0.0}, "dual_warmup_epochs", 1.0),
     ("jensun", {"retain_weight": 0.0}, "teacher", "live"),
+    ("jensun", {"forget_weight": 0.0}, "refusal", "No."),
+    *((name, {"guidance_weight": 0.0}, setting, value) for name in ("pubg", "bg_only")
+      for setting, value in {"rollouts": 3, "temperature": 0.5}.items()),
+    ("kl", {"weight": 0.0}, "kl_direction", "reverse"),
+    ("kl", {"weight": 0.0}, "teacher", "live"),
+    ("vgid", {"forget_weight": 0.0}, "noise", 0.2),
+    ("vgid", {"forget_weight": 0.0}, "instruction", "Say nothing."),
+    ("undial", {"forget_weight": 0.0}, "gamma", 2.0),
+    ("undial", {"forget_weight": 0.0}, "teacher", "live"),
+    ("rmu", {"forget_weight": 0.0}, "coefficient", 2.0),
+    ("simnpo", {"forget_weight": 0.0}, "beta", 2.0),
+    ("simnpo", {"forget_weight": 0.0}, "margin", 1.0),
+    ("grad_diff", {"alpha": 0.0}, "ga_floor", -4.0),
 ]  # fmt: skip
 """Method, other settings (tune: of the training), setting, value."""
 ACTING = [

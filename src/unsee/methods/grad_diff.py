@@ -9,6 +9,7 @@ from unsee.api import Method, Session, Training
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import ga_loss
+from unsee.methods.common.idle import idle_term
 from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term, idle_pairing
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
@@ -32,6 +33,7 @@ class GradDiff(Method):
     def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
         """Yield the settings without effect beside the others."""
         yield from idle_pairing(self.prompt_decouple_weight)
+        yield from idle_term(self.alpha, "alpha", ("ga_floor",))
 
     def unlearn(self, session: Session) -> None:
         """Minimise the weighted difference."""

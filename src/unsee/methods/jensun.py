@@ -12,6 +12,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import IGNORE, js_to_token, per_sample, token_js
+from unsee.methods.common.idle import idle_term
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import Parts, minimise, plan_batches
@@ -42,8 +43,8 @@ class JensUn(Method):
 
     def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
         """Yield the settings without effect beside the others."""
-        if not self.retain_weight:
-            yield "method.teacher", "with method.retain_weight above 0"
+        yield from idle_term(self.forget_weight, "forget_weight", ("refusal",))
+        yield from idle_term(self.retain_weight, "retain_weight", ("teacher",))
 
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""

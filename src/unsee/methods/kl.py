@@ -9,6 +9,7 @@ from unsee.api import Method, Needs, Session, Training
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import Direction, ga_loss, kl_loss
+from unsee.methods.common.idle import idle_term
 from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term, idle_pairing
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import forget_targets, retain_targets
@@ -39,6 +40,7 @@ class KL(Method):
     def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
         """Yield the settings without effect beside the others."""
         yield from idle_pairing(self.prompt_decouple_weight)
+        yield from idle_term(self.weight, "weight", ("kl_direction", "teacher"))
 
     def unlearn(self, session: Session) -> None:
         """Minimise the sum of both terms."""

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn import Module
 
-from unsee.api import Method, Session
+from unsee.api import Method, Session, Training
 from unsee.errors import UserError
 from unsee.inference.batching import Batch, collate
 from unsee.losses import per_sample, squared_distance_loss
 from unsee.methods.common.down_projections import DOWN
+from unsee.methods.common.idle import idle_term
 from unsee.methods.common.layer_states import StartStates, answer_states
 from unsee.methods.common.reference_model import CHUNK, as_start
 from unsee.models.steering.hooks import common_layer, common_layers, decoder_layers
@@ -46,6 +47,10 @@ class RMU(Method):
     """Weight of the distance from the reference model's states on the retain answers; 0 = none."""
     update: Literal["down_proj", "all"] = "down_proj"
     """Train the second MLP matrix of the layer and the two below [code], or all of `training.parts`."""
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_term(self.forget_weight, "forget_weight", ("coefficient",))
 
     def unlearn(self, session: Session) -> None:
         """Minimise both distances."""

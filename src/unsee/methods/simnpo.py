@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unsee.api import Method, Session
+from unsee.api import Method, Session, Training
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import Batch
 from unsee.losses import simnpo_loss
+from unsee.methods.common.idle import idle_term
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
 
@@ -32,6 +33,10 @@ class SimNPO(Method):
         super().__post_init__()
         if self.beta <= 0:
             raise UserError(f"method.beta must be above 0, got {self.beta}.")
+
+    def idle(self, training: Training) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the contract
+        """Yield the settings without effect beside the others."""
+        yield from idle_term(self.forget_weight, "forget_weight", ("beta", "margin"))
 
     def unlearn(self, session: Session) -> None:
         """Minimise the SimNPO loss on the forget answers."""

@@ -12,7 +12,8 @@ The original model must know the authors: tune it on `full+tofu` first. Qwen2.5-
 | trained on captions alone; text questions for MMUnlearner's mask | | [code] |
 | MMUnlearner: mask | language, gamma 1, alpha 1 | [code] |
 | clipping 1.0, linear to 0, retain batch for each forget batch, NPO beta 0.1 | | [inferred] |
-| `protocol: clear` | captions and text questions, 5 epochs, batch 2 x 4, weight decay 0.01, all weights | [code] somvy/multimodal_unlearning |
+| `protocol: clear` | 5 epochs, batch 2 x 4, weight decay 0.01, all weights | [code] somvy/multimodal_unlearning |
+| `protocol: clear` | captions are forgotten, captions and text questions retained: text questions are never forgotten | [inferred] |
 """
 
 from __future__ import annotations

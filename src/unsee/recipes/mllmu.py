@@ -13,6 +13,7 @@ Qwen2-VL-7B; Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
 | baselines: LoRA | rank 16, alpha 16, dropout 0.05, vision, projector and language | [code] |
 | clipping 1.0, linear to 0, retain batch for each forget batch, NPO beta 0.1 | | [inferred] |
 | `mode: as_released` | constant rate but GA's, no clipping but MMUnlearner's, whose mask has seen the judged questions, NPO beta 0.4 | [code] |
+| `mode: as_released`, baselines: losses, labels and NPO's reference | those of this library, not the published ones | [inferred] |
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def mllmu(
         ratio: Percentage of the people to forget.
         method: MMUnlearner, or one of the baselines.
         family: Kind of the model. It counts for MMUnlearner as released alone, which trains LLaVA and Qwen differently.
-        mode: as_released keeps what looks like mistakes in the published code (table above).
+        mode: as_released keeps what looks like mistakes in the published code (table above); of the baselines schedule, clipping
+            and beta only, so that their figures are not the published ones.
         seed: Start of every random stream.
 
     Raises:
