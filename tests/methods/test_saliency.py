@@ -59,10 +59,10 @@ def sides(session):
 def test_the_mask_is_made_under_the_instruction_that_the_model_has(tmp_path):
     session = session_at(tmp_path)
     targets = saliency_targets(session, Sweep())[:2]
-    plain, content = _loss(session, targets), _content(session, targets)
-    wanted = _loss(session, [replace(target, instruction="Hush.") for target in targets])
+    plain, content = _loss(session, targets).item(), _content(session, targets)
+    wanted = _loss(session, [replace(target, instruction="Hush.") for target in targets]).item()
     session.instruction = "Hush."
-    assert float(_loss(session, targets)) == float(wanted) != float(plain)
+    assert _loss(session, targets).item() == wanted != plain
     assert _content(session, targets) != content
 
 
