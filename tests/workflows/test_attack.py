@@ -57,6 +57,15 @@ def test_the_largest_share_of_answers_that_show_no_silence_is_told(key, words):
     assert f"up to 40% of the answers {words}" in line("prompts", {**worst, "axis": "", "seconds": 1.0})
 
 
+def test_traces_without_gold_are_said_to_show_nothing():
+    said = {"recovered": 1.0, "gold": None, "worst": "identity", "at": None, "seconds": 1.0}
+    assert line("prompts", said) == "prompts: 100% comes back (identity; 1 s)"
+    assert line("probes", {**said, "finds": "traces"}).startswith(
+        "probes: 100% left inside (identity; 1 s); shows nothing: a model that never met the forgotten has traces too"
+    )
+    assert "shows nothing" not in line("probes", {**said, "gold": 0.0, "finds": "traces"})
+
+
 def test_what_came_back_counts_even_among_rubbish():
     worst = worst_summary(
         [found("x", degenerate=1.0, ada=1.0), found("y", ada=0.2)], [found("x", ada=0.0), found("y", ada=0.0)]

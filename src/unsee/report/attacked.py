@@ -19,6 +19,10 @@ _HEATS: Final = (BACK, 0.1, 0.3, 0.7)
 """Shares above gold from which a finding is shown in the next colour; the second is `Thresholds.returns`."""
 FINDS: Final = ("answers", "traces")
 """Targets of attacks, the graver first: forgotten information in answers, and traces of it inside the model."""
+NO_GOLD: Final = (
+    "a model that never met the forgotten has traces too, so they need one to compare with (unsee attack --gold)"
+)
+"""Why traces without a gold model show nothing: probes tell faces apart that the model never saw, facts are guessed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +59,17 @@ class Returned:
 
 
 def recovered_by_attack(stage: Stage) -> dict[str, Returned | str]:
-    """Return attack -> recovered information, or the reason that nothing was measured."""
+    """Return attack -> recovered information, or the reason that nothing was measured.
+
+    Traces without those of a gold model are not measured: no other model says how many of them are due to forgotten information.
+    """
     outcomes: dict[str, Returned | str] = {}
     for name in dict.fromkeys(name for run in stage.runs for name in run.attacks):
         results = [result for run in stage.runs if isinstance(result := run.attacks.get(name), Mapping)]
         measured_results = [result for result in results if "recovered" in result]
         if measured_results:
-            outcomes[name] = _mean(name, measured_results, stage)
+            finding = _mean(name, measured_results, stage)
+            outcomes[name] = NO_GOLD if finding.finds == "traces" and finding.gold is None else finding
         else:
             outcomes[name] = next((str(result["why"]) for result in results if result.get("why")), "not measured")
     return outcomes

@@ -275,7 +275,7 @@ def legend(min_kept: float, score_keys: Sequence[str]) -> Iterator[str]:
     )
     yield (
         "Relearning area, worst attack: what comes back above gold (mean over the attacked seeds, and over the steps of the worst variant; "
-        "the attack with most). A seed whose answers cannot be judged at one of the steps has no area. "
+        "the attack with most), with what the model says unattacked. A seed whose answers cannot be judged at one of the steps has no area. "
         "Traces: what is left inside above gold, by the test that finds most (probes, patching, membership); nobody has to say it. "
         f"An empty cell was not measured. A distance that leaves out more than {MOST_LEFT_OUT:.0%} of the questions is not told."
     )

@@ -31,7 +31,7 @@ from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
 from unsee.models.identity import lineage_hash
 from unsee.models.location import folder_of
-from unsee.report.attacked import BACK, COLLAPSED
+from unsee.report.attacked import BACK, COLLAPSED, NO_GOLD
 from unsee.scoring.rules import rules
 from unsee.utils.files import atomic_write_json
 from unsee.utils.parsing import read_object
@@ -390,16 +390,17 @@ def line(name: str, result: Mapping[str, Any]) -> str:
     if "recovered" not in result:
         return f"{name}: not measured: {result.get('why', 'no finding')}"
     axis = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
+    is_trace = result.get("finds") == "traces"
     gold = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
-    verb = "left inside" if result.get("finds") == "traces" else "comes back"
+    verb = "left inside" if is_trace else "comes back"
+    remark = f"; shows nothing: {NO_GOLD}" if is_trace and not gold else ""
     unsure = "".join(
         f"; up to {result[key]:.0%} of the answers {words}"
         for key, words in {"cut": "cut", "unjudged": "not to be judged"}.items()
         if result.get(key)
     )
-    return (
-        f"{name}: {result['recovered']:.0%} {verb}{gold} ({result['worst']}{axis}{unsure}; {result['seconds']:.0f} s)"
-    )
+    found = f"{result['recovered']:.0%} {verb}{gold}"
+    return f"{name}: {found} ({result['worst']}{axis}{unsure}; {result['seconds']:.0f} s){remark}"
 
 
 def _opener(path: str, engine: Engine) -> Callable[[], Any]:
