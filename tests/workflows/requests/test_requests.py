@@ -1476,6 +1476,17 @@ def test_the_command_line(tmp_path: Path, models: Models, capsys: pytest.Capture
     assert "--name" in capsys.readouterr().err
 
 
+def test_a_request_says_in_time_that_its_receipt_will_not_be_signed(
+    tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert models
+    add = ["request", "add", "--project", str(tmp_path / "p"), "--model", "lab", "--data", str(EXAMPLE), "--name"]
+    for installed, name in ((True, "Ada Lovell"), (False, "Bo Winter")):
+        monkeypatch.setattr(keys, "can_sign", lambda installed=installed: installed)
+        assert main([*add, name]) == 0
+        assert ('pip install "unsee[receipts]"' in capsys.readouterr().err) is not installed
+
+
 def test_dates_are_dates(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["request", "add", "--project", str(project.folder), "--name", "Ada Lovell", "--due", "tomorrow"]
     assert main(arguments) == 2

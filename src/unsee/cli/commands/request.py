@@ -102,7 +102,7 @@ def _today() -> datetime:
 
 
 def _add(options: argparse.Namespace) -> int:
-    from unsee.workflows.requests import intake
+    from unsee.workflows.requests import intake, keys
     from unsee.workflows.requests.project import Project, changed_settings, day
 
     private: dict[str, list[str]] = {}
@@ -128,6 +128,8 @@ def _add(options: argparse.Namespace) -> int:
         changes=changed_settings(project, settings),
     )
     print_remark(intake_record)
+    if not keys.can_sign():
+        print_remark(f"{keys.MISSING} Before `unsee request run`: receipts cannot be signed later.")
     if options.yes and intake_record.found:
         intake.approve(project, intake_record.request.id, operator=options.operator)
     say(intake_record.request.id)

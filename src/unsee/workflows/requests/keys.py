@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,6 +63,11 @@ def seal_of(key: bytes, *parts: str) -> str:
     """
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def can_sign() -> bool:
+    """Tell whether the package that signs receipts is installed."""
+    return find_spec("cryptography") is not None
 
 
 def signing_key() -> Ed25519PrivateKey | None:
