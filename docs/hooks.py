@@ -21,6 +21,7 @@ _OUTSIDE = re.compile(
 ROOT = Path(__file__).parents[1]
 FUNCTIONS = (
     "workflows.forget.forget",
+    "workflows.suggest.suggest",
     "evaluation.evaluate.evaluate",
     "workflows.attack.attack",
     "workflows.serve.serve.serve",
@@ -43,9 +44,22 @@ CLASSES = (
     "api.measure.Measure",
 )
 TYPES = (
+    "workflows.run.Run",
+    "config.run.EvalConfig",
     "api.example.Example",
+    "api.example.Role",
+    "api.example.Kind",
+    "api.example.ImageSource",
+    "api.example.ImageFile",
+    "api.example.Vocabulary",
     "api.session.Session",
     "api.training.Training",
+    "api.method.Needs",
+    "api.method.Trial",
+    "api.attack.Victim",
+    "api.attack.Finding",
+    "api.fast_paths.Engine",
+    "api.vlm.VLM",
     "api.response.Response",
     "api.response.Score",
 )

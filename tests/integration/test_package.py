@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import unsee
+import unsee.api
 from unsee.cli.commands.list import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +90,18 @@ def test_every_page_is_in_the_navigation_of_the_site():
     assert sorted(re.findall(r"- (\w+\.md)", nav)) == sorted(
         ["index.md", "reference.md", *(page.name for page in (ROOT / "docs").glob("*.md"))]
     )
+
+
+def test_every_public_name_is_on_the_reference_page():
+    tuples = [
+        ast.literal_eval(node.value)
+        for node in ast.parse((ROOT / "docs" / "hooks.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("FUNCTIONS", "CLASSES", "TYPES")
+    ]
+    places = [name.rpartition(".") for names in tuples for name in names]
+    told = [getattr(importlib.import_module(f"unsee.{module}"), name) for module, _, name in places]
+    public = [getattr(package, name) for package in (unsee, unsee.api) for name in package.__all__]
+    assert [one for one in public if callable(one) and one.__module__.startswith("unsee") and one not in told] == []
 
 
 def test_every_page_that_is_named_anywhere_exists():
