@@ -96,10 +96,16 @@ def processes(name: str, ids: list[str]) -> str:
 
 
 def lab(name: str) -> str:
-    """Return the distance to gold of the method's row of the leaderboard, with a link to it."""
-    rows = [line.split("|") for line in _LAB.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    distances = [cells[3].split()[0] for cells in rows if cells[2].strip() == name and cells[3].strip()]
-    return f"[{distances[0]}](leaderboard.md)" if distances else "-"
+    """Return the distance to gold of the method's row of the leaderboard, with a link to it and with another gold model than most."""
+    promise = ""
+    for line in _LAB.read_text(encoding="utf-8").splitlines():
+        if line.startswith("### Promise: "):
+            promise = line.removeprefix("### Promise: ")
+        cells = line.split("|") if line.startswith("| ") else []
+        if len(cells) > 3 and cells[2].strip() == name and cells[3].strip():
+            remark = "" if promise == "person" else f" ({promise})"
+            return f"[{cells[3].split()[0]}](leaderboard.md){remark}"
+    return "-"
 
 
 def derivations(name: str) -> list[str]:
