@@ -83,6 +83,24 @@ def test_a_fact_with_one_value_is_not_read_since_the_question_tells_it(tmp_path)
     assert (len(fit_rows), {row.entity for row in test_rows}) == (2, {"ada"})
 
 
+@pytest.mark.parametrize("target", ["facts", "identity"])
+def test_probes_are_read_from_pictures_that_they_were_not_fitted_on(target, tmp_path):
+    class Jobs(People):
+        def examples(self, split):
+            rows = super().examples(split)
+            kept = {
+                "baker": person("cleo", Role.RETAIN, 0, Kind.FACT),
+                "pilot": person("dan", Role.RETAIN, 0, Kind.FACT),
+            }
+            return [*rows, *(replace(row, fact="job", private={"job": (job,)}) for job, row in kept.items())]
+
+    at_hand = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), benchmark=Jobs())
+    fit_rows, test_rows = Probes()._split(at_hand, target)
+    assert fit_rows
+    assert test_rows
+    assert not {row.image.key for row in fit_rows} & {row.image.key for row in test_rows}
+
+
 def test_control_labels_of_a_probe_stay_with_the_fact_that_is_asked_for():
     rows = [person("ada", Role.RETAIN, 0, Kind.FACT)] * 20
     rows = [replace(row, fact=fact) for row, fact in zip(rows, ["job", "city"] * 10, strict=True)]
