@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from unsee.errors import UserError
+from unsee.workflows.requests import ledger as ledger_module
 from unsee.workflows.requests.ledger import Ledger, add_months
 
 KEY = b"k" * 32
@@ -52,6 +53,8 @@ def test_a_ledger_as_written_verifies(tmp_path: Path) -> None:
         ("DELETE FROM entries WHERE number = 3", "entry 3 is missing"),
         ("UPDATE entries SET seal = (SELECT seal FROM entries WHERE number = 4) WHERE number = 3", "entry 3"),
         ("UPDATE entries SET content = 'x' WHERE number = 3", "entry 3"),
+        ("UPDATE entries SET content = '{x' WHERE number = 1", "entry 1"),
+        ("UPDATE entries SET content = '[]' WHERE number = 1", "entry 1"),
         (
             "INSERT INTO entries SELECT 6, time, request, kind, operator, content, seal FROM entries WHERE number = 5",
             "entry 6",
@@ -141,6 +144,31 @@ def test_entries_that_belong_together_are_added_all_or_none(tmp_path: Path) -> N
     made.append_together("R-1", ("received", None, {"rows": 1}), ("asked", None, {"found": True}))
     assert [entry.kind for entry in made.entries("R-1")] == ["received", "asked"]
     assert made.verify() == []
+
+
+def test_a_full_disk_is_said_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite has undone the transaction itself by then."""
+    made = ledger(tmp_path)
+    switch = ledger_module._log_ahead
+
+    def without_room(connection: sqlite3.Connection) -> None:
+        switch(connection)
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    monkeypatch.setattr(ledger_module, "_log_ahead", without_room)
+    with pytest.raises(UserError, match="database or disk is full"):
+        made.append_together("", *[("model", None, {"model": "a" * 200})] * 400)
+    assert made.verify() == []
+
+
+def test_edited_entries_of_a_request_end_in_no_traceback(tmp_path: Path) -> None:
+    made = ledger(tmp_path, 1)
+    made.append("verdict", "R-0", verdict="erased")
+    made.append("suppressed", "R-0", fingerprints={})
+    raw(made, "UPDATE entries SET content = 'x' WHERE number > 2")
+    assert made.state("R-0").verdict == "not_measured"
+    assert made.fingerprints() == {"R-0": {"damaged": True}}
 
 
 def test_an_edited_date_is_said(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.run import EXAMPLE
-from unsee import config
+from unsee import config, exporting
 from unsee.api import Example, Finding, Kind, Response, Role
 from unsee.cli.main import main
 from unsee.config import RECORD, Run
@@ -271,6 +271,18 @@ def test_a_model_that_a_batch_has_set_stays(
     assert main([*add, "--model", "lab-gold"]) == 2
     assert "people were unlearned in" in capsys.readouterr().err
     assert project.settings().model == last
+
+
+def test_a_model_that_a_batch_sets_while_another_is_asked_stays(
+    project: Project, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of `add` are those of its beginning, and the answers may take an hour."""
+    approved(project, "Ada Lovell")
+    changes = changed_settings(project, {"model": "lab"})
+    assert changes == {"model": "lab"}
+    (result,) = batch.run(project)
+    intake.add(project, "Bo Winter", changes=changes)
+    assert Path(project.settings().model) == Path(result.model).resolve()
 
 
 def test_attributes_narrow_rows_and_strings(project: Project) -> None:
@@ -675,7 +687,9 @@ def test_an_interrupted_batch_is_finished_first(project: Project, monkeypatch: p
     assert manage.faults(project) == []
 
 
-def test_a_begun_batch_keeps_its_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_begun_batch_keeps_its_settings(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another version suggests other settings, with which the run could not be resumed."""
     approved(project, "Ada Lovell")
     interrupted(project, monkeypatch, "attack")
@@ -683,9 +697,13 @@ def test_a_begun_batch_keeps_its_settings(project: Project, monkeypatch: pytest.
     written = config.read_mapping(record)
     begun = replace(config.read(record), training={"epochs": 7}, seed=5)
     config.write(record, begun, record=written["record"], result=written["result"])
+    seeds: list[int] = []
+    monkeypatch.setattr(batch, "attack", lambda *_, seed, **__: seeds.append(seed) or {})
     (result,) = batch.run(project, seed=6)
     assert result.batch == "B-001"
     assert config.read(record) == begun
+    assert seeds == [5]
+    assert "B-001 was begun with seed 5 and goes on with it" in capsys.readouterr().err
 
 
 def test_a_repeated_call_unlearns_nobody_else(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -870,7 +888,48 @@ def test_a_missing_ledger_is_a_fault_and_no_reason_to_purge(project: Project) ->
     batch.run(project)
     project.ledger.path.unlink()
     (fault,) = manage.faults(project)
-    assert "the ledger is missing, and there are batches, receipts: restore" in fault
+    assert "the ledger is missing, and there are requests, batches, receipts: restore" in fault
+
+
+def test_a_ledger_lost_before_the_first_batch_is_said_and_not_begun_anew(project: Project) -> None:
+    """Also that nobody is told to remove the requests, as after an `add` that was interrupted."""
+    intake.add(project, "Ada Lovell")
+    project.ledger.path.unlink()
+    (fault,) = manage.faults(project)
+    assert "the ledger is missing, and there are requests: restore" in fault
+    for action in (
+        lambda: manage.table(project, date(2026, 12, 1)),
+        lambda: intake.add(project, "Bo Winter"),
+        lambda: manage.purge(project, apply=True),
+        lambda: project.ledger.append("model", model="x"),
+    ):
+        with pytest.raises(UserError, match="The ledger is missing, and there are requests"):
+            action()
+    assert not project.ledger.path.exists()
+    assert len(list((project.folder / "requests").glob("R-*"))) == 1
+
+
+@pytest.mark.parametrize("words", [("push", "me/x"), ("export", "--to", "merged", "--out", "copy")])
+@pytest.mark.parametrize("lost", ["key", "ledger"])
+def test_a_ledger_that_can_take_no_note_is_said_before_a_model_goes_out(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    lost: str,
+) -> None:
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    monkeypatch.setattr(exporting, "export", lambda *_, **__: pytest.fail("exported"))
+    monkeypatch.setattr("unsee.exporting.hub.push", lambda *_, **__: pytest.fail("pushed"))
+    if lost == "key":
+        monkeypatch.setenv("UNSEE_KEYS", str(project.folder / "no-keys"))
+    else:
+        project.ledger.path.unlink()
+    command, *further = words
+    assert main([command, str(Path(result.model)), *further, "--anyway"]) == 2
+    assert {"key": "no key here", "ledger": "ledger is missing"}[lost] in capsys.readouterr().err
+    assert not (project.folder / "no-keys").exists()
 
 
 def test_asking_again_without_a_model_is_refused_first(tmp_path: Path, project: Project) -> None:
@@ -1086,6 +1145,25 @@ def test_a_receipt_tells_the_root_of_what_was_unlearned(project: Project, monkey
     assert content["scope"]["rows"] == row_count
 
 
+def test_a_receipt_tells_what_the_batch_used_and_not_what_was_at_hand_on_arrival(
+    tmp_path: Path, models: Models
+) -> None:
+    assert models
+    project = open_project(tmp_path / "late", {"model": "lab"})
+    name = intake.add(project, "Ada Lovell", [picture(tmp_path, "red")], private={"city": ["Lisbon"]}).request.id
+    assert project.ledger.state(name).last("received")["retain"] == "self_made"
+    assert project.ledger.state(name).last("received")["modalities"] == ["image", "text"]
+    project.write(project.settings(changed_settings(project, {"data": str(EXAMPLE)})))
+    table = project.place(name) / "data.jsonl"
+    rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(row for row in rows if json.loads(row).get("image")))
+    intake.approve(project, name)
+    (result,) = batch.run(project)
+    content = json.loads(result.receipts[0].file.read_text())
+    assert content["retain"] == "data"
+    assert content["scope"]["modalities"] == ["image"]
+
+
 def test_the_ledger_counts_the_rows_that_were_unlearned(
     project: Project, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1277,6 +1355,16 @@ def test_the_list_marks_what_is_late(project: Project) -> None:
         _, row = manage.table(project, date.fromisoformat(today))
         assert row[0] == name
         assert row[2].endswith(mark)
+
+
+def test_the_export_replaces_no_file_but_an_earlier_export(project: Project, tmp_path: Path) -> None:
+    approved(project, "Ada Lovell")
+    assert manage.export(project, tmp_path / "ledger.jsonl") == manage.export(project, tmp_path / "ledger.jsonl") == 4
+    (tmp_path / "notes.txt").write_text("mine")
+    for file in (project.ledger.path, tmp_path / "notes.txt"):
+        with pytest.raises(UserError, match=f"{file.name} is there, and is no export of a ledger"):
+            manage.export(project, file)
+    assert manage.faults(project) == []
 
 
 def test_a_model_that_goes_out_is_noted(project: Project) -> None:

@@ -270,14 +270,35 @@ def test_check_leaves_out_who_is_to_be_forgotten_once_more(project):
 
 
 def test_check_takes_a_json_file(project):
-    known = {"R-1": next(iter(Ledger(project / "project").fingerprints().values()))}
+    opened, suppressed = Ledger(project / "project").entries()
+    known = {"key": opened.content["key"], "requests": {"R-1": suppressed.content["fingerprints"]}}
     (project / "known.json").write_text(json.dumps(known))
     assert not check(project / "data", suppress=project / "known.json").usable
-    (project / "known.json").write_text('{"R-1": {"names": ["x"]}}')
+    (project / "known.json").write_text(json.dumps(known | {"requests": {"R-1": {"names": ["x"]}}}))
     with pytest.raises(UserError, match="request R-1 are damaged"):
         check(project / "data", suppress=project / "known.json")
     with pytest.raises(UserError, match="There is no ledger"):
         check(project / "data", suppress=project / "nothing")
+    (project / "known.json").write_text(json.dumps(known["requests"]))
+    with pytest.raises(UserError, match="does not say which key.*got the fields R-1"):
+        check(project / "data", suppress=project / "known.json")
+
+
+def test_another_key_finds_nobody_and_is_refused(project, monkeypatch):
+    """Also that no key is made where there is none: it would hide that the right one is missing."""
+    opened, suppressed = Ledger(project / "project").entries()
+    known = {"key": opened.content["key"], "requests": {"R-1": suppressed.content["fingerprints"]}}
+    (project / "known.json").write_text(json.dumps(known))
+    monkeypatch.setenv("UNSEE_KEYS", str(project / "no-keys"))
+    for place in ("known.json", "project"):
+        with pytest.raises(UserError, match="no key here.*Set UNSEE_KEYS"):
+            check(project / "data", suppress=project / place)
+    assert not (project / "no-keys").exists()
+    monkeypatch.setenv("UNSEE_KEYS", str(project / "other-keys"))
+    suppress(Ledger(project / "other"), "R-2", ["Ada Lovell"], [])
+    for place in ("known.json", "project"):
+        with pytest.raises(UserError, match="sealed with another key.*Set UNSEE_KEYS"):
+            check(project / "data", suppress=project / place)
 
 
 def test_the_lab_does_not_teach_a_forgotten_person(project):

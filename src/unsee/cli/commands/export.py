@@ -27,11 +27,14 @@ def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     add_plugins(options)
     from unsee.exporting import export
-    from unsee.workflows.requests.manage import note_child
+    from unsee.workflows.requests.manage import note_child, require_ledger
     from unsee.workflows.verdict import require_silent
 
-    if options.to in ("merged", "peft") and not options.anyway:
+    has_model = options.to in ("merged", "peft")
+    if has_model and not options.anyway:
         require_silent(options.run)
+    if has_model:
+        require_ledger(options.run)
     files = export(
         options.run,
         options.to,
@@ -39,9 +42,9 @@ def action(options: argparse.Namespace) -> int:
         retain_logs_path=options.retain_logs_path,
         benchmark=benchmark_settings(options, "export"),
     )
-    if options.to in ("merged", "peft"):
-        note_child(options.run, options.to, options.out)
     say("\n".join(map(str, files)))
+    if has_model:
+        note_child(options.run, options.to, options.out)
     task = next((file.stem for file in files if options.to == "lmms-eval" and file.name.endswith("_text.yaml")), "")
     if task:
         say(f"Questions without an image are the task {task}: run it only with a backend that takes text alone.")

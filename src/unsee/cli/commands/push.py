@@ -35,11 +35,13 @@ def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     add_plugins(options)
     from unsee.exporting.hub import push
-    from unsee.workflows.requests.manage import note_child
+    from unsee.workflows.requests.manage import note_child, require_ledger
     from unsee.workflows.verdict import require_silent
 
     if not (options.anyway or options.dry_run):
         require_silent(options.run)
+    if not options.dry_run:
+        require_ledger(options.run)
     extras = [name.strip() for name in options.extras.split(",") if name.strip()]
     upload = push(
         options.run,
@@ -51,7 +53,7 @@ def action(options: argparse.Namespace) -> int:
         allow=[text.strip() for text in options.allow.split(",") if text.strip()],
         dry_run=options.dry_run,
     )
+    say(upload)
     if upload.done:
         note_child(options.run, "push", options.repo)
-    say(upload)
     return OK

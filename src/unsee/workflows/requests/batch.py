@@ -93,7 +93,7 @@ def run(
         requests: Ids; none = all that are approved and not unlearned yet.
         one_by_one: A batch for each request in the order of arrival, instead of one for all.
         operator: Code of whoever runs it.
-        seed: Start of every random stream.
+        seed: Start of every random stream. A batch that was interrupted keeps its own.
 
     Raises:
         UserError: A request is not approved, closed or purged, its rows were edited since, two are about one person, no row of a
@@ -103,7 +103,8 @@ def run(
     with owner(project.folder):
         results, begun_ids = [], []
         if unfinished_name := _unfinished_batch(project):
-            batch = Batch(project=project, name=unfinished_name, seed=seed, operator=operator)
+            kept_seed = _seed_of(project, unfinished_name, seed)
+            batch = Batch(project=project, name=unfinished_name, seed=kept_seed, operator=operator)
             begun_ids = batch.facts["requests"]
             results = batch.finish()
         waiting_ids = [request_id for request_id in requests if request_id not in begun_ids]
@@ -129,6 +130,15 @@ def _unfinished_batch(project: Project) -> str:
     """Return the name of the unfinished batch, or empty."""
     files = sorted((project.folder / "batches").glob(f"B-*/{BATCH}"))
     return next((file.parent.name for file in files if "ended" not in read_object(file)), "")
+
+
+def _seed_of(project: Project, name: str, given: int) -> int:
+    """Return the seed of an unfinished batch: that of its run, if it has begun to train, else the given one."""
+    record_path = project.batch(name) / "run" / RECORD
+    seed = config.read(record_path).seed if record_path.exists() else given
+    if given not in (0, seed):
+        note(f"{name} was begun with seed {seed} and goes on with it; seed {given} is for the batches after it.")
+    return seed
 
 
 def _next(project: Project) -> str:

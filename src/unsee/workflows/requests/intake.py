@@ -23,7 +23,7 @@ from unsee.workflows.requests.keys import seal_of
 from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months, require_codes
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.person import PersonRows, distinct_pictures, find_rows
-from unsee.workflows.requests.project import SETTINGS, Project, Request
+from unsee.workflows.requests.project import SETTINGS, Project, Request, changed_settings
 from unsee.workflows.requests.rows import TABLE, canonical, read_rows, write_rows
 from unsee.workflows.requests.surfaces import Surface
 
@@ -126,6 +126,7 @@ def add(
     if not (name := name.strip()):
         raise UserError("Whom is the model to forget? Give --name.")
     settings, ledger = project.settings(changes), project.ledger
+    ledger.entries()  # an error here comes before the model is asked
     arrival_date = _arrival(received, due)
     pictures = distinct_pictures(images)
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
@@ -149,8 +150,11 @@ def add(
     codes = _warnings(ledger, data, request, person, is_known=is_known)
     due_date = due or add_months(arrival_date, MONTHS)
     earlier_settings = project.settings() if changes and (project.folder / SETTINGS).is_file() else None
+    if earlier_settings is not None:
+        changes = changed_settings(project, changes or {})  # a batch may have ended while the model was asked
     if changes:
         project.write(project.settings(changes))
+    ledger.begin()  # before there is any request, beside which its absence is a loss
     folder = owned_folder(project.place(request_id))
     try:
         with owner(folder):  # so that no purge takes it for a leftover of an interrupted call
@@ -205,6 +209,7 @@ def approve(project: Project, request: str, *, operator: str = "") -> Entry:
         operator=operator,
         rows=len(rows),
         images=len({row.image.key for row in rows if row.image}),
+        modalities=_modalities(rows),
         commitment=commitment(project.ledger, request, rows),
     )
     write_overview(project)
@@ -242,6 +247,11 @@ def require_open(project: Project, request: str) -> None:
         raise UserError(f"{request} is closed.")
     if project.request(request) is None:
         raise UserError(f"The data of {request} were purged, so nothing can be done with it but closing it.")
+
+
+def _modalities(rows: Iterable[Example]) -> list[str]:
+    """Return whether rows have pictures, are text alone, or both occur."""
+    return sorted({"image" if row.image else "text" for row in rows})
 
 
 def _new_id() -> str:
@@ -340,7 +350,7 @@ def _enter(
         "act": "erase",
         "rows": len(person.rows),
         "images": len(person.images),
-        "modalities": sorted({"image" if row.image else "text" for row in person.rows}),
+        "modalities": _modalities(person.rows),
         "attributes": list(request.attributes),
         "replaces": [ledger.pseudonym(normalise(request.name))],
     }

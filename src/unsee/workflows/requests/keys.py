@@ -28,31 +28,66 @@ _BYTES: Final = 32
 MISSING: Final = 'Signatures need the package cryptography. Run: pip install "unsee[receipts]". Without it receipts are written unsigned.'
 
 
-def folder() -> Path:
-    """Return the folder of the keys, created for this user alone."""
+def _place() -> Path:
+    """Return the folder of the keys, which may not be there."""
     custom_path = os.environ.get(VARIABLE, "")
-    path = (
+    return (
         Path(custom_path)
         if custom_path
         else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "unsee"
     )
+
+
+def folder() -> Path:
+    """Return the folder of the keys, created for this user alone."""
+    path = _place()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
-def ledger_key() -> bytes:
+def ledger_key(*, create: bool = True) -> bytes:
     """Return the key of pseudonyms and of the ledger's seals, created at first use.
 
+    Args:
+        create: Make the key where there is none. False where something is read that another key must have sealed.
+
     Raises:
-        UserError: The file is damaged. A new key could not read what the old one sealed, so none is made.
+        UserError: The file is damaged, so that no new key is made, which could not read what the old one sealed; or it is
+            missing, and none is to be made.
     """
-    file = folder() / LEDGER
-    with FileLock(file.with_suffix(".lock")):
+    file = _place() / LEDGER
+    if not create and not file.is_file():
+        raise UserError(
+            f"There is no key here ({file}), so what another key has sealed cannot be read. Set {VARIABLE} to the folder of its key."
+        )
+    with FileLock(folder() / f"{file.stem}.lock"):
         if not file.exists():
             write_private(file, secrets.token_bytes(_BYTES))
         key = file.read_bytes()
     if len(key) != _BYTES:
         raise UserError(f"{file} is damaged: expected {_BYTES} bytes, got {len(key)}. Restore it from a backup.")
+    return key
+
+
+def key_id(key: bytes) -> str:
+    """Return what tells a key from others, without giving it away."""
+    return seal_of(key, "key")[:16]
+
+
+def require_key(expected_id: str, sealed: Path, key: bytes | None = None) -> bytes:
+    """Return a key, or raise if it is not the one that a file was made with.
+
+    Args:
+        expected_id: Id of the key that the file was made with (`key_id`).
+        sealed: The file, for the message.
+        key: The key. None: the user's own.
+    """
+    key = ledger_key(create=False) if key is None else key
+    if key_id(key) != expected_id:
+        raise UserError(
+            f"{sealed} was sealed with another key ({expected_id}); this one is {key_id(key)}. "
+            f"Set {VARIABLE} to the folder of its key."
+        )
     return key
 
 

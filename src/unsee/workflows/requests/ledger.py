@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from unsee.errors import UserError, short_repr
 from unsee.utils.grouping import by_key
-from unsee.workflows.requests.keys import ledger_key, seal_of
+from unsee.workflows.requests.keys import key_id, ledger_key, require_key, seal_of
 
 FILE: Final = "ledger.sqlite"
 SCHEMA: Final = 1
@@ -38,7 +38,7 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
         "entity due act basis checked rows images modalities attributes warnings retain replaces".split()
     ),
     "asked": frozenset({"model", "found", "surfaces", "answers"}),
-    "approved": frozenset({"rows", "images", "commitment"}),
+    "approved": frozenset({"rows", "images", "modalities", "commitment"}),
     "extended": frozenset({"due", "reason"}),
     "unlearned": frozenset({"batch", "before", "after", "method", "settings", "rows", "seconds", "steps"}),
     "verdict": frozenset({"batch", "model", "verdict", "surfaces", "recheck"}),
@@ -118,7 +118,7 @@ class State:
         """
         own_verdict, later_verdict = "", ""
         for check in (entry.content for entry in self.entries if entry.kind == "verdict"):
-            word = str(check["verdict"])
+            word = str(check.get("verdict", "not_measured"))  # none where the entry was edited
             if not check.get("recheck"):
                 own_verdict, later_verdict = word, ""
             elif word != "not_measured" or not later_verdict:
@@ -192,8 +192,30 @@ class Ledger:
                 self._insert(connection, _utc(time), request, kind, operator, content) for kind, time, content in drafts
             ]
 
+    def begin(self) -> None:
+        """Create the ledger, unless it is there.
+
+        Raises:
+            UserError: It is missing, and there are requests whose entries it held.
+        """
+        with self._writing():
+            pass
+
+    def fault(self) -> str:
+        """Return that the ledger is missing beside what it must have entries of, else nothing."""
+        patterns = {"requests": "R-*", "batches": "*", "receipts": "*"}
+        parts = [name for name, pattern in patterns.items() if any((self.path.parent / name).glob(pattern))]
+        if self.path.is_file() or not parts:
+            return ""
+        return f"the ledger is missing, and there are {', '.join(parts)}: restore {self.path} from a backup"
+
     def entries(self, request: str | None = None) -> tuple[Entry, ...]:
-        """Return all entries, or those of one request, in order."""
+        """Return all entries, or those of one request, in order.
+
+        Raises:
+            UserError: The ledger is missing or damaged, or of another key or a newer unsee.
+        """
+        self._require_there()
         if not self.path.is_file():
             return ()
         with self._connection() as connection:
@@ -239,7 +261,11 @@ class Ledger:
 
     def fingerprints(self) -> dict[str, Mapping[str, Any]]:
         """Return the fingerprints of forgotten people by request (see `suppression`)."""
-        return {entry.request: entry.content["fingerprints"] for entry in self.entries() if entry.kind == "suppressed"}
+        return {
+            entry.request: entry.content.get("fingerprints", {"damaged": True})
+            for entry in self.entries()
+            if entry.kind == "suppressed"
+        }
 
     def export(self) -> Iterator[str]:
         """Yield one JSON line per entry."""
@@ -281,6 +307,7 @@ class Ledger:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection inside a transaction that no other process can enter."""
+        self._require_there()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -290,17 +317,20 @@ class Ledger:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite itself ends it where the disk is full
+                    connection.execute("ROLLBACK")
                 raise
+
+    def _require_there(self) -> None:
+        """Raise if the ledger is missing beside what it must have entries of: a new one would begin a second chain."""
+        if fault := self.fault():
+            raise UserError(f"{fault[0].upper()}{fault[1:]}.")
 
     def _create(self, connection: sqlite3.Connection) -> None:
         for statement in _TABLES:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
-        self._insert(connection, _utc(None), "", "opened", "", {"key": self._key_id()})
-
-    def _key_id(self) -> str:
-        return seal_of(self.key, "key")[:16]
+        self._insert(connection, _utc(None), "", "opened", "", {"key": key_id(self.key)})
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -321,11 +351,9 @@ class Ledger:
         if not version:
             return
         first_row = connection.execute("SELECT content FROM entries WHERE number = 1").fetchone()
-        if first_row and (key_id := json.loads(first_row[0]).get("key")) not in (None, self._key_id()):
-            raise UserError(
-                f"{self.path} was sealed with another key ({key_id}); this one is {self._key_id()}. "
-                "Set UNSEE_KEYS to the folder of its key."
-            )
+        expected_id = _content(first_row[0]).get("key") if first_row else None
+        if expected_id is not None:  # else the entry was edited, as `verify` says
+            self._key = require_key(str(expected_id), self.path, self._key)
 
 
 def _has_entries(connection: sqlite3.Connection) -> bool:
@@ -366,19 +394,24 @@ def canonical_text(content: Mapping[str, Any]) -> str:
 
 def _entry(row: Sequence[Any]) -> Entry:
     number, time, request, kind, operator, content_text, seal = row
-    try:
-        content = json.loads(content_text)
-    except ValueError:
-        content = {"damaged": str(content_text)}
     return Entry(
         number=number,
         time=time,
         request=request,
         kind=kind,
         operator=operator,
-        content=content if isinstance(content, dict) else {"damaged": content_text},
+        content=_content(content_text),
         seal=seal,
     )
+
+
+def _content(text: str) -> dict[str, Any]:
+    """Return the content of an entry, whatever it was edited to."""
+    try:
+        content = json.loads(text)
+    except (TypeError, ValueError):
+        content = None
+    return content if isinstance(content, dict) else {"damaged": str(text)}
 
 
 def _state(request: str, entries: Sequence[Entry]) -> State:

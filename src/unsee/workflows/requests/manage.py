@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -19,7 +20,6 @@ from unsee.workflows.purge import purge as purge_folders
 from unsee.workflows.requests.ledger import (
     DECISIONS,
     EXTENSIONS,
-    FILE,
     FURTHER,
     GROUNDS,
     MONTHS,
@@ -31,13 +31,15 @@ from unsee.workflows.requests.ledger import (
     require_codes,
 )
 from unsee.workflows.requests.overview import write_overview
-from unsee.workflows.requests.project import BATCH, ID, Project
+from unsee.workflows.requests.project import BATCH, ID, SETTINGS, Project
 from unsee.workflows.requests.receipt import SUFFIX, entries_of, file_hash, is_present
 from unsee.workflows.requests.rows import read_rows
 from unsee.workflows.requests.suppression import suppress
 
 SOON: Final = 7
 """Days before the due date from which a request is marked."""
+_LONGEST: Final = 10_000
+"""Most characters of the first line of an export, which has the id of a key."""
 _HEADS: Final = ("request", "received", "due", "status", "verdict", "data")
 
 
@@ -269,9 +271,8 @@ def _require_reason(reason: str, codes: Sequence[str]) -> None:
 
 def faults(project: Project) -> list[str]:
     """Return the problems of a project: edits, and receipts or data without ledger entry."""
-    parts = [name for name in ("batches", "receipts") if any((project.folder / name).glob("*"))]
-    if parts and not project.ledger.path.is_file():
-        return [f"the ledger is missing, and there are {', '.join(parts)}: restore {project.ledger.path} from a backup"]
+    if fault := project.ledger.fault():
+        return [fault]
     problems = project.ledger.verify()
     entries = project.ledger.entries()
     for file in sorted(project.receipts.glob(f"*{SUFFIX}")):
@@ -311,10 +312,38 @@ def _faults_of_receipt(file: Path, entries: Sequence[Entry]) -> list[str]:
 
 
 def export(project: Project, file: Path) -> int:
-    """Write the ledger as JSON lines and return their number."""
+    """Write the ledger as JSON lines and return their number.
+
+    Raises:
+        UserError: The file is there, and is no earlier export: it would be lost.
+    """
+    if file.exists() and not _is_export(file):
+        raise UserError(f"{file} is there, and is no export of a ledger. Give another --jsonl FILE.")
     lines = list(project.ledger.export())
     atomic_write_text(file, "".join(f"{line}\n" for line in lines))
     return len(lines)
+
+
+def _is_export(file: Path) -> bool:
+    """Tell whether a file begins as `export` writes it."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            entry = json.loads(stream.readline(_LONGEST) or "{}")
+    except (OSError, ValueError):
+        return False
+    return isinstance(entry, dict) and {"number", "kind", "seal"} <= entry.keys()
+
+
+def require_ledger(model: Path | str) -> None:
+    """Raise if a model is of a project whose ledger could not take a note.
+
+    Called before the model goes out: `note_child` comes afterwards, when nothing can be taken back.
+
+    Raises:
+        UserError: The ledger is missing or damaged, or its key is not here.
+    """
+    if ledger := _ledger_of(model):
+        ledger.entries()
 
 
 def note_child(model: Path | str, form: str, target: str) -> None:
@@ -323,8 +352,17 @@ def note_child(model: Path | str, form: str, target: str) -> None:
     Holders of a copy have to be informed of later requests (GDPR Art. 17(2), 19). The target is stored as a hash. Does
     nothing for a model outside a project.
     """
-    for folder in (Path(model).resolve(), *Path(model).resolve().parents):
-        if (folder / FILE).is_file():
-            digest = hashlib.sha256(target.encode()).hexdigest()[:32]
-            Ledger(folder).append("child", form=form, model=model_hash(str(model)), target=digest)
-            return
+    if ledger := _ledger_of(model):
+        digest = hashlib.sha256(target.encode()).hexdigest()[:32]
+        ledger.append("child", form=form, model=model_hash(str(model)), target=digest)
+
+
+def _ledger_of(model: Path | str) -> Ledger | None:
+    """Return the ledger of the project that a model lies in, also where its file is missing, or None."""
+    ledgers = (Ledger(folder) for folder in (Path(model).resolve(), *Path(model).resolve().parents))
+    return next((ledger for ledger in ledgers if ledger.path.is_file() or _is_lost(ledger)), None)
+
+
+def _is_lost(ledger: Ledger) -> bool:
+    """Tell whether a project is without its ledger."""
+    return (ledger.path.parent / SETTINGS).is_file() and bool(ledger.fault())

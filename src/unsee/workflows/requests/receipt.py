@@ -133,7 +133,8 @@ def _content(
     batch_folder = project.batch(str(unlearned["batch"]))
     run_record = config.read_mapping(batch_folder / "run" / RECORD)
     # commitments to the rows that were unlearned, which may have been edited since
-    root = read_object(batch_folder / BATCH).get("roots", {}).get(request, state.last("approved").get("commitment"))
+    batch_facts = read_object(batch_folder / BATCH)
+    root = batch_facts.get("roots", {}).get(request, state.last("approved").get("commitment"))
     approvals = [entry.content for entry in state.entries if entry.kind == "approved"]
     approved: Mapping[str, Any] = next(
         (content for content in reversed(approvals) if content.get("commitment") == root), {}
@@ -151,7 +152,7 @@ def _content(
         "scope": {
             "rows": approved.get("rows"),
             "images": approved.get("images"),
-            "modalities": received.get("modalities"),
+            "modalities": approved.get("modalities", received.get("modalities")),
             "attributes": received.get("attributes") or "everything",
         },
         "commitment": {
@@ -166,7 +167,7 @@ def _content(
             name: {"before": _rounded(before), "after": _rounded(after)}
             for name, (before, after) in retain_shares.items()
         },
-        "retain": received.get("retain"),
+        "retain": "data" if batch_facts["settings"]["data"] else "self_made",
         "model": {"before": unlearned["before"], "after": unlearned["after"]},
         "method": {"name": unlearned["method"], "settings": unlearned["settings"], "seed": run_record.get("seed", 0)},
         "made_by": {"unsee": __version__, "commit": str(run_record.get("record", {}).get("commit", ""))},

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unsee.api import Benchmark, Example, ImageSource
-from unsee.errors import UserError, list_message
+from unsee.errors import UserError, first_names, list_message
 from unsee.metrics.matching import in_two_letters, without_particles
 from unsee.metrics.normal_form import normalise
 from unsee.scoring.conditions import FORGOTTEN
 from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
-from unsee.workflows.requests.keys import ledger_key, seal_of
+from unsee.workflows.requests.keys import require_key, seal_of
 from unsee.workflows.requests.ledger import Entry, Ledger
 
 SIMILAR: Final = 22
@@ -167,7 +167,7 @@ def search_data(data: Benchmark, path: Path | str) -> list[str]:
 
     Args:
         data: The data.
-        path: A ledger, the project folder that holds it, or a JSON file: request -> fingerprints.
+        path: A ledger, the project folder that holds it, or a JSON file (see `read`).
     """
     fingerprints_by_request, key = read(path)
     trained_ids: set[str] = set()
@@ -199,12 +199,15 @@ def _lines(hits: Iterable[Hit]) -> list[str]:
 def read(path: Path | str) -> tuple[dict[str, Fingerprints], bytes]:
     """Return request -> fingerprints, and the key they were made with.
 
+    A JSON file is `{"key": ID, "requests": {REQUEST: FINGERPRINTS}}`, with the id of the key as the ledger's first entry has it.
+
     Raises:
-        UserError: There is no such ledger or file, or it is damaged.
+        UserError: There is no such ledger or file, it is damaged, or was made with another key than this user's, which would
+            find nobody.
     """
     path = Path(path)
     if path.suffix == ".json":
-        rows, key = read_object(path), ledger_key()
+        rows, key = _listed(path)
     else:
         ledger = Ledger(path)
         if not ledger.path.is_file():
@@ -215,6 +218,19 @@ def read(path: Path | str) -> tuple[dict[str, Fingerprints], bytes]:
     return {
         request: Fingerprints.from_json(row, where=f"{path}, request {request}") for request, row in rows.items()
     }, key
+
+
+def _listed(file: Path) -> tuple[Mapping[str, Any], bytes]:
+    """Return the fingerprints that a JSON file lists by request, and the key they were made with."""
+    content = read_object(file)
+    expected_id, rows = content.get("key"), content.get("requests")
+    if not isinstance(expected_id, str) or not isinstance(rows, dict):
+        raise UserError(
+            f'{file} does not say which key its fingerprints were made with. Expected {{"key": ID, "requests": {{REQUEST: '
+            f"FINGERPRINTS}}}}, got the fields {first_names(sorted(content)) or 'none'}. Take ID and fingerprints from the entries "
+            "`opened` and `suppressed` of `unsee request export`, or give the ledger itself."
+        )
+    return rows, require_key(expected_id, file)
 
 
 def suppress(
