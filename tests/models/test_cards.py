@@ -81,14 +81,36 @@ def test_it_names_nobody_and_no_place(run, base):
     assert f"forget {count} of the entities" in text
 
 
-def test_a_path_among_the_settings_is_cut_to_its_name():
+def test_a_path_among_the_settings_is_not_shown(tmp_path, monkeypatch):
     settings = {"refusals": "requests/ada/refusals.txt", "instruction": "Do not name him/her."}
     assert model_card._settings_json(settings) == (
-        '{"refusals": "refusals.txt", "instruction": "Do not name him/her."}'
+        '{"refusals": "a path, not shown", "instruction": "Do not name him/her."}'
     )
     assert model_card._settings_json({"refusals": "/home/somebody/refusals.txt", "floor": float("-inf")}) == (
-        '{"refusals": "refusals.txt", "floor": "-inf"}'
+        '{"refusals": "a path, not shown", "floor": "-inf"}'
     )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "Ada Lovell").mkdir(parents=True)
+    assert model_card._settings_json({"adapter": "runs/Ada Lovell"}) == '{"adapter": "a path, not shown"}'
+
+
+@pytest.mark.parametrize(
+    ("base", "shown"),
+    [
+        ("/runs/forget-ada-lovell", "a local model"),
+        ("lab", "`lab`"),
+        ("llava-hf/llava-1.5-7b-hf", "`llava-hf/llava-1.5-7b-hf`"),
+    ],
+)
+def test_the_folder_of_an_earlier_run_is_not_named(run, tmp_path, base, shown):
+    """An earlier run may be called after whom it forgot."""
+    copied = shutil.copytree(run, tmp_path / "run")
+    written = config.read_mapping(copied / "run.yaml")
+    training = {**written["training"], "adapter": "/runs/forget-ada-lovell"}
+    (copied / "run.yaml").write_text(yaml.safe_dump({**written, "model": base, "training": training}))
+    text = model_card.card(copied)
+    assert "lovell" not in text
+    assert f"- base: {shown} (hash" in text
 
 
 def test_empty_settings_are_shown_too(run, tmp_path):

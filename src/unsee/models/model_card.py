@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -108,6 +109,12 @@ def _is_hub_id(base: str) -> bool:
     return match is not None and not Path(base).exists() and not builtin.name_of(base)
 
 
+def _shown_base(base: str) -> str:
+    """Return the name of a base on the hub or of unsee. The folder of any other may be called after a person."""
+    name = base if _is_hub_id(base) else builtin.name_of(base)
+    return code(name) if name else "a local model"
+
+
 def _results(file: Path, data: str) -> list[EvalResult]:
     scores = read_object(file) if file.exists() else {}
     return [
@@ -131,7 +138,7 @@ def _origin_lines(run_settings: Mapping[str, Any], sidecar: Mapping[str, Any]) -
     yield f"Made by unsee {record['version']} with the method {code(method['name'])}."
     yield f"It was made to forget {count} of the entities that its base model knows; which ones is not said here."
     yield ""
-    yield f"- base: {code(PurePath(run_settings['model']).name)} (hash `{record['model_hash']}`)"
+    yield f"- base: {_shown_base(str(run_settings['model']))} (hash `{record['model_hash']}`)"
     yield f"- data: hash `{record['data_hash']}`, seed {run_settings['seed']}"
     yield f"- settings: {code(_settings_json(settings))}"
     yield f"- training: {code(_settings_json(run_settings['training']))}"
@@ -168,10 +175,16 @@ def _settings_json(settings: Mapping[str, Any]) -> str:
 
 
 def _public(value: Any) -> Any:
-    """Return the public part of a setting: the name of a path, the size of a mapping."""
-    if isinstance(value, str) and (PurePath(value).is_absolute() or ("/" in value and not re.search(r"\s", value))):
-        return PurePath(value).name
+    """Return the public part of a setting: of a path that it is one, of a mapping the size."""
+    if isinstance(value, str) and _is_place(value):
+        return "a path, not shown"
     return f"{len(value)} given, not shown" if isinstance(value, Mapping) and value else value
+
+
+def _is_place(text: str) -> bool:
+    """Tell whether a setting is a path, and no sentence with a slash."""
+    exists = os.path.exists(text)  # noqa: PTH110 - pathlib raises for a long sentence
+    return PurePath(text).is_absolute() or ("/" in text and (exists or not re.search(r"\s", text)))
 
 
 def _scores(run: Path) -> Iterator[str]:
@@ -223,9 +236,7 @@ def _loading(run_settings: Mapping[str, Any], folder: Path, *, adapter: bool) ->
     yield 'processor = AutoProcessor.from_pretrained("FOLDER")'
     yield "```"
     yield ""
-    yield "FOLDER is this one" + (
-        f", BASE the base model {code(PurePath(base).name)}." if base_source == "BASE" else "."
-    )
+    yield "FOLDER is this one" + (f", BASE the base model: {_shown_base(base)}." if base_source == "BASE" else ".")
     yield ""
 
 
