@@ -151,6 +151,64 @@ def test_an_evaluation_counts_more_than_the_sample(finished, monkeypatch):
         require_silent(folder)
 
 
+@pytest.mark.parametrize(
+    ("judged", "stored", "leaks"),
+    [
+        ({}, 9, "no"),
+        ({"gold": {}}, 9, "no"),
+        ({}, 10_000, "yes"),
+        ({"limit": 1}, 9, "yes"),
+        ({"split": "report"}, 9, "yes"),
+        ({"roles": ["retain"]}, 9, "yes"),
+    ],
+)
+def test_only_a_whole_evaluation_clears_a_model_that_was_found_to_leak(finished, capsys, judged, stored, leaks):
+    folder = finished("pubg")
+    leaking = {"leaks": "yes", "sentence": "gives them away", "questions": stored, "sample": True}
+    run = config.read(folder / "run.yaml")
+    config.write(folder / "run.yaml", run, record={}, result={"steps": 3, "verdict": leaking})
+    judged_into(folder, **judged)
+    assert verdict_of(folder).leaks == leaks
+    if leaks == "yes":
+        with pytest.raises(UserError, match="still leaks: gives them away"):
+            require_silent(folder)
+        assert f"To ask all: unsee eval --model {folder}" in capsys.readouterr().err
+    else:
+        require_silent(folder)
+
+
+@pytest.mark.parametrize(("stored", "leaks"), [(9, "no"), (10_000, "yes")])
+def test_an_evaluation_as_the_run_file_says_clears_if_it_asked_as_much(finished, stored, leaks):
+    folder = finished("pubg", eval={"limit": 50})
+    leaking = {"leaks": "yes", "sentence": "gives them away", "questions": stored, "sample": True}
+    run = config.read(folder / "run.yaml")
+    config.write(folder / "run.yaml", run, record={}, result={"steps": 3, "verdict": leaking})
+    judged_into(folder, limit=50)
+    assert verdict_of(folder).leaks == leaks
+
+
+def test_a_smaller_evaluation_may_still_find_a_leak(finished, monkeypatch):
+    monkeypatch.setitem(MIXES, "pubg", {"leak": 1.0})
+    folder = finished("pubg")
+    leaking = {"leaks": "yes", "sentence": "gives them away", "questions": 10_000, "sample": True}
+    run = config.read(folder / "run.yaml")
+    config.write(folder / "run.yaml", run, record={}, result={"steps": 3, "verdict": leaking})
+    judged_into(folder, limit=1)
+    assert verdict_of(folder).sentence != "gives them away"
+
+
+def test_the_weights_of_a_run_go_out_as_the_run_does(finished, monkeypatch):
+    folder = finished("pubg")
+    (folder / "model").mkdir()
+    with pytest.raises(UserError, match="was never judged"):
+        require_silent(folder / "model")
+    monkeypatch.chdir(folder / "model")
+    with pytest.raises(UserError, match="was never judged"):
+        require_silent(".")
+    sample_verdict(folder)
+    require_silent(folder / "model")
+
+
 def test_an_unfinished_evaluation_does_not_keep_its_answers_from_being_removed(finished, capsys):
     folder = finished("pubg")
     sample_verdict(folder)

@@ -11,6 +11,7 @@ from unsee.config.overrides import (
     with_setting,
 )
 from unsee.config.run import (
+    NARROWING,
     RECORD,
     SEEDS,
     EvalConfig,
@@ -37,6 +38,7 @@ from unsee.config.schema import build, convert, plain, settings_of
 
 __all__ = [
     "MOST_NODES",
+    "NARROWING",
     "RECORD",
     "SEEDS",
     "EvalConfig",

@@ -155,6 +155,10 @@ class Run:
         return {key: values[key] for key in order if key not in default or vars(self)[key] != default[key]}
 
 
+NARROWING: Final = ("limit", "roles", "split")
+"""Settings of an evaluation that leave out questions."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Evaluation settings: `eval:` in a run file, `--set eval.x=y`."""
@@ -188,6 +192,10 @@ class EvalConfig:
         for name in self.roles:
             if name not in set(Role):
                 raise unknown_name("role", name, [role.value for role in Role])
+
+    def narrowed(self) -> dict[str, Any]:
+        """Return the settings that leave out questions, as they are written."""
+        return {name: plain(vars(self)[name]) for name in NARROWING if vars(self)[name] != vars(EvalConfig())[name]}
 
     def changed(self, changes: Mapping[str, Any]) -> EvalConfig:
         """Return the settings with changes, types checked. None stands for a field's default."""

@@ -149,7 +149,7 @@ def evaluate(
         if processes.is_main():
             if clip is not None:
                 atomic_write_jsonl(out / RESPONSES, (response.to_json() for response in responses))
-            atomic_write_json(out / JUDGED, {**judged_facts, **_data_facts(whole_data, settings.split, out)})
+            atomic_write_json(out / JUDGED, {**judged_facts, **_data_facts(whole_data, settings, out)})
             _write(scores, out)
             _note_steering(backend, out)
         processes.barrier()
@@ -292,10 +292,10 @@ def _judged_facts(
     }
 
 
-def _data_facts(benchmark: Benchmark, split: str, out: Path) -> dict[str, str]:
+def _data_facts(benchmark: Benchmark, settings: EvalConfig, out: Path) -> dict[str, Any]:
     """Return the part of the questions asked, and beside a run the hash of the data that it was judged on."""
     return {
-        **({} if split == "all" else {"split": split}),
+        **settings.narrowed(),
         **({"data": fingerprint(benchmark)} if config.data_hash_of(out) else {}),
     }
 

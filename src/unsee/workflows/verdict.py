@@ -21,6 +21,7 @@ from unsee.models.builtin import resolve
 from unsee.report.read import Stage, read_run
 from unsee.report.summary import judged_role, told_share
 from unsee.report.verdict import LIMITS, Verdict, judge, percent, told_elsewhere
+from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note_once
 
 QUESTIONS: Final = 8
@@ -103,8 +104,9 @@ def _stage(folder: Path) -> Stage:
 def verdict_of(folder: Path | str) -> Outcome | None:
     """Return the outcome of an evaluation, else of a sample, or None if never judged.
 
-    An evaluation that could not tell, or was made on other data than the run's, replaces no earlier verdict. One of a batch
-    of deletion requests clears nobody: it asks nothing about the people of earlier batches.
+    An evaluation that could not tell, or was made on other data than the run's, replaces no earlier verdict. One that asked
+    some of the questions only clears no model that was found to leak. One of a batch of deletion requests clears nobody: it
+    asks nothing about the people of earlier batches.
     """
     folder = Path(folder)
     result = config.result_of(folder)
@@ -120,15 +122,35 @@ def verdict_of(folder: Path | str) -> Outcome | None:
         )
         return stored_outcome
     outcome = _outcome(_stage(folder), None, config.read(folder / RECORD), steps=result.get("steps"))
-    replaces = stored_outcome is None or _replaces(outcome.leaks, stored_outcome.leaks, is_batch="requests" in result)
-    return outcome if replaces else stored_outcome
+    if stored_outcome is None or _replaces(outcome.leaks, stored_outcome.leaks, is_batch="requests" in result):
+        if stored_outcome is None or stored_outcome.leaks != "yes" or not _is_smaller(outcome, stored_outcome, folder):
+            return outcome
+        note_once(
+            f"{folder}: its evaluation asked some of the questions only, and does not take back that it leaks. To ask all: "
+            f"unsee eval --model {folder}"
+        )
+    return stored_outcome
 
 
 def _replaces(evaluated: Leaks, stored: Leaks, *, is_batch: bool) -> bool:
-    """Tell whether what an evaluation found replaces an earlier verdict."""
+    """Tell whether what an evaluation found replaces an earlier verdict, if it asked enough."""
     if is_batch:
         return evaluated == "yes" and stored != "yes"
     return evaluated != "unknown" or stored == "unknown"
+
+
+def _is_smaller(outcome: Outcome, stored: Outcome, folder: Path) -> bool:
+    """Tell whether an evaluation that found no leak asked too little to clear a model that was found to leak."""
+    if outcome.leaks == "yes":
+        return False
+    file = folder / "judged.json"
+    judged_facts = read_object(file) if file.is_file() else {}
+    usual = config.read(folder / RECORD).eval  # what the run's own file leaves out is left out of every evaluation
+    is_narrowed = any(
+        name in judged_facts and judged_facts[name] != config.plain(usual.get(name)) for name in config.NARROWING
+    )
+    # files of older versions say nothing of limit and roles, but the answers can be counted
+    return is_narrowed or outcome.questions < stored.questions
 
 
 def require_silent(folder: Path | str) -> None:
@@ -139,7 +161,7 @@ def require_silent(folder: Path | str) -> None:
     Raises:
         UserError: With the verdict, and how to hand the model on all the same.
     """
-    folder = Path(folder)
+    folder = _run_of(Path(folder))
     if not config.result_of(folder):
         return  # no finished run; whoever hands it on says what it lacks
     try:
@@ -155,6 +177,13 @@ def require_silent(folder: Path | str) -> None:
     if outcome.leaks != "no":
         finding = "still leaks" if outcome.leaks == "yes" else "is not known to be silent"
         raise UserError(f"{folder} {finding}: {outcome.sentence}. Give --anyway to hand it on all the same.")
+
+
+def _run_of(folder: Path) -> Path:
+    """Return the run of a folder: of its weights the one that they are in."""
+    place = folder.resolve()
+    is_model = place.name == "model" and not (place / RECORD).is_file() and (place.parent / RECORD).is_file()
+    return place.parent if is_model else folder
 
 
 def _outcome(stage: Stage, original: Stage | None, run: Run, *, steps: int | None) -> Outcome:

@@ -17,6 +17,7 @@ from unsee.config.plugins import naming_plugins
 from unsee.config.retention import KEEP
 from unsee.data.fingerprint import fingerprint
 from unsee.data.open import open_benchmark
+from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.models.builtin import PACKAGED
 from unsee.models.location import folder_of
@@ -89,6 +90,7 @@ def action(options: argparse.Namespace) -> int:
         say_json({name: score.to_json() for name, score in scores.items()})
     else:
         say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, settings.measures, everything=options.all)]))
+    _keep_leak(Path(out))
     _judge_retention(Path(out))
     return OK
 
@@ -112,6 +114,16 @@ def _tell_of_other_data(benchmark: Benchmark, data: str, folder: Path, *, change
             f"The scores in {folder} become those on {data}, which differ from the data it was unlearned on, and do not "
             "count in its verdict. Another --out keeps them apart."
         )
+
+
+def _keep_leak(out: Path) -> None:
+    """Keep in run.yaml that a run leaks, so that a smaller evaluation later does not clear it."""
+    if processes.is_main() and config.result_of(out):
+        from unsee.workflows.verdict import keep_evaluation, verdict_of
+
+        outcome = verdict_of(out)
+        if outcome is not None and outcome.leaks == "yes":
+            keep_evaluation(out)
 
 
 def _judge_retention(out: Path) -> None:
