@@ -564,6 +564,45 @@ def test_due_takes_only_runs_whose_time_has_passed(runs):
     assert (runs / "new" / "responses.jsonl").is_file()
 
 
+def write_sequence(folder, *dues):
+    """Write a sequence with a run per date, and what else it leaves."""
+    write(folder / "continual.yaml", "tasks: [{id: zyxada, targets: [zyxada]}]\n")
+    write(folder / "continual.html", "Zyxada")
+    write(folder / "judged" / "t-001" / "step.json", "{}")
+    write(folder / "judged" / "t-001" / "samples.jsonl", '{"id": "zyxada-1"}\n')
+    for number, due in enumerate(dues, start=1):
+        write_run(folder / f"t-{number:03}", retention="days:1", due=due)
+    return folder
+
+
+def test_a_whole_is_due_with_the_last_of_its_runs(runs):
+    """Its reports, requests and logs are of all runs."""
+    folder = write_sequence(runs / "sequence", "2020-01-01", "2020-01-02")
+    purged = purge([runs], due=True, apply=True)
+    removed = {item.path.relative_to(folder).as_posix() for item in purged.removed if item.path.is_relative_to(folder)}
+    assert {"continual.yaml", "continual.html", "judged/t-001/samples.jsonl", "t-001/responses.jsonl"} <= removed
+    assert not [item for item in purge([folder], due=True).removed if item.path.is_relative_to(folder)]
+    write(folder / "t-002" / "responses.jsonl", "{}\n")  # it was asked again
+    assert purge([folder], due=True).removed
+
+
+def test_of_a_whole_that_is_not_due_only_the_runs_that_are_go(runs):
+    folder = write_sequence(runs / "sequence", "2020-01-01", "2999-01-01")
+    purged = purge([folder], due=True, apply=True)
+    assert not (folder / "t-001" / "responses.jsonl").exists()
+    assert (folder / "t-002" / "responses.jsonl").exists()
+    assert (folder / "continual.html").exists()
+    assert any("stays until all of its runs are due" in note for note in purged.notes)
+
+
+@pytest.mark.parametrize("suffix", ["tries", "gold"])
+def test_what_lies_beside_a_run_is_named(tmp_path, suffix):
+    run = write_run(tmp_path / "runs" / "x")
+    write_run(tmp_path / "runs" / f"x-{suffix}")
+    assert any(f"give x-{suffix} too" in note for note in purge([run]).notes)
+    assert not any(f"give x-{suffix} too" in note for note in purge([tmp_path / "runs"]).notes)
+
+
 def test_a_purged_run_that_was_asked_again_is_due_again(tmp_path):
     run = write_run(tmp_path / "runs" / "x", due="2026-01-01")
     assert purge([run], due=True, apply=True).removed

@@ -21,6 +21,16 @@ def require_retention(text: str) -> None:
         )
 
 
+def without_verdict(retention: str) -> str:
+    """Return the note on a retention that waits for a verdict which the command does not ask for, else nothing."""
+    if retention != UNTIL_VERIFIED:
+        return ""
+    return (
+        f"retention {UNTIL_VERIFIED} acts in `unsee forget` and `unsee eval` only, so nothing is removed here; days:N sets a date for "
+        "`unsee purge --due`."
+    )
+
+
 def due_date(retention: str, today: date) -> date | None:
     """Return the date from which `unsee purge --due` removes private files, or None.
 

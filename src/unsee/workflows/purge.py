@@ -178,7 +178,7 @@ def purge(
     found = dict.fromkeys(root for path in places for root in _roots(Path(path), due=due))
     roots = [root for root in found if not _is_part(root, found)]
     shared = levels is not None and "caches" in chosen_levels if shared is None else shared
-    plan = _Plan(roots=roots, levels=chosen_levels, shared=shared)
+    plan = _Plan(roots=roots, levels=chosen_levels, shared=shared, due=due)
     plan.require_free()
     if not apply:
         return plan.outcome(applied=False)
@@ -243,7 +243,7 @@ def _chosen(levels: Collection[str] | None) -> tuple[Level, ...]:
 def _roots(folder: Path, *, due: bool) -> list[Path]:
     """Return the outermost folders of unsee in a folder.
 
-    With `due`: the runs whose retention has passed.
+    With `due`: the runs whose retention has passed, and the whole where that of all its runs has.
     """
     if folder.is_symlink():
         raise UserError(f"{folder} is a link. Give the folder that it leads to.")
@@ -260,7 +260,17 @@ def _roots(folder: Path, *, due: bool) -> list[Path]:
     if not due:
         return roots
     today = datetime.now(UTC).date()
-    return [unit for root in roots for unit in units_of(root) if _is_due(unit, today)]
+    return [folder for root in roots for folder in _due_in(root, today)]
+
+
+def _due_in(root: Path, today: date) -> list[Path]:
+    """Return a folder of unsee if all of its finished runs are due, else those that are."""
+    units = units_of(root)
+    due_dates = [_due_of(unit) for unit in units if config.result_of(unit)]
+    if len(units) > 1 and due_dates and all(due and due <= today.isoformat() for due in due_dates):
+        has_answers = any((unit / "responses.jsonl").is_file() for unit in units)
+        return [] if is_done(root, DEFAULT) and not has_answers else [root]
+    return [unit for unit in units if _is_due(unit, today)]
 
 
 def _is_part(root: Path, roots: Collection[Path]) -> bool:
@@ -285,9 +295,14 @@ def require_outside(path: Path | str, levels: Collection[str] | None) -> None:
 
 def _is_due(unit: Path, today: date) -> bool:
     """Tell whether the retention of a finished run has passed, and it was not purged since, or was asked again."""
-    due = str(config.result_of(unit).get("retention", {}).get("due", ""))
+    due = _due_of(unit)
     is_purged = is_done(unit, DEFAULT) and not (unit / "responses.jsonl").is_file()
     return bool(due) and due <= today.isoformat() and not is_purged
+
+
+def _due_of(unit: Path) -> str:
+    """Return the date from which a finished run is to be purged, or empty if it has none."""
+    return str(config.result_of(unit).get("retention", {}).get("due", ""))
 
 
 def is_done(unit: Path, levels: Collection[str]) -> bool:
@@ -316,6 +331,7 @@ class _Plan:
     """Folders of unsee."""
     levels: tuple[Level, ...]
     shared: bool
+    due: bool = False
 
     def folders_to_lock(self) -> list[Path]:
         """Return the folders that are to be locked, outermost first."""
@@ -340,6 +356,7 @@ class _Plan:
             notes += self._quoting(folder)
         for folder in dict.fromkeys(_picture_folders(self.roots)):
             removed += self._pictures_beside(folder, notes)
+        notes += self._left_around()
         location = os.environ.get(shared_cache.VARIABLE, "")
         if location not in ("", "off"):
             notes.append(f"the shared cache {location} ({shared_cache.VARIABLE}) is not touched; it may hold answers.")
@@ -457,6 +474,17 @@ class _Plan:
 
     def _takes(self, unit: Path) -> bool:
         return any(unit.is_relative_to(root) for root in self.roots)
+
+    def _left_around(self) -> Iterator[str]:
+        """Yield the folders around the runs that hold the same questions and names, and stay."""
+        for root in self.roots if {"answers", "requests"} & {*self.levels} else ():
+            for suffix, content in (("-tries", "the tries of its --budget"), ("-gold", "answers of its gold model")):
+                folder = root.with_name(f"{root.name}{suffix}")
+                if folder.is_dir() and not self._takes(folder):
+                    yield f"{folder} stays, {content}; give {folder.name} too."
+        wholes = [next((part for part in root.parents[:DEEP] if is_unit(part)), None) for root in self.roots]
+        for whole in dict.fromkeys(part for part in wholes if self.due and part is not None):
+            yield f"{whole} has reports, logs or requests of these runs, and stays until all of its runs are due; or give {whole.name}."
 
     def _quoting(self, folder: Path) -> Iterator[str]:
         """Yield the reports beside the runs, which may quote their answers."""
