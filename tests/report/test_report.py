@@ -98,6 +98,15 @@ def test_title_and_file_name_are_taken(demo: dict[str, list[Path]], tmp_path: Pa
     assert "<h1>Request 17 &lt;b&gt;</h1>" in path.read_text()
 
 
+def test_files_of_somebody_else_are_not_replaced(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("mine")
+    with pytest.raises(UserError, match=r"summary\.json in it would be replaced. Give another --out"):
+        report(demo, tmp_path)
+    assert (tmp_path / "summary.json").read_text() == "mine"
+    (tmp_path / "summary.json").unlink()
+    assert report(demo, tmp_path) == report(demo, tmp_path)
+
+
 def test_a_folder_that_is_given_twice_is_one_seed(demo: dict[str, list[Path]]) -> None:
     (stage,) = read_stages({"ga": [*demo["ga"], demo["ga"][0] / ".." / "ga"]})
     assert len(stage.runs) == 1

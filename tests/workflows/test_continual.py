@@ -180,7 +180,7 @@ def test_only_the_same_sequence_goes_on_in_a_folder(tmp_path):
     run = Run(model="m", data="d", method="ga", out=str(tmp_path))
 
     def claim(**judging):
-        sequence._claim(tmp_path, replace(run, eval=judging), course, asked)
+        sequence._claim(tmp_path, replace(run, eval=judging), course, asked, "hash")
 
     claim()
     claim(batch_size=2)  # no answer depends on it
@@ -196,17 +196,29 @@ def test_a_sequence_of_a_version_with_fewer_settings_goes_on(tmp_path):
     course, asked = Course(tasks=1), Tasks(tasks=(Task(id="r1", targets=("ada",)),))
     run = Run(model="m", data="d", method="npo", out=str(tmp_path), training=settings_of(Training()))
     run = replace(run, settings=settings_of(NPO()))
-    sequence._claim(tmp_path, run, course, asked)
+    sequence._claim(tmp_path, run, course, asked, "hash")
     file = tmp_path / sequence.RECORD
     values = read_mapping(file)
     for part, name in (("continual", "fr_support"), ("training", "guard"), ("method", "beta")):
         del values[part][name]
     file.write_text(dump_yaml(values))
-    sequence._claim(tmp_path, run, course, asked)
+    sequence._claim(tmp_path, run, course, asked, "hash")
     with pytest.raises(UserError, match="another sequence: method differ"):
-        sequence._claim(tmp_path, replace(run, settings={**run.settings, "beta": 0.9}), course, asked)
+        sequence._claim(tmp_path, replace(run, settings={**run.settings, "beta": 0.9}), course, asked, "hash")
     with pytest.raises(UserError, match="another sequence: method differ"):
-        sequence._claim(tmp_path, replace(run, method="ga", settings={}), course, asked)
+        sequence._claim(tmp_path, replace(run, method="ga", settings={}), course, asked, "hash")
+
+
+def test_a_sequence_does_not_go_on_with_changed_data(tmp_path):
+    """The models so far were trained and judged on the old rows, and one matrix would hold both."""
+    course, asked = Course(tasks=1), Tasks(tasks=(Task(id="r1", targets=("ada",)),))
+    run = Run(model="m", data="rows.jsonl", method="ga", out=str(tmp_path))
+    sequence._claim(tmp_path, run, course, asked, "old")
+    with pytest.raises(UserError, match=r"data of rows\.jsonl are not those of the earlier calls.*Give another --out"):
+        sequence._claim(tmp_path, run, course, asked, "new")
+    file = tmp_path / sequence.RECORD
+    file.write_text(file.read_text().replace("data_hash: old\n", ""))
+    sequence._claim(tmp_path, run, course, asked, "new")  # the file of an earlier version does not tell
 
 
 def test_the_order_of_requests_does_not_change_what_a_sequence_is_about(place):

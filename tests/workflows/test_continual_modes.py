@@ -93,6 +93,15 @@ def unlearned(monkeypatch):
     return calls
 
 
+def test_an_adapter_of_an_earlier_version_is_gone_on_with(tmp_path, unlearned):
+    """Its folder has letters of the request's id."""
+    folder = tmp_path / "adapters" / work.old_folder_name(ONE.id)
+    folder.mkdir(parents=True)
+    step = modes.experts(work_at(tmp_path, ONE, TWO), 2)
+    assert [place.name for place in step.experts] == [folder.name, work.folder_name(TWO.id)]
+    assert len(unlearned) == 2
+
+
 def test_an_adapter_is_the_same_in_every_order(tmp_path, unlearned):
     for order in ((ONE, TWO, TEN), (TEN, ONE, TWO)):
         step = modes.experts(work_at(tmp_path, *order, retain_policy="fresh_sample"), 3)

@@ -230,6 +230,7 @@ def test_a_folder_name_is_never_a_path(tmp_path):
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,50}", name) for name in names)
     assert len(set(names)) == len(names)
     assert folder_name("r1") != folder_name("R1")
+    assert "ada" not in folder_name("Ada Lovell, Malaga")  # trackers get the name of the folder
     assert folder_name("\ud800")  # half a surrogate
 
 

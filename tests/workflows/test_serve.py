@@ -551,6 +551,15 @@ def test_wrong_arguments_are_said_before_a_model_is_opened(tmp_path, capsys, mon
         assert message in capsys.readouterr().err
 
 
+def test_how_data_are_read_is_not_given_beside_judged_answers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(workflow, "open_sides", lambda *_: pytest.fail("a model was opened"))
+    monkeypatch.setattr(workflow, "folder_of", lambda _: None)
+    config.write(tmp_path / "run.yaml", Run(model="lab", data="lab", method="npo"), record={}, result={})
+    (tmp_path / "vocabulary.json").write_text("{}")
+    assert main.main(["serve", str(tmp_path), "--benchmark", "folder", "--port", "0"]) == 2
+    assert "shows the judged answers" in capsys.readouterr().err
+
+
 def filed(server, **values):
     reply = sent(server, "/api/request", values)
     assert reply.status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from unsee import config
 from unsee.api import registry
 from unsee.cli.main import main
 from unsee.config import Run
+from unsee.config.overrides import dump_yaml
+from unsee.data.fingerprint import fingerprint
+from unsee.data.open import open_benchmark
 from unsee.distributed import file_lock
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
@@ -172,6 +176,15 @@ def test_measures_and_gold_of_a_grid_must_exist(grid, tmp_path):
             read_grid(other)
 
 
+def test_files_of_somebody_else_are_not_replaced(grid, tmp_path):
+    out = tmp_path / "grids"
+    out.mkdir()
+    (out / "grid.yaml").write_text("precious: 1")
+    with pytest.raises(UserError, match=r"grid\.yaml in it would be replaced. Give another --out"):
+        sweep.sweep(grid, out)
+    assert (out / "grid.yaml").read_text() == "precious: 1"
+
+
 def test_equal_settings_are_one_cell(grid, tmp_path):
     """Default values spelled out, another order of axes, a value given twice."""
     other = tmp_path / "other.yaml"
@@ -300,6 +313,25 @@ def test_a_cell_killed_between_its_last_file_and_its_end_leaves_no_note(grid, tm
     note.write_text("{}")
     sweep.sweep(grid, out)
     assert not note.exists()
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_a_sweep_does_not_go_on_with_changed_data(grid, tmp_path):
+    """Cells on the old rows would stand beside cells on the new ones."""
+    data, out = shutil.copytree(EXAMPLE, tmp_path / "data"), tmp_path / "out"
+    grid.write_text(GRID.replace("data: lab", f"data: {data}"))
+    names = sweep.sweep(grid, out)
+    for name in names:
+        noted = {"record": {"data_hash": fingerprint(open_benchmark(str(data)))}}
+        (out / "cells" / name / "run.yaml").parent.mkdir(exist_ok=True)
+        (out / "cells" / name / "run.yaml").write_text(dump_yaml(noted))
+    assert sweep.sweep(grid, out).keys() == names.keys()
+    table = next(data.glob("*.jsonl"))
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    grid.write_text(grid.read_text().replace("seed: [0, 1]", "seed: [0, 1, 2]"))
+    with pytest.raises(UserError, match="have changed since .* was unlearned on them.*Give another --out"):
+        sweep.sweep(grid, out)
+    assert "seed: [0, 1, 2]" not in (out / "grid.yaml").read_text()
 
 
 def test_a_finished_cell_is_the_only_one_looked_at_again(grid, tmp_path, stubbed, monkeypatch):

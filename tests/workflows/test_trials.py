@@ -140,6 +140,20 @@ def test_the_same_call_goes_on_and_an_ended_search_is_not_repeated(asked, tmp_pa
     assert len(asked) == 4
 
 
+@pytest.mark.parametrize(("retention", "tried"), [("days:30", "days:30"), ("until_verified", "keep"), ("keep", "keep")])
+def test_the_answers_of_tries_are_due_as_those_of_the_run(asked, tmp_path, retention, tried):
+    best_within(run_in(tmp_path, method="npo", training={"lr": 3e-4}, retention=retention), 60)
+    assert {one.retention for one in asked} == {tried}
+
+
+def test_tries_on_data_that_have_changed_choose_nothing(asked, tmp_path, monkeypatch):
+    run = run_in(tmp_path, method="npo", training={"lr": 3e-4})
+    best_within(run, 60)
+    monkeypatch.setattr(trials.sweep, "require_same_data", lambda *_: (_ for _ in ()).throw(UserError("data changed")))
+    with pytest.raises(UserError, match="data changed"):
+        best_within(run, 60)
+
+
 def test_a_budget_that_is_spent_ends_the_search_after_one_try(asked, tmp_path, capsys):
     run = best_within(run_in(tmp_path, method="npo", training={"lr": 3e-3}), 1e-9)
     assert run.training["lr"] == 3e-3

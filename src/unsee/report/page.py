@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from unsee.api import Kind, Role, Score, registry
+from unsee.errors import UserError, first_names
 from unsee.report import answers, attacked, charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown_columns
 from unsee.report.fulfilled import Fulfilled, fulfilled
@@ -65,9 +66,24 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
         summary = json.dumps(summarise(loaded_stages), indent=2, ensure_ascii=True) + "\n"
         texts |= {out / name: text for name, text in {**board, "summary.json": summary}.items()}
     texts[path] = render(loaded_stages, title, answers_path.name)
-    for file, text in texts.items():
+    board_file = out / "leaderboard.json"
+    if path != out and not board_file.exists():
+        _require_replaceable(texts)
+    for file, text in sorted(
+        texts.items(), key=lambda item: item[0] != board_file
+    ):  # it marks the folder as a report's
         atomic_write_text(file, text.encode(errors="replace").decode())
     return path
+
+
+def _require_replaceable(files: Iterable[Path]) -> None:
+    """Raise if files are there already, in a folder without an earlier report."""
+    present = [file for file in files if file.exists()]
+    if present:
+        raise UserError(
+            f"{present[0].parent} holds no earlier report, and {first_names([file.name for file in present])} in it would be replaced. "
+            "Give another --out."
+        )
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:

@@ -207,6 +207,6 @@ FILES: Final[tuple[Private, ...]] = (
     Private("last_good/**", "checkpoints", "weights before a step that failed"),
     Private("model/**", "weights", "the model, its card, and an instruction that inference needs"),
     Private("*model.*part/**", "weights", "a model that a killed process was writing or replacing"),
-    Private("adapters/*/**", "weights", "the adapter of one request, in a folder named after it"),
+    Private("adapters/*/**", "weights", "the adapter of one request"),
 )
 """Files with private data. Of several that fit one file, removal comes before rewriting."""

@@ -26,12 +26,13 @@ from unsee import config
 from unsee.api.plugins import listed
 from unsee.config import RECORD, Run
 from unsee.config.plugins import with_plugins
+from unsee.config.retention import without_verdict
 from unsee.distributed import processes
 from unsee.distributed.file_lock import claimed, forget_dead_holder, is_claimed, owner
-from unsee.errors import UnseeError, UserError, unknown_name
-from unsee.utils.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
+from unsee.errors import UnseeError, UserError, first_names, unknown_name
+from unsee.utils.files import OWNED, atomic_write_json, atomic_write_text, owned_folder, remove_file
 from unsee.utils.signals import end_with_parent
-from unsee.utils.terminal import note
+from unsee.utils.terminal import note, note_once
 from unsee.workflows.grid import Cell, read_grid
 
 Launcher = Literal["local", "slurm"]
@@ -67,8 +68,10 @@ def sweep(
     """
     require_launcher(launcher, jobs)
     parsed_grid, folder = read_grid(Path(grid), listed(plugins)), Path(out)
-    atomic_write_text(folder / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
+    require_replaceable(folder, ("grid.yaml", "index.json", "table.md"), Path(grid))
     cells = _under_known_labels(under_known_names(parsed_grid.cells, folder), folder)
+    require_same_data(cells, folder)
+    atomic_write_text(folder / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
     states = run_cells(cells, folder, launcher=launcher, jobs=jobs, slurm=parsed_grid.slurm)
     compare_done(folder, cells, parsed_grid.table)
     return states
@@ -93,6 +96,24 @@ def _under_known_labels(cells: Sequence[Cell], out: Path) -> list[Cell]:
     return [replace(cell, label=labels.get(cell.label, cell.label)) for cell in cells]
 
 
+def require_replaceable(out: Path, names: Iterable[str], given: Path) -> None:
+    """Raise if a folder that no earlier call made has files of its own that would be replaced.
+
+    Args:
+        out: Folder of the sweep.
+        names: Names of the files that are written into it.
+        given: File that the user gave, which may lie there.
+    """
+    if (out / "claims" / OWNED).exists() or (out / "cells").is_dir():
+        return
+    files = [out / name for name in names if (out / name).exists() and not (out / name).samefile(given)]
+    if files:
+        raise UserError(
+            f"{out} was not made by an earlier call, and {first_names([file.name for file in files])} in it would be replaced. "
+            "Give another --out."
+        )
+
+
 def require_launcher(launcher: str, jobs: int) -> None:
     """Raise for an unknown launcher, no jobs, or a process among several."""
     if launcher not in LAUNCHERS:
@@ -103,6 +124,31 @@ def require_launcher(launcher: str, jobs: int) -> None:
         raise UserError(
             "Sweeps and leaderboards start their own processes; call them without accelerate launch or torchrun."
         )
+
+
+def require_same_data(cells: Iterable[Cell], out: Path) -> None:
+    """Raise if data on this machine have changed since a cell was unlearned on them: further cells would stand beside it.
+
+    Args:
+        cells: Cells of the folder, begun or not.
+        out: Folder of the sweep.
+    """
+    from unsee.data.fingerprint import fingerprint
+    from unsee.data.open import open_benchmark
+
+    hashes: dict[tuple[str, str], str] = {}
+    for cell in cells:
+        noted_hash = config.data_hash_of(out / "cells" / cell.name)
+        if not noted_hash or not Path(cell.run.data).exists():
+            continue
+        place = (cell.run.data, str(config.plain(cell.run.benchmark)))
+        if place not in hashes:
+            hashes[place] = fingerprint(open_benchmark(cell.run.data, cell.run.benchmark))
+        if hashes[place] != noted_hash:
+            raise UserError(
+                f"The data at {cell.run.data} have changed since {cell.name} in {out} was unlearned on them, and further cells would be "
+                "compared with it. Give another --out, or the data as they were."
+            )
 
 
 def run_cells(
@@ -131,6 +177,8 @@ def run_cells(
     for cell in cells:
         if cell.name in done_names:
             forget_dead_holder(out / "claims" / cell.name)
+    for text in sorted({without_verdict(cell.run.retention) for cell in cells} - {""}):
+        note_once(text)
     note(f"{len(cells)} cells, {len(done_names)} of them done before.")
     launch = _locally if launcher == "local" else _on_slurm
     states = _states(out, cells)

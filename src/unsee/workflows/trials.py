@@ -12,6 +12,7 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import PROBES, Training
 from unsee.config import Run
+from unsee.config.retention import KEEP, UNTIL_VERIFIED
 from unsee.data.open import open_benchmark
 from unsee.data.splits import only
 from unsee.distributed import processes
@@ -80,6 +81,7 @@ def best_within(run: Run, minutes: float, *, resume: bool = False) -> Run:
     _require_questions(run)
     folder = folder_of_trials(run.out)
     pairs = [(candidate, checked_cell(_searched(candidate), axes)) for candidate, axes in candidates(run)]
+    sweep.require_same_data([cell for _, cell in pairs], folder)
     chosen_before = _chosen_before(folder, [cell for _, cell in pairs])
     trials = chosen_before or _tried(pairs[0][1].run, [cell for _, cell in pairs], folder, 60 * minutes)
     judged = [trial for trial in trials if trial.points is not None]
@@ -156,7 +158,9 @@ def _at_rate(run: Run, rate: float) -> tuple[Run, Mapping[str, Any]]:
 def _searched(run: Run) -> Run:
     """Return the run with the evaluation of the search."""
     kept_settings = {name: value for name, value in run.eval.items() if name not in _OWN_EVAL}
-    return replace(run, eval={**kept_settings, "split": "selection"}, retention=Run.retention)
+    # tries are not verified; their answers are due with those of the run
+    retention = KEEP if run.retention == UNTIL_VERIFIED else run.retention
+    return replace(run, eval={**kept_settings, "split": "selection"}, retention=retention)
 
 
 def _require_questions(run: Run) -> None:

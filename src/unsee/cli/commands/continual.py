@@ -72,6 +72,7 @@ def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
         raise UserError(f"`continual:` must be a mapping of settings, got {course!r}.")
     if {"tasks", "retain"} <= values.keys():  # a written continual.yaml, which says them beside its settings
         del values["tasks"], values["retain"]
+        values.pop("data_hash", None)
     for name, other in (("requests", "tasks"), ("tasks", "requests")):
         if arguments[name]:
             course.pop(other, None)

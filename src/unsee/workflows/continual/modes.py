@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from unsee.utils.files import atomic_folder, atomic_write_json
 from unsee.workflows.continual.settings import Mode
-from unsee.workflows.continual.work import Work, bytes_of, cost_of, folder_name, unlearn_request
+from unsee.workflows.continual.work import Work, bytes_of, cost_of, folder_name, old_folder_name, unlearn_request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,7 @@ def _adapter(work: Work, t: int) -> Path:
     """
     task = work.tasks.tasks[t - 1]
     number = sorted(request.id for request in work.tasks.tasks).index(task.id) + 1
-    return unlearn_request(
-        work, work.adapters / folder_name(task.id), work.run.model, work.roles(task.targets, number), {}
-    )
+    folder = work.adapters / folder_name(task.id)
+    if (named_folder := work.adapters / old_folder_name(task.id)).is_dir():
+        folder = named_folder
+    return unlearn_request(work, folder, work.run.model, work.roles(task.targets, number), {})

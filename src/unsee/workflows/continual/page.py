@@ -101,6 +101,11 @@ class Group:
 def write_page(folders: Sequence[Path], out: Path) -> Path:
     """Write `continual.html` and `.md` for the sequences, each once, and return the page."""
     folders = distinct(folders)
+    present = [name for name in ("continual.md", PAGE) if (out / name).exists()]
+    if len(present) == 1 and out.resolve() not in [folder.resolve() for folder in folders]:
+        raise UserError(
+            f"{out} holds no page of sequences, and {present[0]} in it would be replaced. Give another --out."
+        )
     runs = [_read(folder) for folder in folders]
     try:
         groups = groups_of(runs)

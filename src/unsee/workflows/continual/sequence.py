@@ -13,6 +13,7 @@ from unsee.api.idle import idle_in_run, require_effect
 from unsee.config import Run
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_used
+from unsee.config.retention import without_verdict
 from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
@@ -20,7 +21,7 @@ from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
 from unsee.models.builtin import absolute_or_name
 from unsee.utils.files import atomic_write_json, atomic_write_text, foreign
-from unsee.utils.terminal import note
+from unsee.utils.terminal import note, note_once
 from unsee.workflows.continual.judging import GOLD, Judge
 from unsee.workflows.continual.modes import MODES, Step
 from unsee.workflows.continual.page import write_page
@@ -32,6 +33,8 @@ from unsee.workflows.validate import require_names
 
 RECORD: Final = "continual.yaml"
 RESULT: Final = "continual.json"
+DATA_HASH: Final = "data_hash"
+"""Key of continual.yaml that tells whether the data have changed between calls."""
 _OPTIONAL: Final = ("plugins",)
 """Keys of continual.yaml that are not written where there is nothing to say."""
 EVERY: Final = 20
@@ -94,8 +97,10 @@ def _continual(run: Run, course: Course) -> Path:
     out = Path(run.out)
     require_free(out)
     judge = _judge(run, course, tasks)
+    if text := without_verdict(run.retention):
+        note_once(text)
     with owner(out):
-        _claim(out, run, course, tasks)
+        _claim(out, run, course, tasks, judge.data)
         _walk(judge)
         write_page([out], out)
     return out
@@ -242,13 +247,14 @@ def _require_effect(run: Run, course: Course, method: Method, training: Training
     )
 
 
-def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
-    """Write the settings, or raise if the folder holds another sequence."""
+def _claim(out: Path, run: Run, course: Course, tasks: Tasks, data_hash: str) -> None:
+    """Write the settings, or raise if the folder holds another sequence, or one whose data have changed."""
     values = {
         **{key: value for key, value in run.to_mapping().items() if key != "out"},
         "continual": config.plain(asdict(course)),
         "tasks": [config.plain(asdict(task)) for task in tasks.tasks],
         "retain": list(tasks.retain),
+        DATA_HASH: data_hash,
     }
     file = out / RECORD
     if not file.exists():
@@ -258,10 +264,15 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
             )
         atomic_write_text(file, config.dump_yaml(values))
         return
-    # older files do not record the evaluation settings
-    old_values = {"eval": values["eval"], **config.read_mapping(file)}
+    # older files record neither the evaluation settings nor the data
+    old_values = {"eval": values["eval"], DATA_HASH: data_hash, **config.read_mapping(file)}
     old, new = (_spelled_out(mapping, run.method, course, file) for mapping in (old_values, values))
     if changed_keys := sorted(key for key in {*values, *_OPTIONAL} if old.get(key) != new.get(key)):
+        if changed_keys == [DATA_HASH]:
+            raise UserError(
+                f"The data of {run.data} are not those of the earlier calls, so {out} has models that were trained and judged on other rows. "
+                "Give another --out, or the data as they were."
+            )
         raise UserError(
             f"{out} holds another sequence: {', '.join(changed_keys)} differ from {file}. Give another --out."
         )

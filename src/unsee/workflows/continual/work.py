@@ -21,7 +21,7 @@ from unsee.workflows.continual.tasks import Tasks
 from unsee.workflows.forget import forget_run
 
 _LETTERS: Final = 40
-"""Characters of a request's id in its folder name."""
+"""Characters of a request's id in its folder name of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +107,24 @@ def unlearn_request(work: Work, folder: Path, model: str, roles: Roles, training
 
 
 def folder_name(request: str) -> str:
-    """Return the folder name of a request: readable letters and a hash of its id.
+    """Return the folder name of a request: a hash of its id, which is user input and never used as a path.
 
-    The id is user input, and is never used as a path.
+    Trackers and `merge.json` show it, and it stays after a purge, so it names nobody.
 
     >>> folder_name("../../Ticket 17")
-    'ticket-17-01b638d3f9'
+    'request-01b638d3f9'
     """
+    return f"request-{_hash(request)}"
+
+
+def old_folder_name(request: str) -> str:
+    """Return the folder name that earlier versions gave a request, with letters of its id."""
     letters = re.sub(r"[^a-z0-9]+", "-", request.lower()).strip("-")[:_LETTERS].strip("-") or "r"
-    return f"{letters}-{hashlib.sha256(request.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
+    return f"{letters}-{_hash(request)}"
+
+
+def _hash(request: str) -> str:
+    return hashlib.sha256(request.encode("utf-8", "surrogatepass")).hexdigest()[:10]
 
 
 def cost_of(folder: Path) -> dict[str, Any]:

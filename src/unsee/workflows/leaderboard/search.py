@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unsee import config
 from unsee.api import registry
@@ -22,6 +22,9 @@ from unsee.workflows.grid import Cell, make_cell
 from unsee.workflows.leaderboard.judge import Judge, Tried, alike, chosen, hash_of_answers
 from unsee.workflows.leaderboard.plan import Board, Plan, World, floor_cells, read_plan, reference_cells
 from unsee.workflows.sweep import Launcher, State
+
+_FILES: Final = (*(f"leaderboard.{suffix}" for suffix in ("yaml", "md", "json", "html")), "chosen.json", "index.json")
+"""Files that are written into the folder."""
 
 
 def leaderboard(
@@ -46,7 +49,9 @@ def leaderboard(
     sweep.require_launcher(launcher, jobs)
     plugins = listed(plugins)
     plan, folder = read_plan(Path(file), plugins), Path(out)
+    sweep.require_replaceable(folder, _FILES, Path(file))
     plan = replace(plan, search={name: sweep.under_known_names(cells, folder) for name, cells in plan.search.items()})
+    sweep.require_same_data([cell for cells in plan.search.values() for cell in cells], folder)
     atomic_write_text(folder / "leaderboard.yaml", Path(file).read_text(encoding="utf-8"))
     cells_by_name: dict[str, Cell] = {}
     states: dict[str, State] = {}

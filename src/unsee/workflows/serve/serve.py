@@ -9,6 +9,7 @@ from typing import Any
 from unsee import config
 from unsee.config import RECORD, Run
 from unsee.distributed import processes
+from unsee.errors import UserError
 from unsee.models import builtin
 from unsee.models.location import folder_of
 from unsee.workflows.serve import questions
@@ -54,6 +55,11 @@ def _app(model: str, before: str, data: str, benchmark: str | Mapping[str, Any],
     folder = Path(builtin.resolve(model))  # a built-in name is no folder of that name here
     run = config.read(folder / RECORD) if (folder / RECORD).is_file() else Run()
     has_answers = bool(run.method) and (folder / questions.VOCABULARY).is_file()
+    if benchmark and has_answers and not data:
+        raise UserError(
+            f"The page shows the judged answers of {model}, and --benchmark, --fields and --roles say how data are read. Leave "
+            "them out, or give --data."
+        )
     layout = benchmark or ("" if data else run.benchmark)
     catalogue = questions.read(folder, data or ("" if has_answers else run.data), layout)
     _ = catalogue.pictures  # reads the files, whose faults are to be seen before a model is opened
