@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,14 @@ def test_control_characters_are_shown(text, wanted, capsys):
 def test_notes_obey_no_markup_and_stay_on_one_line(capsys):
     terminal.note(("1/2", "dim"), " a[/red]b\x1b[2J\nc: done")
     assert capsys.readouterr().err == "1/2 a[/red]b\\x1b[2J\\nc: done\n"
+
+
+def test_what_the_encoding_of_stdout_lacks_is_escaped(monkeypatch):
+    """Such as a redirected stdout on Windows; the result is there, and the command went well."""
+    stream = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stream, encoding="latin-1", write_through=True, newline="\n"))
+    terminal.out("runs/Łukasz and José")
+    assert stream.getvalue() == b"runs/\\u0141ukasz and Jos\xe9\n"
 
 
 def test_errors_are_shown_the_same_way(capsys, tmp_path):

@@ -95,6 +95,9 @@ def test_methods_get_a_retain_term_unless_the_paper_is_wanted(model, tmp_path, m
         json.dumps({"model": str(model), "data": str(EXAMPLE), "method": "npo", "out": str(tmp_path / "o")})
     )
     assert _started(monkeypatch, [str(file)]).settings == {}, "a run file means what it says"
+    capsys.readouterr()
+    assert main.main(["forget", str(file), "--variant", "paper"]) == 2
+    assert "nothing is added to a run file" in capsys.readouterr().err
     assert main.main(["forget", *words, "--variant", "papr"]) == 2
 
 

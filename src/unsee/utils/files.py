@@ -113,7 +113,7 @@ def sync(path: Path) -> None:
     """Flush a file or folder to the disk. Folders only where the system can (Windows cannot)."""
     if path.is_dir() and os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes only what may be written
     try:
         os.fsync(handle)
     finally:

@@ -34,8 +34,10 @@ def _escaped(char: str) -> str:
 
 
 def out(text: object) -> None:
-    """Print a result to stdout."""
-    sys.stdout.write(f"{escape_controls(text)}\n")
+    """Print a result to stdout, characters that its encoding lacks escaped (as Python does for stderr)."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    line = escape_controls(text).encode(encoding, "backslashreplace").decode(encoding)
+    sys.stdout.write(f"{line}\n")
 
 
 def err(text: object) -> None:

@@ -137,6 +137,11 @@ def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
     from unsee.workflows.validate import require_locations
 
     require_variant(options.variant)
+    if options.variant != "default" and (options.recipe or options.file):
+        raise UserError(
+            f"--variant {options.variant} leaves out what is added to --method, and nothing is added to a "
+            f"{'recipe' if options.recipe else 'run file'}, which says its own settings. Leave it out."
+        )
     if run.method:
         registry.require("methods", run.method)
     if options.recipe or options.file or not run.model or not run.data:
