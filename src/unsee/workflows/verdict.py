@@ -28,6 +28,9 @@ QUESTIONS: Final = 8
 """Questions per role and kind in the sample."""
 SAMPLED: Final = (Role.UNSEEN, Role.FORGET, Role.FORGET_TEXT, Role.RETAIN, Role.BENIGN)
 
+_ALL: Final = {"limit": "null", "roles": "[]", "split": "all"}
+"""Setting of an evaluation that leaves out questions -> what asks all, as `--set` takes it."""
+
 Leaks = Literal["no", "yes", "unknown"]
 
 
@@ -125,9 +128,10 @@ def verdict_of(folder: Path | str) -> Outcome | None:
     if stored_outcome is None or _replaces(outcome.leaks, stored_outcome.leaks, is_batch="requests" in result):
         if stored_outcome is None or stored_outcome.leaks != "yes" or not _is_smaller(outcome, stored_outcome, folder):
             return outcome
+        resets = [f" --set eval.{name}={_ALL[name]}" for name in config.read(folder / RECORD).eval if name in _ALL]
         note_once(
             f"{folder}: its evaluation asked some of the questions only, and does not take back that it leaks. To ask all: "
-            f"unsee eval --model {folder}"
+            f"unsee eval --model {folder}{''.join(resets)}"
         )
     return stored_outcome
 
