@@ -267,14 +267,14 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks, data_hash: str) ->
     # older files record neither the evaluation settings nor the data
     old_values = {"eval": values["eval"], DATA_HASH: data_hash, **config.read_mapping(file)}
     old, new = (_spelled_out(mapping, run.method, course, file) for mapping in (old_values, values))
-    if changed_keys := sorted(key for key in {*values, *_OPTIONAL} if old.get(key) != new.get(key)):
-        if changed_keys == [DATA_HASH]:
-            raise UserError(
-                f"The data of {run.data} are not those of the earlier calls, so {out} has models that were trained and judged on other rows. "
-                "Give another --out, or the data as they were."
-            )
+    if changed_keys := sorted(key for key in {*values, *_OPTIONAL} - {DATA_HASH} if old.get(key) != new.get(key)):
         raise UserError(
             f"{out} holds another sequence: {', '.join(changed_keys)} differ from {file}. Give another --out."
+        )
+    if old[DATA_HASH] != data_hash:
+        raise UserError(
+            f"The data of {run.data} are not those of the earlier calls: {out} has models that were trained and judged on other "
+            "rows. Give another --out, or the data as they were."
         )
 
 
