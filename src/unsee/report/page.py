@@ -69,10 +69,9 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
     board_file = out / "leaderboard.json"
     if path != out and not board_file.exists():
         _require_replaceable(texts)
-    for file, text in sorted(
-        texts.items(), key=lambda item: item[0] != board_file
-    ):  # it marks the folder as a report's
-        atomic_write_text(file, text.encode(errors="replace").decode())
+    # the board first, which marks the folder as a report's
+    for file in sorted(texts, key=lambda file: file != board_file):
+        atomic_write_text(file, texts[file].encode(errors="replace").decode())
     return path
 
 

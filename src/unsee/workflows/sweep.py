@@ -71,6 +71,7 @@ def sweep(
     require_replaceable(folder, ("grid.yaml", "index.json", "table.md"), Path(grid))
     cells = _under_known_labels(under_known_names(parsed_grid.cells, folder), folder)
     require_same_data(cells, folder)
+    owned_folder(folder / "claims")  # a kill from here on leaves a folder that is known as a sweep's
     atomic_write_text(folder / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
     states = run_cells(cells, folder, launcher=launcher, jobs=jobs, slurm=parsed_grid.slurm)
     compare_done(folder, cells, parsed_grid.table)

@@ -15,7 +15,7 @@ from unsee.models.builtin import absolute_or_name
 from unsee.report import board_page
 from unsee.report.board import Cost, Row, as_json, legend, markdown
 from unsee.report.read import beside_gold
-from unsee.utils.files import atomic_write_json, atomic_write_text
+from unsee.utils.files import atomic_write_json, atomic_write_text, owned_folder
 from unsee.utils.terminal import note
 from unsee.workflows import sweep
 from unsee.workflows.grid import Cell, make_cell
@@ -52,6 +52,7 @@ def leaderboard(
     sweep.require_replaceable(folder, _FILES, Path(file))
     plan = replace(plan, search={name: sweep.under_known_names(cells, folder) for name, cells in plan.search.items()})
     sweep.require_same_data([cell for cells in plan.search.values() for cell in cells], folder)
+    owned_folder(folder / "claims")  # a kill from here on leaves a folder that is known as a leaderboard's
     atomic_write_text(folder / "leaderboard.yaml", Path(file).read_text(encoding="utf-8"))
     cells_by_name: dict[str, Cell] = {}
     states: dict[str, State] = {}
