@@ -95,19 +95,19 @@ def test_a_path_among_the_settings_is_not_shown(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("base", "shown"),
+    ("original", "shown"),
     [
         ("/runs/forget-ada-lovell", "a local model"),
         ("lab", "`lab`"),
         ("llava-hf/llava-1.5-7b-hf", "`llava-hf/llava-1.5-7b-hf`"),
     ],
 )
-def test_the_folder_of_an_earlier_run_is_not_named(run, tmp_path, base, shown):
+def test_the_folder_of_an_earlier_run_is_not_named(run, tmp_path, original, shown):
     """An earlier run may be called after whom it forgot."""
     copied = shutil.copytree(run, tmp_path / "run")
     written = config.read_mapping(copied / "run.yaml")
     training = {**written["training"], "adapter": "/runs/forget-ada-lovell"}
-    (copied / "run.yaml").write_text(yaml.safe_dump({**written, "model": base, "training": training}))
+    (copied / "run.yaml").write_text(yaml.safe_dump({**written, "model": original, "training": training}))
     text = model_card.card(copied)
     assert "lovell" not in text
     assert f"- base: {shown} (hash" in text
