@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from unsee.api import Training
 from unsee.api.request import Completion
-from unsee.errors import TrainingError
+from unsee.errors import NotFiniteError, TrainingError
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.testing.tiny import tiny_session
@@ -85,6 +85,23 @@ def test_the_last_weights_are_looked_at_too(check_every, tmp_path, fluent, monke
     assert session.notes["stop_reason"] == f"collapsed at step {steps} (planted); weights of the check before"
     last = seen[-1]  # after step 3, or at the start
     assert all(torch.equal(weight, last[name]) for name, weight in trainable(session.model).items())
+
+
+def test_output_that_is_no_number_is_a_collapse(tmp_path, monkeypatch):
+    rounds = []
+
+    def answer(_vlm, requests, **_):
+        rounds.append(len(requests))
+        if len(rounds) > 1:
+            raise NotFiniteError("request 1", 0)
+        return [Completion("a sound answer", (1,), ended=True) for _ in requests]
+
+    monkeypatch.setattr(collapse_guard, "generate", answer)
+    session, seen = make(tmp_path, max_steps=1), []
+    descend(session, seen=seen)
+    assert session.notes["stop_reason"].startswith("collapsed at step 1 (the output on ")
+    assert session.notes["stop_reason"].endswith(" questions is not finite); weights of the check before")
+    assert all(torch.equal(weight, seen[0][name]) for name, weight in trainable(session.model).items())
 
 
 @pytest.mark.parametrize("event", ["on_step_end", "on_epoch_end"])

@@ -17,7 +17,7 @@ from unsee.api import Session
 from unsee.api.request import Prompt, Target
 from unsee.distributed import processes
 from unsee.distributed.fsdp import gathered_weights
-from unsee.errors import TrainingError
+from unsee.errors import NotFiniteError, TrainingError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
@@ -77,7 +77,7 @@ class CollapseGuard:
 
     def collapse_reason(self) -> str:
         """Return why training has collapsed, after restoring the last good weights, else ""."""
-        self.last_results = {"guard_ce": self._retain_ce(), "guard_degenerate": self._degenerate()}
+        self.last_results = {"guard_ce": self._retain_ce()}
         reason = self._why()
         if reason:
             load_trainable(self.session.model, self.session.out / "last_good")
@@ -86,11 +86,22 @@ class CollapseGuard:
         return reason
 
     def _why(self) -> str:
-        loss, share = self.last_results["guard_ce"], self.last_results["guard_degenerate"]
+        return self._why_loss() or self._why_answers()
+
+    def _why_loss(self) -> str:
+        loss = self.last_results["guard_ce"]
         if not math.isfinite(loss):
             return f"loss on {len(self.retain)} retain answers is not finite"
         if loss > max(TIMES * self.start, self.start + LEAST):
             return f"loss on {len(self.retain)} retain answers {loss:.2f}, at the start {self.start:.2f}"
+        return ""
+
+    def _why_answers(self) -> str:
+        try:
+            share = self._degenerate()
+        except NotFiniteError:
+            return f"the output on {len(self.probes)} questions is not finite"
+        self.last_results["guard_degenerate"] = share
         if share > self.start_share + SHARE:
             return f"{share:.0%} of {len(self.probes)} answers empty or repeating, at the start {self.start_share:.0%}"
         return ""
