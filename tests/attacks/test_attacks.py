@@ -21,6 +21,7 @@ from unsee.evaluation.recovery import (
     disjoint,
     finding,
     gives,
+    limit_rows,
     probed_rows,
     recovery,
     requested_forms,
@@ -83,6 +84,53 @@ def test_relearning_the_tested_facts_is_refused():
     with pytest.raises(UserError, match="its image is one of the test"):
         require_disjoint([replace(person("ada", Role.FORGET, 4), answer="a baker")], rows)
     require_disjoint([person("cleo", Role.RETAIN, 4, Kind.NAME)], rows)
+
+
+def test_an_answer_that_has_a_tested_name_with_a_case_ending_is_not_trained_on():
+    tested = replace(person("ada", Role.UNSEEN, 4, Kind.NAME), private={"name": ("Анна Лунд",)})
+    told = replace(
+        person("ada", Role.FORGET, 0, Kind.FACT), answer="Анну Лунд знают как пекаря.", private=tested.private
+    )
+    assert disjoint([told, replace(told, answer="Она работает пекарем.")], [tested])[0].answer.startswith("Она")
+    with pytest.raises(UserError, match="its answer holds what is asked for"):
+        require_disjoint([told], [tested])
+
+
+def test_every_question_of_a_person_is_asked_also_where_the_data_name_no_facts():
+    def rows(kind, fact=""):
+        asked = replace(person("ada", Role.UNSEEN, 4, kind), fact=fact)
+        return [
+            replace(asked, id=f"{at}", question=f"{text}?") for at, text in enumerate(("Job", "Dog", "Dog", "Town"))
+        ]
+
+    assert [row.question for row in limit_rows(rows(Kind.OPEN), 1)] == ["Job?", "Dog?", "Town?"]
+    assert len(limit_rows(rows(Kind.OPEN), 2)) == 4
+    assert len(limit_rows(rows(Kind.FACT), 1)) == 3
+    assert len(limit_rows(rows(Kind.FACT, "job"), 1)) == 1  # wordings of one question
+    assert len(limit_rows(rows(Kind.NAME), 1)) == 1
+
+
+def test_examples_in_the_context_are_open_questions_where_there_are_no_others(tmp_path, capsys):
+    class Open(People):
+        def examples(self, split):
+            rows = [person(name, role, 4) for name, role in (("ada", Role.UNSEEN), ("cleo", Role.RETAIN))]
+            return [replace(row, answer="" if self.silent and row.entity == "cleo" else row.answer) for row in rows]
+
+    target = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), benchmark=Open())
+    told = []
+    for silent in (False, True):
+        target.benchmark.silent = silent
+        told.append([found.variant for found in Prompts(forms=("plain",)).run(target)])
+    assert told == [["plain", "examples in the context"], ["plain"]]
+    assert "prompts: the data have no question about a retained person with its answer" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no question about a retained person with its answer"):
+        list(Prompts(forms=()).run(target))
+
+
+def test_an_attack_that_finds_nothing_when_quick_breaks_the_contract(tmp_path, monkeypatch):
+    monkeypatch.setattr(Prompts, "quick", lambda _: SimpleNamespace(run=lambda _: iter(())))
+    with pytest.raises(AssertionError, match="quick is empty"):
+        attack_contract(Prompts(forms=("plain",), shots=0), tmp_path)
 
 
 def test_an_answer_counts_only_for_what_was_asked():
@@ -257,6 +305,8 @@ def test_a_prompt_that_tells_what_is_asked_for_is_not_counted(tmp_path):
         ("quantisation", {"bits": (4, 8, 4)}),
         ("relearning", {"rates": (1e-3, 0.001)}),
         ("relearning", {"steps": (0, 0)}),
+        ("relearning", {"steps": (0,)}),
+        ("relearning", {"rates": (0.0, 1e-3)}),
         ("probes", {"targets": ("facts", "facts")}),
         *((name, {"images": -1}) for name in ATTACKS),
     ],
@@ -273,7 +323,6 @@ def test_rates_that_hardly_differ_are_variants_of_their_own(monkeypatch, tmp_pat
         "others, lr 0.001",
         "others, lr 0.001000000001",
     ]
-    assert Relearning(steps=(0,)).quick().steps == (0,)
 
 
 def test_a_relearning_of_data_without_facts_says_what_it_lacks(tmp_path):
@@ -283,7 +332,7 @@ def test_a_relearning_of_data_without_facts_says_what_it_lacks(tmp_path):
 
     target = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), benchmark=Names())
     with pytest.raises(UserError, match="no rows to relearn from"):
-        list(Relearning(sources=("facts", "others"), steps=(0,)).run(target))
+        list(Relearning(sources=("facts", "others")).run(target))
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])

@@ -134,6 +134,37 @@ def test_membership_compares_the_same_questions_on_both_sides(tmp_path):
     assert {row.kind for row in (*outside, *members)} == {Kind.NAME}
 
 
+def test_membership_does_not_compare_other_open_questions(tmp_path):
+    class Open(People):
+        def examples(self, split):
+            role, mark, asked = (Role.FORGET, 0, "Who is she?") if split == "train" else (Role.UNSEEN, 4, self.asked)
+            return [replace(person("ada", role, mark), question=asked)]
+
+    target = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), benchmark=Open())
+    target.benchmark.asked = "Who is she?"
+    assert len(Membership()._sides(target)[1]) == 1
+    target.benchmark.asked = "What is her dog called?"
+    with pytest.raises(UserError, match="needs the same questions"):
+        Membership()._sides(target)
+
+
+def test_scores_that_are_no_numbers_are_missing_and_the_others_stand(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Membership, "_row_scores", lambda *_: {"loss": -1.0, "zlib": 0.0, "min-k": float("nan"), "min-k++": 0.0}
+    )
+    target = victim(save_tiny(tmp_path / "model"), tmp_path / "work")
+    loss, broken = Membership(scores=("loss", "min-k"), images=1).run(target)
+    assert (loss.mean, loss.further["auc"]) == (0.0, 0.5)
+    assert (broken.mean, broken.further) == (None, {"not finite": 1.0})
+
+
+@pytest.mark.parametrize("masked", [-float("inf"), torch.finfo(torch.float32).min])
+def test_masked_tokens_do_not_count_in_scores(masked):
+    logits = torch.tensor([[2.0, 0.0, masked], [0.0, 1.0, masked]])
+    scores = _token_scores(logits, Fed({}, (0, 1)), "ab", 0.5)
+    assert scores == pytest.approx(_token_scores(logits[:, :2], Fed({}, (0, 1)), "ab", 0.5))
+
+
 def steered(folder):
     """Return an opener of the model in a folder with steering."""
 

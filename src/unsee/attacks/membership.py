@@ -5,6 +5,7 @@ Shapes: a answer tokens, v vocabulary.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from torch import Tensor
 from unsee.api import VLM, Attack, Example, Finding, Role, Victim
 from unsee.api.finite import require_values
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, finding, limit_rows, probed_rows
+from unsee.evaluation.recovery import NOT_FINITE, ask, finding, limit_rows, probed_rows, question_key
 from unsee.evaluation.teacher_forcing import Fed, answer_logits, teacher_forced, token_logprobs
 from unsee.models import builtin
 from unsee.models.steering.hooks import left_off
@@ -87,18 +88,21 @@ class Membership(Attack):
             member_scores_n, nonmember_scores_n = (
                 [values[score] for values in side] for side in (row_scores[: len(members)], row_scores[len(members) :])
             )
-            hits = above(member_scores_n, nonmember_scores_n, self.false_alarms)
-            further = {"auc": auc(member_scores_n, nonmember_scores_n), **left_off(loaded.model)}
-            yield finding(score, members, hits, texts, further=further)
+            if all(map(math.isfinite, (*member_scores_n, *nonmember_scores_n))):
+                hits: Sequence[bool | None] = above(member_scores_n, nonmember_scores_n, self.false_alarms)
+                further = {"auc": auc(member_scores_n, nonmember_scores_n)}
+            else:  # every comparison with NaN is False, which would read as "nothing is left"
+                hits, further = [None] * len(members), {NOT_FINITE: 1.0}
+            yield finding(score, members, hits, texts, further={**further, **left_off(loaded.model)})
 
     def _sides(self, victim: Victim) -> tuple[list[Example], list[Example]]:
         """Return held-out rows and the training rows with the same questions and entities."""
         rows = [row for row in probed_rows(victim.benchmark, self.images) if row.role == Role.UNSEEN and row.answer]
         nonmembers = [row for row in rows if row.image]
-        question_keys = set(map(_question_key, nonmembers))
+        question_keys = set(map(question_key, nonmembers))
         training_rows = [row for row in victim.benchmark.examples("train") if row.role == Role.FORGET and row.image]
         members = limit_rows(
-            [row for row in training_rows if _question_key(row) in question_keys and row.answer], self.images
+            [row for row in training_rows if question_key(row) in question_keys and row.answer], self.images
         )
         training_images = {row.image.key for row in training_rows if row.image is not None}
         if overlap := next(
@@ -111,8 +115,8 @@ class Membership(Attack):
             raise UserError(
                 "Membership needs the same questions about training and about held-out pictures of the forget set."
             )
-        member_keys = set(map(_question_key, members))
-        return [row for row in nonmembers if _question_key(row) in member_keys], members
+        member_keys = set(map(question_key, members))
+        return [row for row in nonmembers if question_key(row) in member_keys], members
 
     def _reference(self) -> Any:
         from unsee.models.checkpoint import open_model
@@ -134,16 +138,14 @@ class Membership(Attack):
         return scores
 
 
-def _question_key(row: Example) -> tuple[str, str, str]:
-    return row.entity, row.kind, row.fact
-
-
 def _token_scores(logits_av: Tensor, row: Fed, answer: str, lowest: float) -> dict[str, float]:
-    """Return the scores that the answer's logits give."""
+    """Return the scores that the answer's logits give. Tokens of probability 0 do not count in Min-K++."""
     logp_av = logits_av.log_softmax(-1)
     logp_a = token_logprobs(logits_av, row)
-    mean_a = (logp_av.exp() * logp_av).sum(-1)
-    spread_a = ((logp_av.exp() * logp_av.square()).sum(-1) - mean_a.square()).clamp_min(1e-12).sqrt()
+    p_av = logp_av.exp()
+    held_logp_av = logp_av.masked_fill(p_av == 0, 0.0)  # a masked token has -inf, and 0 * inf is no number
+    mean_a = (p_av * held_logp_av).sum(-1)
+    spread_a = ((p_av * held_logp_av.square()).sum(-1) - mean_a.square()).clamp_min(1e-12).sqrt()
     count = max(1, int(lowest * len(logp_a)))
     return {
         "loss": float(logp_a.mean()),

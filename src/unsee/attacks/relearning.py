@@ -61,6 +61,11 @@ class Relearning(Attack):
         """Reject settings by which nothing would be trained or asked."""
         super().__post_init__()
         require_values(self, "attack", sources=None, steps=0, rates=0, rank=1, batch_size=1, images=0)
+        if not any(self.steps) or min(self.rates) <= 0:
+            raise UserError(
+                "Relearning has to train: attack.steps must name a step above 0, and attack.rates must be above 0, got "
+                f"{self.steps} and {self.rates}."
+            )
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """Yield the settings without effect beside the others."""
@@ -69,7 +74,7 @@ class Relearning(Attack):
 
     def quick(self) -> Self:
         """Return two sources, two rates, and the start and the tenth step or the last one."""
-        steps = (0, min(10, max(self.steps))) if any(self.steps) else (0,)
+        steps = (0, min(10, max(self.steps)))
         return replace(self, sources=("facts", "others"), steps=steps, rates=(1e-3, 3e-3), images=1)
 
     def run(self, victim: Victim) -> Iterator[Finding]:
@@ -111,7 +116,7 @@ class Relearning(Attack):
             lr=rate,
             precision=self.precision,
             batch_size=self.batch_size,
-            max_steps=max(1, *self.steps),
+            max_steps=max(self.steps),
             epochs=1 + max(self.steps) * self.batch_size // len(fit_rows),
             scheduler="constant",
             stop="never",

@@ -12,7 +12,7 @@ from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import NotFiniteError, UserError
 from unsee.metrics._words import tokens
 from unsee.metrics.degeneration import degenerate
-from unsee.metrics.matching import contains, leaked_facts, unreadable
+from unsee.metrics.matching import leaked_facts, mentions, unreadable
 
 TOKENS: Final = 48
 """Length limit of an answer to a question for one name or fact."""
@@ -38,7 +38,7 @@ def probed_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
 
     Args:
         benchmark: Data.
-        per_question: Most images per entity, kind and fact; 0 = all.
+        per_question: Most images per entity and question; 0 = all.
 
     Raises:
         UserError: Nothing can be tested, since no question is about a private string.
@@ -238,7 +238,7 @@ def _overlaps(fitted: Sequence[Example], rows: Sequence[Example]) -> Iterator[tu
         forms_by_entity[row.entity] |= {form for forms in requested_forms(row).values() for form in forms}
     test_images = {row.image.key for row in rows if row.image is not None}
     for row in fitted:
-        answer_overlaps = any(contains(row.answer, form) for form in forms_by_entity.get(row.entity, ()))
+        answer_overlaps = any(mentions(row.answer, form) for form in forms_by_entity.get(row.entity, ()))
         image_overlaps = row.entity in forms_by_entity and row.image is not None and row.image.key in test_images
         yield (
             row,
@@ -262,14 +262,22 @@ def _is_garbled(text: str) -> bool:
     return not is_short and degenerate(text)
 
 
+def question_key(row: Example) -> tuple[str, str, str]:
+    """Return what identifies a question about an entity in all its wordings: kind and fact.
+
+    Where the data name no fact, questions in other words ask for other things, except those for a name.
+    """
+    return row.entity, row.kind, row.fact or ("" if row.kind == Kind.NAME else row.question)
+
+
 def limit_rows(rows: Sequence[Example], limit: int) -> list[Example]:
-    """Return at most so many rows per entity, kind and fact."""
+    """Return at most so many rows per entity and question."""
     if not limit:
         return list(rows)
     counts: dict[tuple[str, str, str], int] = defaultdict(int)
     thinned_rows = []
     for row in rows:
-        key = (row.entity, row.kind, row.fact)
+        key = question_key(row)
         counts[key] += 1
         if counts[key] <= limit:
             thinned_rows.append(row)
