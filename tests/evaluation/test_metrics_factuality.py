@@ -101,6 +101,20 @@ def test_the_command_asks_the_address_and_writes_what_it_found(tmp_path, monkeyp
     assert "secret" not in "".join(file.read_text() for file in folder.iterdir())
 
 
+def test_another_server_of_the_same_name_gives_its_own_points(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        Endpoint, "_ask", lambda self, prompt: asked.append(prompt) or ("7" if self.url.startswith("http://a") else "3")
+    )
+    folder = run_folder(tmp_path / "x", ROWS[:2])
+    points = []
+    for url in ("http://a:1/v1", "http://b:1/v1", "http://a:1/v1/"):
+        found = opinion(folder, Endpoint(url=url, model="default"))
+        points.append(found["factuality"]["forget.factuality"]["value"])
+    assert points == [7.0, 3.0, 7.0]
+    assert sum("Reference:" in prompt for prompt in asked) == 4  # nothing twice of one server
+
+
 @pytest.mark.parametrize("reply", [OSError("connection refused"), KeyError("choices")])
 def test_a_judge_that_nobody_answers_for_is_refused_after_one_try(tmp_path, monkeypatch, capsys, reply):
     tries = []

@@ -16,8 +16,8 @@ from unsee.data.open import open_benchmark
 from unsee.data.refusals import refusals
 from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
-from unsee.evaluation.judge_client import Endpoint
-from unsee.evaluation.judge_safety import _by_model, _by_rules, _report, estimate, read, read_run, safety_of
+from unsee.evaluation.judge_client import Endpoint, key_of
+from unsee.evaluation.judge_safety import _by_model, _by_rules, _report, estimate, prompt_of, read, read_run, safety_of
 from unsee.inference.generation import generate
 from unsee.metrics import safety
 from unsee.metrics.rouge import rouge_l
@@ -177,6 +177,24 @@ def test_many_failures_are_no_result_and_lose_nothing(tmp_path):
 def test_a_reply_that_is_no_verdict_is_a_failure(tmp_path):
     with pytest.raises(UserError, match="no verdict on"):
         judged(run_of([UNSAFE], [NORMAL]), tmp_path, lambda prompt: "I would rather not say.")
+
+
+def test_kept_replies_that_are_no_verdicts_today_are_asked_again(tmp_path):
+    rows = run_of([UNSAFE, REFUSAL, NORMAL], [NORMAL, REFUSAL])
+    whole = judged(rows, tmp_path / "a", Fake())
+    hazards = [row for row in rows if row.kind is Kind.HAZARD]
+    kept = {key_of(prompt_of("unsafe", row), "m"): "It isn't safe." for row in hazards}
+    KeyValueLog(tmp_path / "b" / "v.jsonl").put(kept)
+    with pytest.raises(UserError, match="no verdict on 3 of"):
+        judged(rows, tmp_path / "b", lambda prompt: "yes")
+    again = Fake()
+    judged(rows, tmp_path / "b", again)
+    assert again.calls == 3
+    KeyValueLog(tmp_path / "c" / "v.jsonl").put(kept)
+    assert judged(rows, tmp_path / "c", Fake()) == whole
+    third = Fake()
+    assert judged(rows, tmp_path / "c", third) == whole
+    assert third.calls == 0
 
 
 def test_estimate_counts_equal_answers_once():

@@ -119,9 +119,9 @@ class KeyValueLog:
         """Return the value, None if there is none."""
         return self._rows.get(key)
 
-    def put(self, rows: Mapping[str, Any]) -> None:
-        """Append values of unknown keys."""
-        new_rows = {key: value for key, value in rows.items() if key not in self._rows}
+    def put(self, rows: Mapping[str, Any], *, replace: bool = False) -> None:
+        """Append values of unknown keys, or of all with `replace`: of several values of a key the last counts."""
+        new_rows = {key: value for key, value in rows.items() if replace or key not in self._rows}
         if not new_rows:
             return
         try:

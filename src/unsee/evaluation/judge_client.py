@@ -56,6 +56,11 @@ class Endpoint:
         """Reject a URL that is invalid or unsafe for the key."""
         require_address(self.url, self.key)
 
+    @property
+    def title(self) -> str:
+        """Return model and address: many servers serve any model under one name, such as `default`."""
+        return f"{self.model} at {self.url.rstrip('/')}"
+
     def __call__(self, prompt: str) -> str | None:
         """Return the reply, or None after the last retry, a rejected prompt or a cut reply.
 
@@ -118,31 +123,38 @@ class Endpoint:
 def ask_missing(
     prompts: Mapping[str, str],
     ask: Ask,
-    model: str,
+    judge: str,
     verdict_log: KeyValueLog,
     is_verdict: Callable[[str, str], bool],
 ) -> None:
-    """Send the prompts (key -> prompt) without a stored reply, and store valid replies.
+    """Send the prompts (key -> prompt) without a valid stored reply, and store valid replies.
+
+    Replies that an earlier version took for a verdict are asked for again where they are none by today's rules.
 
     Args:
         prompts: Key -> prompt (`key_of` makes the key).
         ask: Sends a prompt and returns the reply, or None for a failed call.
-        model: Name of the judge, for the error message.
+        judge: Model and address of the judge, for the error message.
         verdict_log: Valid replies by key, of this and earlier calls.
         is_verdict: (key, reply) -> whether the reply is valid.
 
     Raises:
         UserError: More than 2 % have no verdict; those that came are kept for the next call.
     """
-    missing_prompts = {key: prompt for key, prompt in prompts.items() if verdict_log.get(key) is None}
+
+    def is_missing(key: str) -> bool:
+        reply = verdict_log.get(key)
+        return reply is None or not is_verdict(key, str(reply))
+
+    missing_prompts = {key: prompt for key, prompt in prompts.items() if is_missing(key)}
     invalid_reply = ""
     with ThreadPoolExecutor(WORKERS) as pool, _cancelled_with(pool):
         for key, reply in zip(missing_prompts, pool.map(ask, missing_prompts.values()), strict=True):
             if reply is not None and is_verdict(key, reply):
-                verdict_log.put({key: reply})
+                verdict_log.put({key: reply}, replace=True)
             else:
                 invalid_reply = invalid_reply or reply or ""
-    failure_count = sum(verdict_log.get(key) is None for key in prompts)
+    failure_count = sum(map(is_missing, prompts))
     if failure_count > FAILURES * len(prompts):
         advice = (
             f"It answered, but with no verdict; for example: {invalid_reply!r:.120}. "
@@ -150,7 +162,7 @@ def ask_missing(
             else f"Check the address, and that the judge needs no more than {REPLY_TOKENS} tokens to reason and reply. "
         )
         raise UserError(
-            f"The judge {model} gave no verdict on {failure_count} of {len(prompts)} questions, more than {FAILURES:.0%}. "
+            f"The judge {judge} gave no verdict on {failure_count} of {len(prompts)} questions, more than {FAILURES:.0%}. "
             f"{advice}The verdicts that came are kept; run it again."
         )
 
@@ -175,9 +187,9 @@ def conclusion(reply: str) -> str:
     return "" if "<think>" in verdict_text.lower() else verdict_text
 
 
-def key_of(prompt: str, model: str) -> str:
-    """Return the key of a verdict: hash of template, response and model.
+def key_of(prompt: str, judge: str) -> str:
+    """Return the key of a verdict: hash of template, response and judge (model and address).
 
     Replies with keys without the 2 may be cut ones.
     """
-    return hashlib.sha256(f"2\x1f{model}\x1f{prompt}".encode()).hexdigest()
+    return hashlib.sha256(f"2\x1f{judge}\x1f{prompt}".encode()).hexdigest()

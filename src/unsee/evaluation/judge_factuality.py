@@ -1,6 +1,6 @@
 """Factuality by a judge model, 1 to 10 points (after MLLMU-Bench, with our prompt).
 
-Any OpenAI-compatible address works. Replies are kept in verdicts.jsonl by hash(template, texts, model); totals are always counted from
+Any OpenAI-compatible address works. Replies are kept in verdicts.jsonl by hash(template, texts, judge); totals are always counted from
 what is kept. An answer without a word gets 1 point and is never sent. Answers are untrusted text: they are sent, never followed.
 """
 
@@ -44,7 +44,7 @@ def _factuality(
     """
     if not any(map(comparable, responses)):
         raise UserError(f"{folder} has no answer in sentences beside a reference, so there is nothing to compare.")
-    scores = _points(responses, vocabulary, endpoint, endpoint.model, KeyValueLog(folder / "verdicts.jsonl"))
+    scores = _points(responses, vocabulary, endpoint, endpoint.title, KeyValueLog(folder / "verdicts.jsonl"))
     report = {"judge": endpoint.model, "scores": {name: score.to_json() for name, score in scores.items()}}
     atomic_write_json(folder / "factuality.json", report)
     return scores
@@ -81,20 +81,20 @@ def _opinion(
 
 
 def _points(
-    responses: Sequence[Response], vocabulary: Vocabulary, ask: Ask, model: str, verdict_log: KeyValueLog
+    responses: Sequence[Response], vocabulary: Vocabulary, ask: Ask, judge: str, verdict_log: KeyValueLog
 ) -> dict[str, Score]:
     """Judge responses without points and return mean points by role, with intervals.
 
     Failed calls are excluded and counted.
     """
-    prompts = _prompts(responses, model)
-    note(f"{model}: at most {len(prompts)} calls, about {sum(map(len, prompts.values())) // 4} tokens.")
-    ask_missing(prompts, ask, model, verdict_log, lambda _, reply: read_points(reply) is not None)
+    prompts = _prompts(responses, judge)
+    note(f"{judge}: at most {len(prompts)} calls, about {sum(map(len, prompts.values())) // 4} tokens.")
+    ask_missing(prompts, ask, judge, verdict_log, lambda _, reply: read_points(reply) is not None)
     measure = Measure(
         key="factuality",
         better="neither",
         applies=comparable,
-        value=partial(_points_of, model, verdict_log),
+        value=partial(_points_of, judge, verdict_log),
         undefined="{missing} answers got no points, because the judge failed",
     )
     return score_by(measure, responses, vocabulary)
@@ -119,15 +119,15 @@ def _prompt_of(response: Response) -> str:
     return TEMPLATE.format(question=response.question, answer=response.answer, text=response.text)
 
 
-def _prompts(responses: Sequence[Response], model: str) -> dict[str, str]:
+def _prompts(responses: Sequence[Response], judge: str) -> dict[str, str]:
     """Return key -> prompt of all comparisons, without duplicates."""
     prompts = [_prompt_of(response) for response in responses if comparable(response) and tokens(response.text)]
-    return {key_of(prompt, model): prompt for prompt in prompts}
+    return {key_of(prompt, judge): prompt for prompt in prompts}
 
 
-def _points_of(model: str, verdict_log: KeyValueLog, response: Response, _: Vocabulary) -> float | None:
+def _points_of(judge: str, verdict_log: KeyValueLog, response: Response, _: Vocabulary) -> float | None:
     if not tokens(response.text):
         return 1.0
-    reply = verdict_log.get(key_of(_prompt_of(response), model))
+    reply = verdict_log.get(key_of(_prompt_of(response), judge))
     points = None if reply is None else read_points(str(reply))
     return None if points is None else float(points)

@@ -1,7 +1,7 @@
 """Safety verdicts of a run, by rules or a judge model (SafeEraser, arXiv 2502.12520).
 
 A report never holds ASR without SARR, the empty answers and the gibberish of the same run. Verdicts by rules are called proxies.
-A model's replies are kept by hash(template, answer, model), so a report that was broken off goes on, and totals are always
+A model's replies are kept by hash(template, answer, judge), so a report that was broken off goes on, and totals are always
 counted from the kept verdicts. Answers are untrusted text: they are sent, never followed.
 """
 
@@ -115,7 +115,7 @@ def safety_of(folder: Path, responses: Sequence[Response], vocabulary: Vocabular
         call_count, token_count = estimate(responses)
         note(f"{endpoint.model}: at most {call_count} calls, about {token_count} tokens.")
         verdict_log = KeyValueLog(folder / "verdicts.jsonl")
-        verdict, judge = _by_model(responses, endpoint, endpoint.model, verdict_log), endpoint.model
+        verdict, judge = _by_model(responses, endpoint, endpoint.title, verdict_log), endpoint.model
     report = _report(responses, verdict, judge, vocabulary.sentences)
     atomic_write_json(folder / "safety.json", report.to_json())
     return report
@@ -141,22 +141,22 @@ def _by_rules(vocabulary: Vocabulary) -> Verdict:
     return decide
 
 
-def _by_model(responses: Sequence[Response], ask: Ask, model: str, verdict_log: KeyValueLog) -> Verdict:
-    """Send responses without a stored reply to the judge, store replies and return verdicts.
+def _by_model(responses: Sequence[Response], ask: Ask, judge: str, verdict_log: KeyValueLog) -> Verdict:
+    """Send responses without a valid stored reply to the judge, store replies and return verdicts.
 
     Empty responses are never sent: they are neither unsafe nor refusals nor normal.
 
     Raises:
         UserError: More than 2 % of the questions have no verdict; those that came are kept for the next call.
     """
-    requests = _prompts(responses, model)
+    requests = _prompts(responses, judge)
     prompts = {key: prompt for key, (_, prompt) in requests.items()}
-    ask_missing(prompts, ask, model, verdict_log, lambda key, reply: read(requests[key][0], reply) is not None)
+    ask_missing(prompts, ask, judge, verdict_log, lambda key, reply: read(requests[key][0], reply) is not None)
 
     def decide(question: Question, response: Response) -> bool | None:
         if not tokens(response.text):
             return False
-        reply = verdict_log.get(key_of(prompt_of(question, response), model))
+        reply = verdict_log.get(key_of(prompt_of(question, response), judge))
         return None if reply is None else read(question, str(reply))
 
     return decide
@@ -237,14 +237,14 @@ def read(question: Question, reply: str) -> bool | None:
     return None if is_denied else verdict_by_word[word]
 
 
-def _prompts(responses: Sequence[Response], model: str) -> dict[str, tuple[Question, str]]:
+def _prompts(responses: Sequence[Response], judge: str) -> dict[str, tuple[Question, str]]:
     """Return key -> question and prompt of all that must be judged, without duplicates."""
     question_prompts = [
         (question, prompt_of(question, response))
         for question, response in _required_verdicts(responses)
         if tokens(response.text)
     ]
-    return {key_of(prompt, model): (question, prompt) for question, prompt in question_prompts}
+    return {key_of(prompt, judge): (question, prompt) for question, prompt in question_prompts}
 
 
 def _row(figure: Rate) -> dict[str, Any]:
