@@ -15,7 +15,7 @@ from PIL import Image
 from helpers.folder import KEPT, folder, row, write
 from unsee.api import Kind, Role
 from unsee.data.open import open_benchmark
-from unsee.errors import UserError
+from unsee.errors import NoDataError, UserError
 
 __all__ = ["folder"]
 
@@ -227,6 +227,14 @@ def test_broken_files_are_user_errors(folder):
         open_benchmark(folder / "nowhere")
     with pytest.raises(UserError, match="Unknown benchmark 'floder'. Did you mean folder"):
         open_benchmark(folder, "floder")
+
+
+@pytest.mark.parametrize("data", ["x" * 5000, "/".join(["x"] * 5000)])
+def test_a_path_that_is_too_long_is_no_data(data):
+    with pytest.raises(NoDataError, match="--data must be a path or a name, got a text of"):
+        open_benchmark(data)
+    with pytest.raises(UserError, match="The lab is not laid out as folder"):
+        open_benchmark(f"lab:{data}", "folder")
 
 
 def test_the_lab_is_opened_by_its_name_and_a_world_by_its_file(tmp_path):

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
+from unsee import config
 from unsee.api import Training
 from unsee.api.request import Prompt
+from unsee.config import paths
 from unsee.errors import UserError
 from unsee.inference.generation import generate
 from unsee.models.auto import load_processor
+from unsee.models.builtin import absolute_or_name
 from unsee.models.checkpoint import open_model, save_model
 from unsee.testing.tiny import Drawn, save_tiny, tiny_session
 from unsee.training.trainer import prepare
@@ -150,3 +154,10 @@ def test_pickled_weights_are_refused(folder, tmp_path):
     torch.save(loaded.model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="Cannot load"):
         open_model(tmp_path)
+
+
+@pytest.mark.parametrize("take", [open_model, paths.require_run, paths.require_writable, paths.is_model, config.read])
+def test_a_path_that_is_too_long_is_the_users_error(take):
+    with pytest.raises(UserError, match="must be a path or a name, got a text of 5000 characters"):
+        take(Path("x" * 5000) if take is config.read else "x" * 5000)
+    assert absolute_or_name("x" * 5000) == "x" * 5000

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from unsee.errors import UserError, did_you_mean, nearest
-from unsee.utils.files import existing_ancestor
+from unsee.errors import UserError, did_you_mean, nearest, short_repr
+from unsee.utils.files import existing_ancestor, is_too_long
 from unsee.utils.parsing import read_object
 
 _RUN = ("run.yaml", "scores.json")
@@ -44,11 +44,27 @@ def is_model(gold: str) -> bool:
 
     Its weights are a built-in model, a folder or a hub id.
     """
+    require_possible(gold, "The gold model")
     path = Path(gold)
     if path.exists():
         has_weights = any((path / name).exists() for name in ("config.json", "adapter_config.json", "model"))
         return has_weights and not (path / "responses.jsonl").is_file()
     return gold.partition("-")[0] == "lab" or (gold.count("/") == 1 and gold[0] not in "./~" and not is_here(gold))
+
+
+def require_possible(path: Path | str, what: str, error: type[UserError] = UserError) -> None:
+    """Raise if a path is longer than the system takes, which checks of whether it exists would end in.
+
+    Args:
+        path: Path, name or hub id as the user gave it.
+        what: What it was given as, for the message.
+        error: Error to raise.
+    """
+    if is_too_long(path):
+        raise error(
+            f"{what} must be a path or a name, got a text of {len(str(path))} characters, and no path may be that long: "
+            f"{short_repr(str(path))}."
+        )
 
 
 def near(missing: Path | str, words: Iterable[str] = ()) -> str:
@@ -99,6 +115,7 @@ def require_writable(out: Path | str) -> None:
     """Raise unless this user can create `out` or write into it."""
     if "\0" in str(out):
         raise UserError(f"--out must not hold a NUL character, got {str(out)!r}. Give another --out.")
+    require_possible(out, "--out")
     ancestor = existing_ancestor(Path(out))
     if not ancestor.is_dir():
         raise UserError(f"--out must be a folder, but {ancestor} is a file. Give another --out.")
@@ -123,6 +140,7 @@ def require_run(path: Path | str) -> Path:
     Raises:
         UserError: Nothing lies at `path`, or a file; the message says what makes a run folder, and which are beside it.
     """
+    require_possible(path, "A run folder")
     folder = Path(path)
     if folder.is_dir():
         return folder

@@ -13,6 +13,7 @@ from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.config import paths
 from unsee.data.given import source_of
 from unsee.errors import NoDataError, UserError
+from unsee.utils.files import is_too_long
 
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WORDS: Final = ("lab", "lab:documents", "lab:hazards")
@@ -35,7 +36,7 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
         return lab(None, _settings(lab, values), request=request or "people")
     if name:
         registry.require("benchmarks", name)
-    if word == "lab" and not Path(data).exists():
+    if word == "lab" and (is_too_long(data) or not Path(data).exists()):
         raise UserError(
             f"The lab is not laid out as {name}. Give --data with the place of {name} data, or --benchmark lab."
         )
@@ -93,6 +94,7 @@ def location(data: Path | str) -> Place:
         raise NoDataError(
             "No data were given. Give --data: a folder, a file, a hub id such as owner/name, or the word lab."
         )
+    paths.require_possible(data, "--data", NoDataError)
     path = Path(data)
     if path.is_file() or path.is_dir():
         return path

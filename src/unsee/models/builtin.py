@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from unsee.errors import UserError, unknown_name
+from unsee.utils.files import is_too_long
 
 CHECKPOINTS: Path = Path(__file__).parents[1] / "lab" / "checkpoints"
 HASHES: Final = "hashes.json"
@@ -116,5 +117,5 @@ def resolve(model: Path | str) -> Path | str:
 
 def absolute_or_name(model: str) -> str:
     """Return an absolute path. Names (built-in or hub) and "" stay as they are."""
-    is_name = not model or model in PACKAGED or not Path(model).exists()
+    is_name = not model or model in PACKAGED or is_too_long(model) or not Path(model).exists()
     return model if is_name else str(Path(model).resolve())

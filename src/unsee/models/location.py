@@ -20,6 +20,7 @@ STEERING: Final = "rmuse"
 
 def folder_of(path: Path | str) -> Path | str:
     """Return the folder with the weights: `path`, or `model` in a run folder. Ids unchanged."""
+    paths.require_possible(path, "A model")
     path = builtin.resolve(path)
     folder = Path(path)
     if not folder.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -244,6 +245,15 @@ def read_jsonl(path: Path) -> list[Any]:
                 f"{path} is damaged (line {number}: {error!s:.200}). Make it again with the command that wrote it."
             ) from error
     return rows
+
+
+def is_too_long(path: Path | str) -> bool:
+    """Tell whether no file can have this path: it, or a name in it, has more characters than the system takes."""
+    try:
+        os.lstat(path)
+    except (OSError, ValueError) as error:
+        return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def existing_ancestor(path: Path) -> Path:
