@@ -358,8 +358,8 @@ def test_names_below_people_that_are_no_texts_are_refused(tmp_path, names):
         ("forget: ['']", "names nobody below `forget`"),
         ("{forget: [eve], people: {7: Ada}}", "people must have texts as names, got 7. Put it in quotes"),
         (
-            "{forget: [eve], people: {eve: {born: 1990-02-03}}}",
-            "'eve' below `people` born as text .* dates .* in quotes",
+            "{forget: [eve], people: {eve: {born: true}}}",
+            "'eve' below `people` born as text .* words such as `true` in quotes",
         ),
         ("{forget: [eve], people: {bo: {job: {title: x}}}}", "'bo' below `people` job as text or a list of texts, got"),
     ],
@@ -369,6 +369,11 @@ def test_a_roles_file_that_says_no_texts_is_refused_once(tmp_path, content, mess
     (tmp_path / "roles.yaml").write_text(content)
     with pytest.raises(UserError, match=message):
         read_assignment(tmp_path / "roles.yaml")
+
+
+def test_a_date_in_a_roles_file_is_a_text(tmp_path):
+    (tmp_path / "roles.yaml").write_text("{forget: [eve], people: {eve: {born: 1990-02-03}}}")
+    assert read_assignment(tmp_path / "roles.yaml").people["eve"] == {"born": "1990-02-03"}
 
 
 def test_people_whom_no_row_is_about_are_told(tmp_path):

@@ -56,6 +56,9 @@ class Settings:
         ("'a #b'", "a #b"),
         ('["#1", b]', ["#1", "b"]),
         ("C#", "C#"),
+        ("2024-01-02", "2024-01-02"),
+        ("2024-01-02T10:00:00Z", "2024-01-02T10:00:00Z"),
+        ("=", "="),
     ],
 )
 def test_override_values_are_typed(text, value):
@@ -80,6 +83,19 @@ def test_a_comment_in_an_override_is_refused(text):
 def test_names_in_mappings_are_texts(name):
     with pytest.raises(UserError, match=f"fields must have texts as names, got {name}"):
         config.build(FolderSettings, {"fields": {name: "a"}}, where="benchmark")
+
+
+@pytest.mark.parametrize(
+    ("text", "ways"),
+    [
+        ("b, c", ("b, c",)),
+        ("a, b, c , b", ("a", "b, c", "b")),
+        ("b,a", ("b", "a")),
+        (["b, c", "a"], ("b, c", "a")),
+    ],
+)
+def test_a_choice_with_a_comma_may_be_listed(text, ways):
+    assert config.convert(text, tuple[Literal["a", "b", "b, c"], ...], where="s") == ways
 
 
 def test_build_converts_what_is_meant():

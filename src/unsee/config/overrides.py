@@ -18,7 +18,7 @@ MOST_NODES: Final = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML 1.2 loader: `1e-3` is a number, only true and false are booleans.
+    """Safe YAML 1.2 loader: `1e-3` is a number, a date is text, only true and false are booleans.
 
     A name twice in a mapping, deep nesting and aliases that grow or contain themselves are errors.
     """
@@ -71,8 +71,10 @@ _OWN: Final = (
     ),
 )
 """Tag, pattern and first characters of the values that differ from YAML 1.1, which PyYAML reads."""
+_TEXT: Final = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
+"""Tags of YAML 1.1 whose values are text in YAML 1.2: dates and a lone equals sign."""
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in {own for own, _, _ in _OWN}]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in {*_TEXT, *(own for own, _, _ in _OWN)}]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -117,6 +119,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping."""
+    paths.require_possible(path, "A YAML file")
     if path.is_dir():
         hint = f" Give {path / 'run.yaml'}." if (path / "run.yaml").is_file() else ""
         raise UserError(f"Cannot read {path}: it is a folder.{hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -86,9 +87,11 @@ def _one_of(value: Any, choices: Sequence[Any], where: str) -> Any:
 
 
 def _items(value: Any, hint: Any) -> list[Any]:
-    """Return the items of a list, or of text with commas between them."""
+    """Return the items of a list, or of text with commas between them. A choice may have a comma itself."""
     if isinstance(value, str):
-        items = [item.strip() for item in value.split(",") if item.strip()]
+        choices = [re.escape(choice) for choice in get_args(hint) if isinstance(choice, str) and "," in choice]
+        one_item = "|".join([*(rf"{choice}(?=\s*(?:,|$))" for choice in choices), "[^,]+"])
+        items = [item.strip() for item in re.findall(rf"\s*({one_item})", value) if item.strip()]
         return [_number(item) for item in items] if hint in (int, float) else items
     return list(value) if isinstance(value, list | tuple) else [value]
 

@@ -225,7 +225,7 @@ def _texts(strings: Any, entity: str, fact: str = "names") -> list[str]:
         return []
     texts = as_texts(strings, ";")
     if texts is None or (isinstance(strings, list) and None in strings):
-        hint = "" if isinstance(strings, Mapping) else " Put dates and words such as `no` in quotes."
+        hint = "" if isinstance(strings, Mapping) else " Put words such as `true` in quotes."
         raise UserError(
             f"The roles file must give {short_repr(entity)} below `people` {fact} as text or a list of texts, got "
             f"{short_repr(strings)}.{hint}"
