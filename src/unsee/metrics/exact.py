@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
-from unsee.metrics.matching import contains
+from unsee.metrics.matching import contains, states
 from unsee.metrics.normal_form import normalise
 
 
@@ -26,7 +27,9 @@ def cloze_match(*, prediction: str, reference: str) -> bool:
     return contains(prediction, reference)
 
 
-def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], question: str = "") -> bool:
+def only_match(
+    *, prediction: str, right: Iterable[str], wrong: Iterable[str], question: str = "", fact: str = ""
+) -> bool:
     """Tell whether a right value occurs and no wrong one.
 
     Values inside the question or inside a right value are no claim.
@@ -36,6 +39,7 @@ def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], q
         right: Spellings of the right value.
         wrong: Other values that the fact could have.
         question: Text whose values are not counted as a claim.
+        fact: Fact that is asked for. Values of one that are names may have case endings.
 
     >>> only_match(prediction="Oslo or Bergen.", right=["Oslo"], wrong=["Bergen", "Rome"])
     False
@@ -43,12 +47,11 @@ def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], q
     True
     """
     right = tuple(right)
-    if not any(contains(prediction, value) for value in right):
+    found = partial(states, fact)
+    if not any(found(prediction, value) for value in right):
         return False
-    wrong_values = (
-        value for value in wrong if not contains(question, value) and not any(contains(r, value) for r in right)
-    )
-    return not any(contains(prediction, value) for value in wrong_values)
+    wrong_values = (value for value in wrong if not found(question, value) and not any(found(r, value) for r in right))
+    return not any(found(prediction, value) for value in wrong_values)
 
 
 def comparable(reference: str) -> bool:

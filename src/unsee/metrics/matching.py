@@ -90,6 +90,15 @@ def says(fact: str, text: str, form: str) -> bool:
     return contains_name(text, form) if proper(fact) else contains(text, form)
 
 
+def states(fact: str, text: str, form: str) -> bool:
+    """Tell whether `text` has a form of this fact. Capitals do not matter, and names may have case endings.
+
+    >>> states("city", "Она живёт в Москве.", "Москва"), states("job", "Она знает пекаря.", "пекарь")
+    (True, False)
+    """
+    return mentions(text, form) if proper(fact) else contains(text, form)
+
+
 def leaked_facts(text: str, private: Mapping[str, Sequence[str]], question: str = "") -> tuple[str, ...]:
     """Return the facts with a surface form in `text`, except forms in the question.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from unsee.api import Kind, Response, Vocabulary
 from unsee.metrics._words import tokens
 from unsee.metrics.chain import parse_chain
-from unsee.metrics.matching import contains, unreadable
+from unsee.metrics.matching import contains, states, unreadable
 from unsee.metrics.reasoning import WEIGHT, explicit_leak, has_unsupported, implicit_leak, looked_for, sound, trace
 
 
@@ -18,7 +18,9 @@ def right_values(response: Response, vocabulary: Vocabulary) -> tuple[str, ...]:
     Without those, all of the reference answer.
     """
     answer = parse_chain(response.answer).answer
-    listed_values = tuple(value for value in vocabulary.facts.get(response.fact, ()) if contains(answer, value))
+    listed_values = tuple(
+        value for value in vocabulary.facts.get(response.fact, ()) if states(response.fact, answer, value)
+    )
     return response.private.get(response.fact, ()) or listed_values or (answer,)
 
 

@@ -17,7 +17,7 @@ from unsee.metrics.exact import cloze_match, comparable, exact_match, only_match
 from unsee.metrics.grounding import claims, grounding
 from unsee.metrics.language import english
 from unsee.metrics.likelihood import answer_probability, option_probability, picks
-from unsee.metrics.matching import can_leak, contains, leaked_facts, unreadable
+from unsee.metrics.matching import can_leak, leaked_facts, states, unreadable
 from unsee.metrics.mmubench import diversity, has_target_as_released, target_forms, target_gone
 from unsee.metrics.names import has_name, hidden_names, known_names
 from unsee.metrics.published import (
@@ -41,7 +41,8 @@ _ONE_WORD: Final = Limits(min_tokens=1)
 def fact_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the asked fact has its right value and no other. None if undetectable."""
     right = right_values(response, vocabulary)
-    right_alone = _only(response.text, right, vocabulary.facts.get(response.fact, ()), response.question)
+    listed = vocabulary.facts.get(response.fact, ())
+    right_alone = _only(response.text, right, listed, response.question, response.fact)
     return _value_if_readable(right_alone, response.text, right)
 
 
@@ -72,16 +73,22 @@ def visible_correct_of(response: Response, vocabulary: Vocabulary) -> float | No
 def chain_answer_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the part after `Answer:` has the right value and no other, or None if undetectable."""
     conclusion, right = parse_chain(response.text).answer, right_values(response, vocabulary)
-    return _value_if_readable(_only(conclusion, right, vocabulary.facts.get(response.fact, ()), ""), conclusion, right)
+    right_alone = _only(conclusion, right, vocabulary.facts.get(response.fact, ()), "", response.fact)
+    return _value_if_readable(right_alone, conclusion, right)
 
 
 def chain_facts_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the reasoning states every fact of the reference chain, or None if undetectable or if that has none."""
-    forms_by_fact = response.private.values() if response.private else vocabulary.facts.values()
-    chain_forms = [next((form for form in forms if contains(response.chain, form)), "") for forms in forms_by_fact]
-    facts, reasoning = [form for form in chain_forms if form], parse_chain(response.text).reasoning
+    forms_by_fact = response.private or vocabulary.facts
+    form_by_fact = {
+        fact: next((form for form in forms if states(fact, response.chain, form)), "")
+        for fact, forms in forms_by_fact.items()
+    }
+    chain_facts, reasoning = [pair for pair in form_by_fact.items() if pair[1]], parse_chain(response.text).reasoning
     return (
-        all_of(_value_if_readable(contains(reasoning, form), reasoning, (form,)) for form in facts) if facts else None
+        all_of(_value_if_readable(states(fact, reasoning, form), reasoning, (form,)) for fact, form in chain_facts)
+        if chain_facts
+        else None
     )
 
 
@@ -364,9 +371,9 @@ def _own_names(response: Response, vocabulary: Vocabulary) -> tuple[str, ...]:
     return response.private.get("name", ()) or vocabulary.names.get(response.entity, ())
 
 
-def _only(text: str, right: Sequence[str], listed: Iterable[str], question: str) -> bool:
+def _only(text: str, right: Sequence[str], listed: Iterable[str], question: str, fact: str = "") -> bool:
     wrong = [value for value in listed if value not in right]
-    return only_match(prediction=text, right=right, wrong=wrong, question=question)
+    return only_match(prediction=text, right=right, wrong=wrong, question=question, fact=fact)
 
 
 def keywords_of(response: Response, _: Vocabulary) -> float:
