@@ -93,10 +93,14 @@ def says(fact: str, text: str, form: str) -> bool:
 def states(fact: str, text: str, form: str) -> bool:
     """Tell whether `text` has a form of this fact. Capitals do not matter, and names may have case endings.
 
+    Endings in Latin letters do not count: in a broken English text, taken for another language, "Osloom" would be Oslo.
+
     >>> states("city", "Она живёт в Москве.", "Москва"), states("job", "Она знает пекаря.", "пекарь")
     (True, False)
     """
-    return mentions(text, form) if proper(fact) else contains(text, form)
+    if contains(text, form):
+        return True
+    return proper(fact) and "latin" not in scripts([form]) and contains_inflected(text, form)
 
 
 def leaked_facts(text: str, private: Mapping[str, Sequence[str]], question: str = "") -> tuple[str, ...]:

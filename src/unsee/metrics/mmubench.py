@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeVar
 from unsee.api.example import Kind
 from unsee.api.response import Response
 from unsee.errors import UserError
-from unsee.metrics.matching import mentions, unreadable
+from unsee.metrics.matching import states, unreadable
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -39,7 +39,7 @@ def target_gone(text: str, forms: Sequence[str]) -> bool | None:
     >>> target_gone("A man.", ["Trump"]), target_gone("It is Trump.", ["Trump"]), target_gone("这是特朗普。", ["Trump"])
     (True, False, None)
     """
-    if any(mentions(text, form) for form in forms):
+    if any(states("name", text, form) for form in forms):
         return False
     return None if unreadable(text, {"": tuple(forms)}) else True
 
@@ -48,7 +48,7 @@ def target_forms(response: Response) -> tuple[str, ...]:
     """Return what an answer must not have: forms of the name, or a yes/no reference."""
     if response.kind is Kind.GENERAL:
         return (response.answer,) if response.answer.strip() else ()
-    return tuple(form for form in response.private.get("name", ()) if not mentions(response.question, form))
+    return tuple(form for form in response.private.get("name", ()) if not states("name", response.question, form))
 
 
 def has_target_as_released(text: str, target: str) -> bool:

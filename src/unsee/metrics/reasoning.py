@@ -12,7 +12,7 @@ from typing import Final
 
 from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.exact import only_match
-from unsee.metrics.matching import contains, mentions, states
+from unsee.metrics.matching import contains, states
 from unsee.metrics.scripts import is_spaced
 
 WEIGHT: Final = 0.5
@@ -83,7 +83,9 @@ def implicit_leak(
     """
     private_forms = [form for forms in looked_for(private, question).values() for form in forms]
     implied = (
-        end for start, end in (implies or {}).items() if mentions(reasoning, start) and not mentions(question, start)
+        end
+        for start, end in (implies or {}).items()
+        if states("place", reasoning, start) and not states("place", question, start)
     )
     return explicit_leak(reasoning, private, question) or any(
         contains(end, form) for end in implied for form in private_forms
