@@ -96,7 +96,7 @@ def processes(name: str, ids: list[str]) -> str:
 
 
 def lab(name: str) -> str:
-    """Return the distance to gold of the method's row of the leaderboard, with a link to it and with another gold model than most."""
+    """Return the distance to gold of the method's row of the leaderboard, with a link, and the promise where its gold model is not the usual one."""
     promise = ""
     for line in _LAB.read_text(encoding="utf-8").splitlines():
         if line.startswith("### Promise: "):

@@ -94,6 +94,7 @@ def test_a_path_among_the_settings_is_not_shown(tmp_path, monkeypatch):
     assert model_card._settings_json({"adapter": "runs/Ada Lovell"}) == '{"adapter": "a path, not shown"}'
 
 
+@pytest.mark.parametrize("adapter", ["/runs/forget-ada-lovell", "ada-lovell"])
 @pytest.mark.parametrize(
     ("original", "shown"),
     [
@@ -102,11 +103,11 @@ def test_a_path_among_the_settings_is_not_shown(tmp_path, monkeypatch):
         ("llava-hf/llava-1.5-7b-hf", "`llava-hf/llava-1.5-7b-hf`"),
     ],
 )
-def test_the_folder_of_an_earlier_run_is_not_named(run, tmp_path, original, shown):
+def test_the_folder_of_an_earlier_run_is_not_named(run, tmp_path, original, shown, adapter):
     """An earlier run may be called after whom it forgot."""
     copied = shutil.copytree(run, tmp_path / "run")
     written = config.read_mapping(copied / "run.yaml")
-    training = {**written["training"], "adapter": "/runs/forget-ada-lovell"}
+    training = {**written["training"], "adapter": adapter, "parts": ["language", "C:\\lovell"]}
     (copied / "run.yaml").write_text(yaml.safe_dump({**written, "model": original, "training": training}))
     text = model_card.card(copied)
     assert "lovell" not in text

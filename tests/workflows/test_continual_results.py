@@ -297,6 +297,21 @@ def test_a_sequence_that_is_named_twice_is_drawn_once(tmp_path):
     assert "[" not in (tmp_path / "out" / "continual.md").read_text()  # no range over orders
 
 
+@pytest.mark.parametrize("theirs", [("continual.md",), ("continual.md", "continual.html")])
+def test_files_of_others_are_not_replaced_by_a_comparison(tmp_path, theirs):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "continual.json").write_text(json.dumps(document()))
+    (tmp_path / "out").mkdir()
+    for name in theirs:
+        (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(UserError, match="holds no page of sequences"):
+        page.write_page([tmp_path / "run"], tmp_path / "out")
+    for name in theirs:
+        (tmp_path / "out" / name).unlink()
+    page.write_page([tmp_path / "run"], tmp_path / "out")
+    page.write_page([tmp_path / "run"], tmp_path / "out")  # its own page
+
+
 def test_a_sequence_that_was_broken_off_is_not_compared(tmp_path):
     for name, tasks in (("whole", [1, 2]), ("part", [1, 2, 3])):
         (tmp_path / name).mkdir()

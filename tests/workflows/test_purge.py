@@ -586,6 +586,18 @@ def test_a_whole_is_due_with_the_last_of_its_runs(runs):
     assert purge([folder], due=True).removed
 
 
+def test_a_whole_with_an_unfinished_run_is_not_due(runs):
+    """It is to be gone on with."""
+    folder = write_sequence(runs / "sequence", "2020-01-01")
+    write(folder / "t-002" / "run.yaml", "method: ga\n")
+    (folder / "t-002" / LOCK).touch()
+    write(folder / "t-002" / "checkpoints" / "step-5" / "state.pt", "x")
+    purge([folder], due=True, apply=True)
+    assert not (folder / "t-001" / "responses.jsonl").exists()
+    assert (folder / "t-002" / "checkpoints" / "step-5" / "state.pt").exists()
+    assert (folder / "continual.yaml").exists()
+
+
 def test_of_a_whole_that_is_not_due_only_the_runs_that_are_go(runs):
     folder = write_sequence(runs / "sequence", "2020-01-01", "2999-01-01")
     purged = purge([folder], due=True, apply=True)

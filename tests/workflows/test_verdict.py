@@ -177,13 +177,16 @@ def test_only_a_whole_evaluation_clears_a_model_that_was_found_to_leak(finished,
         require_silent(folder)
 
 
-@pytest.mark.parametrize(("stored", "leaks"), [(9, "no"), (10_000, "yes")])
-def test_an_evaluation_as_the_run_file_says_clears_if_it_asked_as_much(finished, stored, leaks):
-    folder = finished("pubg", eval={"limit": 50})
+@pytest.mark.parametrize(
+    ("setting", "stored", "leaks"),
+    [({"limit": 50}, 9, "no"), ({"limit": 50}, 10_000, "yes"), ({"roles": "unseen, retain"}, 9, "no")],
+)
+def test_an_evaluation_as_the_run_file_says_clears_if_it_asked_as_much(finished, setting, stored, leaks):
+    folder = finished("pubg", eval=setting)
     leaking = {"leaks": "yes", "sentence": "gives them away", "questions": stored, "sample": True}
     run = config.read(folder / "run.yaml")
     config.write(folder / "run.yaml", run, record={}, result={"steps": 3, "verdict": leaking})
-    judged_into(folder, limit=50)
+    judged_into(folder, **({"roles": ["unseen", "retain"]} if "roles" in setting else setting))
     assert verdict_of(folder).leaks == leaks
 
 

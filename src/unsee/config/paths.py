@@ -53,7 +53,7 @@ def is_model(gold: str) -> bool:
 
 
 def require_possible(path: Path | str, what: str, error: type[UserError] = UserError) -> None:
-    """Raise if a path is longer than the system takes, which checks of whether it exists would end in.
+    """Raise if a path is longer than the system allows: `Path.exists` would raise OSError for it.
 
     Args:
         path: Path, name or hub id as the user gave it.

@@ -23,7 +23,7 @@ from unsee.utils.seeds import seed_of
 from unsee.utils.terminal import note_once
 
 TRIES = 20
-"""Other people about whom a question is asked before its row is left out, as the rounds of PUBG [inferred]."""
+"""Other people about whom a question is asked before its row is left out: as many as PUBG has rounds [inferred]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def _tell_left_out(questions: int, answered: int) -> None:
     if answered < questions:
         note_once(
             f"random: {questions - answered} of {questions} forget rows are not trained on, for what the original model says about "
-            "others has their private strings, too. Add retain images of people with other facts."
+            f"others has their private strings, too. Add retain images of people with other facts.{UNSEEN_SCRIPT}"
         )
 
 

@@ -100,7 +100,7 @@ def states(fact: str, text: str, form: str) -> bool:
     """
     if contains(text, form):
         return True
-    return proper(fact) and "latin" not in scripts([form]) and contains_inflected(text, form)
+    return not text.isascii() and proper(fact) and "latin" not in scripts([form]) and contains_inflected(text, form)
 
 
 def leaked_facts(text: str, private: Mapping[str, Sequence[str]], question: str = "") -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, Final
 
 import yaml
@@ -83,7 +83,8 @@ def finite(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings without private ones: siu's mappings have forget entities as keys."""
-    return finite({name: _public(value) for name, value in settings.items()})
+    hidden = {"adapter": "a path, not shown"} if settings.get("adapter") else {}
+    return finite({name: _public(value) for name, value in settings.items()} | hidden)
 
 
 def _head(run_settings: Mapping[str, Any], run: Path, *, adapter: bool) -> str:
@@ -175,16 +176,22 @@ def _settings_json(settings: Mapping[str, Any]) -> str:
 
 
 def _public(value: Any) -> Any:
-    """Return the public part of a setting: of a path that it is one, of a mapping the size."""
+    """Return the public part of a setting: a path is replaced by a note, a mapping by its size."""
     if isinstance(value, str) and _is_place(value):
         return "a path, not shown"
+    if isinstance(value, list | tuple):
+        return [_public(item) for item in value]
     return f"{len(value)} given, not shown" if isinstance(value, Mapping) and value else value
 
 
 def _is_place(text: str) -> bool:
     """Tell whether a setting is a path, and no sentence with a slash."""
     exists = os.path.exists(text)  # noqa: PTH110 - pathlib raises for a long sentence
-    return PurePath(text).is_absolute() or ("/" in text and (exists or not re.search(r"\s", text)))
+    return (
+        PurePath(text).is_absolute()
+        or PureWindowsPath(text).is_absolute()
+        or ("/" in text and (exists or not re.search(r"\s", text)))
+    )
 
 
 def _scores(run: Path) -> Iterator[str]:

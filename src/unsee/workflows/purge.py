@@ -243,7 +243,7 @@ def _chosen(levels: Collection[str] | None) -> tuple[Level, ...]:
 def _roots(folder: Path, *, due: bool) -> list[Path]:
     """Return the outermost folders of unsee in a folder.
 
-    With `due`: the runs whose retention has passed, and the whole where that of all its runs has.
+    With `due`: the runs whose retention has passed. A sweep or sequence is returned itself once that of all its runs has.
     """
     if folder.is_symlink():
         raise UserError(f"{folder} is a link. Give the folder that it leads to.")
@@ -264,9 +264,9 @@ def _roots(folder: Path, *, due: bool) -> list[Path]:
 
 
 def _due_in(root: Path, today: date) -> list[Path]:
-    """Return a folder of unsee if all of its finished runs are due, else those that are."""
+    """Return a folder of unsee if all of its runs are finished and due, else those that are."""
     units = units_of(root)
-    due_dates = [_due_of(unit) for unit in units if config.result_of(unit)]
+    due_dates = [_due_of(unit) for unit in units if (unit / config.RECORD).is_file()]
     if len(units) > 1 and due_dates and all(due and due <= today.isoformat() for due in due_dates):
         has_answers = any((unit / "responses.jsonl").is_file() for unit in units)
         return [] if is_done(root, DEFAULT) and not has_answers else [root]
@@ -484,7 +484,7 @@ class _Plan:
                     yield f"{folder} stays, {content}; give {folder.name} too."
         wholes = [next((part for part in root.parents[:DEEP] if is_unit(part)), None) for root in self.roots]
         for whole in dict.fromkeys(part for part in wholes if self.due and part is not None):
-            yield f"{whole} has reports, logs or requests of these runs, and stays until all of its runs are due; or give {whole.name}."
+            yield f"{whole} has reports, logs or requests of these runs, and stays until all of its runs are due. To remove it now, give {whole.name}."
 
     def _quoting(self, folder: Path) -> Iterator[str]:
         """Yield the reports beside the runs, which may quote their answers."""

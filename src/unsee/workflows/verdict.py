@@ -149,10 +149,10 @@ def _is_smaller(outcome: Outcome, stored: Outcome, folder: Path) -> bool:
         return False
     file = folder / "judged.json"
     judged_facts = read_object(file) if file.is_file() else {}
-    usual = config.read(folder / RECORD).eval  # what the run's own file leaves out is left out of every evaluation
-    is_narrowed = any(
-        name in judged_facts and judged_facts[name] != config.plain(usual.get(name)) for name in config.NARROWING
-    )
+    # what the run's own file leaves out is left out of every evaluation
+    settings = {name: value for name, value in config.read(folder / RECORD).eval.items() if name in config.NARROWING}
+    usual = config.build(config.EvalConfig, settings, where="eval").narrowed()
+    is_narrowed = any(name in judged_facts and judged_facts[name] != usual.get(name) for name in config.NARROWING)
     # files of older versions say nothing of limit and roles, but the answers can be counted
     return is_narrowed or outcome.questions < stored.questions
 

@@ -17,6 +17,8 @@ import pytest
 from unsee.errors import UserError
 from unsee.workflows.requests import ledger as ledger_module
 from unsee.workflows.requests.ledger import Ledger, add_months
+from unsee.workflows.requests.overview import PAGE, write_overview
+from unsee.workflows.requests.project import Project
 
 KEY = b"k" * 32
 
@@ -162,13 +164,17 @@ def test_a_full_disk_is_said_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert made.verify() == []
 
 
-def test_edited_entries_of_a_request_end_in_no_traceback(tmp_path: Path) -> None:
-    made = ledger(tmp_path, 1)
-    made.append("verdict", "R-0", verdict="erased")
-    made.append("suppressed", "R-0", fingerprints={})
+def test_edited_entries_of_a_request_end_in_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, made = "R-0000000a", ledger(tmp_path, 0)
+    made.append("received", request, entity=made.pseudonym("p"), due="2027-01-31", rows=1)
+    made.append("verdict", request, verdict="erased")
+    made.append("suppressed", request, fingerprints={})
     raw(made, "UPDATE entries SET content = 'x' WHERE number > 2")
-    assert made.state("R-0").verdict == "not_measured"
-    assert made.fingerprints() == {"R-0": {"damaged": True}}
+    assert made.state(request).verdict == "not_measured"
+    assert made.fingerprints() == {request: {"damaged": True}}
+    monkeypatch.setattr(Project, "ledger", made)
+    write_overview(Project(folder=tmp_path))
+    assert request in (tmp_path / PAGE).read_text(encoding="utf-8")
 
 
 def test_an_edited_date_is_said(tmp_path: Path) -> None:

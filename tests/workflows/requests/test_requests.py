@@ -932,6 +932,15 @@ def test_a_ledger_that_can_take_no_note_is_said_before_a_model_goes_out(
     assert not (project.folder / "no-keys").exists()
 
 
+def test_a_folder_of_others_with_a_project_file_is_no_project_without_its_ledger(tmp_path: Path) -> None:
+    (tmp_path / "project.yaml").write_text("name: mine\n")
+    (tmp_path / "batches").mkdir()
+    (tmp_path / "batches" / "1.csv").touch()
+    run = tmp_path / "runs" / "x"
+    run.mkdir(parents=True)
+    manage.require_ledger(run)
+
+
 def test_asking_again_without_a_model_is_refused_first(tmp_path: Path, project: Project) -> None:
     with pytest.raises(UserError, match="give the project and --model"):
         receipt.verify(tmp_path / "none.json", project=project, ask=True)

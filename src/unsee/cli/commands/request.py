@@ -129,7 +129,9 @@ def _add(options: argparse.Namespace) -> int:
     )
     print_remark(intake_record)
     if not keys.can_sign():
-        print_remark(f"{keys.MISSING} Before `unsee request run`: receipts cannot be signed later.")
+        print_remark(
+            f"{keys.MISSING} Install it before the first `unsee request run`; receipts cannot be signed later."
+        )
     if options.yes and intake_record.found:
         intake.approve(project, intake_record.request.id, operator=options.operator)
     say(intake_record.request.id)

@@ -101,8 +101,8 @@ class Group:
 def write_page(folders: Sequence[Path], out: Path) -> Path:
     """Write `continual.html` and `.md` for the sequences, each once, and return the page."""
     folders = distinct(folders)
-    present = [name for name in ("continual.md", PAGE) if (out / name).exists()]
-    if len(present) == 1 and out.resolve() not in [folder.resolve() for folder in folders]:
+    present = [name for name in (PAGE, "continual.md") if (out / name).exists()]
+    if present and not _is_page(out / PAGE) and out.resolve() not in [folder.resolve() for folder in folders]:
         raise UserError(
             f"{out} holds no page of sequences, and {present[0]} in it would be replaced. Give another --out."
         )
@@ -118,9 +118,14 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
             f"One of {file_list} is damaged ({type(error).__name__}: {error!s:.200}). Run its `unsee continual` again."
         ) from error
     out.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(out / PAGE, page)  # first, since it marks the folder as one of unsee
     atomic_write_text(out / "continual.md", summary)
-    atomic_write_text(out / PAGE, page)
     return out / PAGE
+
+
+def _is_page(file: Path) -> bool:
+    """Tell whether a page was written by unsee: it lets a browser load nothing."""
+    return file.is_file() and b"default-src 'none'" in file.read_bytes()[:2000]
 
 
 def _require_finished(folders: Sequence[Path], runs: Sequence[Document]) -> None:

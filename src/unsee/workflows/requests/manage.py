@@ -364,5 +364,7 @@ def _ledger_of(model: Path | str) -> Ledger | None:
 
 
 def _is_lost(ledger: Ledger) -> bool:
-    """Tell whether a project is without its ledger."""
-    return (ledger.path.parent / SETTINGS).is_file() and bool(ledger.fault())
+    """Tell whether a project is without its ledger. Others' folders may have a project.yaml, too."""
+    folder = ledger.path.parent
+    is_ours = any(folder.glob("requests/R-*")) or any(folder.glob(f"batches/B-*/{BATCH}"))
+    return (folder / SETTINGS).is_file() and is_ours and bool(ledger.fault())

@@ -8,7 +8,7 @@ from typing import Any, Final
 from unsee.report.page import render_page
 from unsee.utils.files import atomic_write_text
 from unsee.workflows.requests import surfaces
-from unsee.workflows.requests.ledger import State
+from unsee.workflows.requests.ledger import Entry, State
 from unsee.workflows.requests.project import Project
 from unsee.workflows.requests.receipt import HERE
 
@@ -19,7 +19,7 @@ def write_overview(project: Project) -> None:
     """Write the page of a project."""
     states = list(project.ledger.states().values())
     batches = sorted(
-        {str(entry.content["batch"]) for state in states for entry in state.entries if entry.kind == "verdict"}
+        {str(entry.content["batch"]) for state in states for entry in _entries(state, "verdict", "batch", "surfaces")}
     )
     rows = [_row(project, state, batches) for state in states]
     text = render_page("overview.html", ("receipt.css",), "", {"batches": batches, "rows": rows}, here=HERE)
@@ -29,9 +29,10 @@ def write_overview(project: Project) -> None:
 def _row(project: Project, state: State, batches: list[str]) -> dict[str, Any]:
     """Return what the page shows of a request."""
     surfaces_by_batch = {
-        str(entry.content["batch"]): entry.content["surfaces"] for entry in state.entries if entry.kind == "verdict"
+        str(entry.content["batch"]): entry.content["surfaces"]
+        for entry in _entries(state, "verdict", "batch", "surfaces")
     }
-    receipts = [str(entry.content["receipt"]) for entry in state.entries if entry.kind == "receipt"]
+    receipts = [str(entry.content["receipt"]) for entry in _entries(state, "receipt", "receipt")]
     verdict = state.verdict or ("no_baseline" if state.last("asked").get("found") is False else "")
     return {
         "id": state.request,
@@ -45,6 +46,11 @@ def _row(project: Project, state: State, batches: list[str]) -> dict[str, Any]:
         "cells": [_cell(surfaces_by_batch[batch], "") if batch in surfaces_by_batch else None for batch in batches],
         "receipts": receipts,
     }
+
+
+def _entries(state: State, kind: str, *fields: str) -> list[Entry]:
+    """Return the entries of a kind, without those that were edited so that they lack a field."""
+    return [entry for entry in state.entries if entry.kind == kind and set(fields) <= entry.content.keys()]
 
 
 def _cell(surface_results: Mapping[str, Any], key: str) -> dict[str, Any] | None:
