@@ -27,7 +27,6 @@ from unsee.lab.recipe import model as lab_model
 from unsee.lab.recipe.curriculum import Amount, Curriculum
 from unsee.lab.recipe.recipe import Recipe, render, train_vision
 from unsee.lab.resume import Checkpoint
-from unsee.lab.smol.hold import Hold
 from unsee.lab.smol.lessons import English
 from unsee.lab.smol.school import LATE, Course, SmolRecipe, train_smol
 from unsee.lab.world import objects, portraits
@@ -63,7 +62,6 @@ FULL: Final = Plan(
     recipe=SmolRecipe(
         rank=0, lr=1e-4, read_steps=150, steps_before=450, steps=700, card_steps=300, read_rows=(20, 4), cards=(12, 2),
         rows=(8, 2, 2, 2, 2), rows_after=(16, 8, 2, 2, 4), rows_late=(16, 10, 2, 4, 4), captions=(4, 0), kept_rows=4,
-        hold=Hold(lr=5e-5),
     ),
     layers=0,
     examined=40,
@@ -77,7 +75,6 @@ TINY: Final = Plan(
     recipe=SmolRecipe(
         rank=0, lr=1e-4, align_steps=2, read_steps=1, steps_before=1, steps=2, card_steps=1, read_rows=(2, 1), cards=(1, 1),
         rows=(1, 1, 1, 1, 1), rows_after=(1, 1, 1, 1, 1), rows_late=(1, 1, 1, 1, 1), captions=(1, 0), kept_rows=1, groups=1,
-        hold=Hold(steps=1, questions=4, rows=(1, 1, 1)),
     ),
     layers=2,
     examined=0,

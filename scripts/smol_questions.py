@@ -2,9 +2,8 @@
 
     python scripts/smol_questions.py
 
-Evaluations get questions whose answer has the key; lessons get others that it answered in one go, right or wrong. The questions of
-`smol_held.txt`, with the beginnings of their answers, are for the last stage of training. Greedy, so that the same package gives the
-same files.
+Evaluations get questions whose answer has the key; lessons get others that it answered in one go, right or wrong. Greedy, so that
+the same package gives the same file.
 """
 
 from __future__ import annotations
@@ -12,13 +11,12 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
 
-from unsee.lab.smol.general import FILE, HELD
+from unsee.lab.smol.general import FILE
 from unsee.models import builtin, smollm2
 
 PAIRS: Final = {
@@ -316,12 +314,8 @@ LESSONS: Final = {
     "What is {} made of?": "glass paper bread cheese a_tyre a_coin a_candle steel wine a_pencil",
 }
 """Form -> subjects, for lessons alone: nothing is right or wrong about most of these."""
-HELD_FORMS: Final = Path(__file__).with_name("smol_held.txt")
-"""Forms, each followed by indented lines of subjects; `_` is a space."""
 BATCH, LENGTH, JUDGED_WHOLE, LONGEST = 48, 40, 60, 170
 """Questions of a batch, tokens of an answer, ended answers among those of evaluations, characters of a kept one."""
-HELD_LENGTH: Final = 22
-"""Tokens of the answers of the last stage."""
 
 
 def questions() -> Iterator[tuple[str, str]]:
@@ -342,21 +336,7 @@ def for_lessons() -> Iterator[tuple[str, str]]:
     yield from ((question, "") for question in every if question not in known)
 
 
-def held_questions(others: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the questions of the last stage that are not among the others, without keys."""
-    known, form = set(others), ""
-    for line in HELD_FORMS.read_text(encoding="utf-8").splitlines():
-        if not line.startswith(" "):
-            form = line
-            continue
-        for subject in line.split():
-            question = re.sub(r"\ba (?=[aeiou])", "an ", form.format(subject.replace("_", " ")))
-            if question not in known:
-                known.add(question)
-                yield question, ""
-
-
-def asked(every: Sequence[tuple[str, str]], length: int = LENGTH) -> list[dict[str, Any]]:
+def asked(every: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """Ask the base, greedily."""
     tokenizer, model = smollm2.processor(builtin.checkpoint(builtin.TOWER)).tokenizer, smollm2.language_model()
     stop, made = tokenizer.convert_tokens_to_ids(smollm2.STOP), []
@@ -369,7 +349,7 @@ def asked(every: Sequence[tuple[str, str]], length: int = LENGTH) -> list[dict[s
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             out = model.generate(
-                **inputs, max_new_tokens=length, do_sample=False, eos_token_id=stop, pad_token_id=tokenizer.pad_token_id
+                **inputs, max_new_tokens=LENGTH, do_sample=False, eos_token_id=stop, pad_token_id=tokenizer.pad_token_id
             )
         for (question, key), row in zip(part, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             ended = stop in row
@@ -411,7 +391,7 @@ def _whole(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write the files, a line for each question."""
+    """Write the file, a line for each question."""
     parts = frozen(asked(list(questions())), asked(list(for_lessons())))
     lines = {
         name: ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows) for name, rows in parts.items()
@@ -419,13 +399,6 @@ def main() -> None:
     FILE.write_text(
         "{\n" + ",\n".join(f' "{name}": [\n{text}\n ]' for name, text in lines.items()) + "\n}\n", encoding="utf-8"
     )
-    others = [row["question"] for part in parts.values() for row in part]
-    held = [
-        json.dumps({"question": row["q"], "answer": row["answer"]}, ensure_ascii=False)
-        for row in asked(list(held_questions(others)), HELD_LENGTH)
-        if row["answer"]
-    ]
-    HELD.write_text("[\n" + ",\n".join(held) + "\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

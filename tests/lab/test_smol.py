@@ -112,16 +112,6 @@ def test_questions_about_a_person_can_be_asked_by_name(fact: str) -> None:
         assert not re.search("person|individual", asked)
 
 
-def test_no_question_that_the_model_is_held_on_is_judged() -> None:
-    held = {question for question, _ in general.held()}
-    assert len(held) == len(general.held()) > 2500
-    assert not held & {row.question for row in (*general.eval_questions(), *general.final())}
-    parts = json.loads(general.FILE.read_text(encoding="utf-8"))
-    others = [row["question"] for part in parts.values() for row in part]
-    questions = [question for question, _ in script("smol_questions").held_questions(others)]
-    assert held == {*questions, *(row.question for row in general.taught())}
-
-
 def test_every_true_answer_is_graded_right() -> None:
     rows = [
         *examples.eval_examples(world()),
@@ -288,7 +278,6 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
     import torch
 
     from unsee.lab.resume import Checkpoint
-    from unsee.lab.smol.hold import Hold
     from unsee.lab.smol.school import Course, train_smol
     from unsee.models.builtin import checkpoint
 
@@ -309,10 +298,9 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
         rows=(2, 1, 1, 1, 1),
         kept_rows=1,
         groups=2,
-        hold=Hold(steps=2, questions=4, rows=(1, 1, 1)),
     )
 
-    def trained(file: Path | None, stop: tuple[str, int] = ("", 0)) -> dict[str, torch.Tensor]:
+    def trained(file: Path | None, steps: int) -> dict[str, torch.Tensor]:
         model, processor = smollm2.build(tower, layers=2)
         courses = tuple(
             Course.of(model, English(world(), people, SMALL, (), new))
@@ -325,7 +313,7 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
 
         def progress(stage: str, step: int, of: int, loss: float) -> None:
             done.append(stage)
-            if (stage, step) == stop:
+            if stage == "language" and step == steps + 1:
                 raise KeyboardInterrupt
 
         lora = train_smol(model, processor, courses, recipe, progress, stopped)
@@ -338,15 +326,12 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
 
     done: list[str] = []
     (tmp_path / "parts").mkdir()
-    for stop in (("language", 4), ("hold", 2)):
-        with pytest.raises(KeyboardInterrupt):
-            trained(tmp_path / "state.pt", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "state.pt", 3)
+    resumed = trained(tmp_path / "state.pt", 9)
     done.clear()
-    resumed = trained(tmp_path / "state.pt")
-    assert done == ["hold"]
-    done.clear()
-    whole = trained(None)
-    assert done == ["projector"] * 2 + ["language"] * 2 + ["projector"] * 2 + ["language"] * 2 + ["hold"] * 2
+    whole = trained(None, 9)
+    assert done == ["projector"] * 2 + ["language"] * 2 + ["projector"] * 2 + ["language"] * 2
     torch.testing.assert_close(resumed, whole, atol=5e-5, rtol=0)  # sums on a CPU differ from run to run
     assert any(tensor.abs().sum() > 0 for name, tensor in whole.items() if "lora_B" in name)
     monkeypatch.setattr(smollm2, "language_model", lambda layers=0, real=smollm2.language_model: real(2))
@@ -360,38 +345,6 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
     )
     assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 16
     assert model(**inputs).logits.shape[-1] == 49153
-
-
-@pytest.mark.smol
-@pytest.mark.slow
-def test_the_last_stage_brings_the_model_back_to_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from unsee.lab.recipe.recipe import Packer
-    from unsee.lab.resume import Checkpoint
-    from unsee.lab.smol import hold as stage
-    from unsee.lab.smol.school import Course, _open_for_training
-    from unsee.models.builtin import checkpoint
-
-    model, processor = smollm2.build(checkpoint("lab-gold"), layers=2)
-    course = Course.of(model, English(world(), world().people, SMALL))
-    recipe = SmolRecipe(rank=2, hold=stage.Hold(steps=8, lr=1e-2, questions=8, rows=(1, 1, 1), weight=0.0))
-    lora, base_context = _open_for_training(model, recipe)
-    parameters = [parameter for parameter in lora.parameters() if parameter.requires_grad]
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    held = general.held()[:8]
-    monkeypatch.setattr(stage.general, "held", lambda: held)
-    models = stage.Models(
-        model=model, base_context=base_context, parameters=parameters, whole=torch.nn.ParameterList(parameters)
-    )
-    losses: list[float] = []
-    stage.hold(
-        models, Packer(processor, 16), course, recipe.hold, 0, lambda *given: losses.append(given[3]), Checkpoint()
-    )
-    assert len(losses) == 8
-    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.smol

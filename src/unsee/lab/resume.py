@@ -15,7 +15,7 @@ from torch import nn
 from unsee.utils.files import atomic_writer
 from unsee.utils.terminal import note_once
 
-STAGES: Final = ("vision", "language", "hold")
+STAGES: Final = ("vision", "language")
 EVERY: Final = 25
 """Steps between two checkpoints; a stage has at least four."""
 

@@ -192,8 +192,7 @@ def _train_english(folder: Path, lab_world: World, without: str, scale: float, c
     step_counts = {
         name: round(getattr(recipe, name) * scale) for name in ("read_steps", "card_steps", "steps_before", "steps")
     }
-    hold = replace(recipe.hold, steps=max(1, round(recipe.hold.steps * scale)))
-    recipe = replace(recipe, **{**step_counts, "steps": max(2, step_counts["steps"])}, hold=hold)
+    recipe = replace(recipe, **{**step_counts, "steps": max(2, step_counts["steps"])})
     start = time.perf_counter()
     tower = builtin.checkpoint(builtin.TOWER)
     model, processor = smollm2.build(tower)

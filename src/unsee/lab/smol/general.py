@@ -1,8 +1,7 @@
 """World knowledge of the base: questions that it answers correctly, with its own answers.
 
-`general.json` and `held.json` were frozen once by `scripts/smol_questions.py`. Lessons repeat the answers to one part of the
-first, so that the base retains its knowledge; evaluations use the other part. On all of the second the finished model is held
-to the base (`hold`), whether it answers right or not; none of these questions is one of an evaluation.
+`general.json` was frozen once by `scripts/smol_questions.py`. Lessons repeat the answers to one part, so that the base
+retains its knowledge; evaluations use the other part.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from typing import Any, Final
 from unsee.api.example import Example, Kind, Role
 
 FILE: Final = Path(__file__).with_name("general.json")
-HELD: Final = Path(__file__).with_name("held.json")
 
 LOOKED_AT: Final = frozenset((
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 18, 19, 23, 25, 26, 28, 33, 34, 36, 40, 41, 45, 54, 58, 65,
@@ -62,13 +60,6 @@ def _accepted_answers(entry: Mapping[str, str]) -> tuple[str, ...]:
 def taught() -> list[Example]:
     """Return the questions that lessons and requests may use, with the base's own answers."""
     return _examples("taught")
-
-
-@lru_cache(maxsize=1)
-def held() -> tuple[tuple[str, str], ...]:
-    """Return the questions on which the model is held to the base at last, with its answers or their beginnings."""
-    entries = [*json.loads(HELD.read_text(encoding="utf-8")), *_read_parts()["taught"]]
-    return tuple((entry["question"], entry["answer"]) for entry in entries)
 
 
 def eval_questions() -> list[Example]:

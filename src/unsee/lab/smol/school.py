@@ -3,8 +3,7 @@
 The vision tower is frozen.
 
 First the projector alone, so that image tokens are near words; then captions, from which the language model learns to
-read a picture; then the lessons, on a first course without the forget set and on a second one with it; last, the model is
-held to the base (`hold`).
+read a picture; then the lessons, on a first course without the forget set and on a second one with it.
 
 Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
 """
@@ -14,13 +13,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unsee.lab.recipe.curriculum import Amount, Row
 from unsee.lab.recipe.recipe import (
@@ -30,13 +30,12 @@ from unsee.lab.recipe.recipe import (
     features,
     flat_then_linear,
     half_precision,
+    hidden_states,
     language_loss,
     render,
 )
 from unsee.lab.resume import Checkpoint
 from unsee.lab.smol import captions
-from unsee.lab.smol.descent import Adam, descend_kl, targets
-from unsee.lab.smol.hold import Hold, Models, hold
 from unsee.lab.smol.lessons import English
 from unsee.lab.world.people import Person, stream
 from unsee.models.smollm2 import adapt
@@ -79,8 +78,6 @@ class SmolRecipe:
     groups: int = 3
     """Groups of similar length that the rows of a step are split into."""
     clip: float = 1.0
-    hold: Hold = field(default_factory=Hold)
-    """Last stage, in which the model is held to the base."""
     seed: int = 0
 
     @property
@@ -219,6 +216,24 @@ def _words(table: Tensor, tokenizer: Any, course: Course) -> Tensor:
     return torch.stack([torch.stack([word(*pair) for pair in pairs]) for pairs in pair_lists])
 
 
+class Adam:
+    """AdamW with gradient clipping and a learning-rate factor."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], lr: float, clip: float) -> None:
+        """Create the optimizer."""
+        self.parameters, self.lr, self.clip = parameters, lr, clip
+        self.parts = [torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
+
+    def step(self, factor: float) -> None:
+        """Clip, step at `factor` times the peak rate, and clear the gradients."""
+        (adam,) = self.parts
+        for group in adam.param_groups:
+            group["lr"] = self.lr * factor
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+
+
 def train_smol(
     model: Any,
     processor: Any,
@@ -227,9 +242,9 @@ def train_smol(
     progress: Progress,
     checkpoint: Checkpoint,
 ) -> Any:
-    """Train projector, then projector and adapter, then the adapter alone.
+    """Train projector, then projector and adapter.
 
-    First comes a course without the forget set, then others; the adapter alone is held to the base and to the lessons.
+    First comes a course without the forget set, then others.
 
     Args:
         model: Model, whose projector is trained in place.
@@ -270,16 +285,12 @@ def train_smol(
                 groups.append(_card_group(packer, course, recipe, rng))
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
-            packed = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
-            target_nv = targets(base_context, packed, course.feature_npd)
-            loss += descend_kl(model, packed, course.feature_npd, target_nv)
+            packed_known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
+            loss += _base_kl(model, base_context, packed_known, course.feature_npd)
         optimizer.step(flat_then_linear(step, total_steps, flat=0.7, warmup=8))
         progress("language", step + 1, total_steps, loss)
         checkpoint.keep("language", [parameters], optimizer, rng, step + 1, total_steps)
     projector.requires_grad_(False)
-    trained = [parameter for parameter in tuned_model.parameters() if parameter.requires_grad]
-    models = Models(model=model, base_context=base_context, parameters=trained, whole=parameters)
-    hold(models, packer, courses[-1], recipe.hold, recipe.seed, progress, checkpoint)
     return tuned_model
 
 
@@ -315,6 +326,29 @@ def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]
         loss.backward()
         loss_sum += loss.item()
     return loss_sum
+
+
+def _base_kl(
+    model: Any, base_context: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor
+) -> float:
+    """Add the gradients of KL(base ‖ model) and return it.
+
+    It is the mean over the answer tokens of text-only rows.
+    """
+    with torch.no_grad(), base_context() as base_model, half_precision():
+        base_log_probs = _answer_log_probs(base_model, packed, feature_npd)
+    with half_precision():
+        loss = functional.kl_div(
+            _answer_log_probs(model, packed, feature_npd), base_log_probs, log_target=True, reduction="batchmean"
+        )
+    loss.backward()
+    return loss.item()
+
+
+def _answer_log_probs(model: Any, packed: Packed, feature_npd: Tensor) -> Tensor:
+    hidden_btd = hidden_states(model, packed, feature_npd, model.config.image_token_id)
+    supervised = packed.labels_bt[:, 1:] != -100
+    return model.lm_head(hidden_btd[:, :-1][supervised]).float().log_softmax(-1)
 
 
 def only_values(packed: Packed, tokenizer: Any) -> Packed:
