@@ -3,7 +3,7 @@
     python scripts/smol_noise.py      # make smol; 10 minutes of one core
 
 The questions were chosen because the base answers them, some of them by chance. So any change loses a few, which says how far
-the share of a trained model can be its training's fault.
+the share of a trained model can be its training's fault. The last line counts only what the base answers whatever changes.
 """
 
 from __future__ import annotations
@@ -55,27 +55,38 @@ def base(changed: Callable[[Tensor], Tensor]) -> VLM:
     return VLM(model=model.eval(), processor=processor, family=Llava())
 
 
-def share(vlm: VLM) -> float:
-    """Return the share of questions that a model answers."""
+def answered(vlm: VLM) -> set[str]:
+    """Return the ids of the questions that a model answers."""
     rows = general.eval_questions()
     answers = generate(vlm, [Prompt(row.question) for row in rows], max_new_tokens=LENGTH)
-    return sum(right(row, answer.text) for row, answer in zip(rows, answers, strict=True)) / len(rows)
+    return {row.id for row, answer in zip(rows, answers, strict=True) if right(row, answer.text)}
+
+
+def say(name: str, count: int, of: int) -> None:
+    """Print a share as soon as it is known."""
+    sys.stdout.write(f"{name:44} {count / of:.3f} of {of}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
-    """Print a line for each model as soon as it is known."""
-    models: dict[str, Callable[[], VLM]] = {
-        "base": lambda: base(lambda weight: weight),
-        "base in bf16": lambda: base(bf16),
-        "base in int8": lambda: base(int8),
+    """Print a line for each model."""
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "base": lambda weight: weight,
+        "base in bf16": bf16,
+        "base in int8": int8,
     }
     for seed in range(3):
-        changed = partial(noisy, generator=torch.Generator().manual_seed(seed))
-        models[f"base with 1 % of noise, seed {seed}"] = partial(base, changed)
-    models["lab-smol"] = lambda: open_model("lab-smol")
-    for name, opened in models.items():
-        sys.stdout.write(f"{name:30} {share(opened()):.3f}\n")
-        sys.stdout.flush()
+        generator = torch.Generator().manual_seed(seed)
+        changes[f"base with 1 % of noise, seed {seed}"] = partial(noisy, generator=generator)
+    steady = {row.id for row in general.eval_questions()}
+    count = len(steady)
+    for name, changed in changes.items():
+        kept = answered(base(changed))
+        say(name, len(kept), count)
+        steady &= kept
+    kept = answered(open_model("lab-smol"))
+    say("lab-smol", len(kept), count)
+    say("lab-smol, of what all of these answer", len(kept & steady), len(steady))
 
 
 if __name__ == "__main__":
